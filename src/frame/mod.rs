@@ -1,0 +1,2 @@
+//! MessagePack frames: what a record carries. No I/O, no unsafe.
+#![forbid(unsafe_code)]

@@ -1,0 +1,43 @@
+//! Memory that one process writes and others read: sealed mappings, and the same on the heap.
+//!
+//! The two traits are all that the ring knows of its storage, so that the very same lines run over a
+//! sealed mapping, over the heap (tests, fuzzing, instruction counts) and over loom's atomics.
+
+use std::sync::atomic::Ordering;
+
+/// Bytes that exactly one process writes; this is the reading side.
+///
+/// Every method panics if the range leaves the segment: offsets are the caller's own arithmetic, never
+/// a number taken from shared memory unchecked.
+pub(crate) trait Memory {
+    /// Size in bytes; a multiple of 8.
+    fn size(&self) -> usize;
+
+    /// Loads the 64-bit word at byte offset `at` (a multiple of 8) atomically.
+    fn load(&self, at: usize, order: Ordering) -> u64;
+
+    /// Copies bytes out with relaxed word loads: well-behaved while the writer writes them, though the
+    /// copy may then be torn and must be validated afterwards. `at` need not be aligned.
+    fn copy(&self, at: usize, into: &mut [u8]);
+
+    /// Lends bytes in place.
+    ///
+    /// # Safety
+    /// While the slice lives the writer must not store to this range: for a log, the range lies between
+    /// the reader's gate and the published tail.
+    unsafe fn slice(&self, at: usize, len: usize) -> &[u8];
+}
+
+/// The writing side: held by the one process that may store.
+pub(crate) trait MemoryMut: Memory {
+    /// Stores the 64-bit word at byte offset `at` (a multiple of 8) atomically.
+    fn store(&self, at: usize, value: u64, order: Ordering);
+
+    /// Lends bytes for writing.
+    ///
+    /// # Safety
+    /// No other slice of this range lives in this process, and the range is not published: no reader
+    /// that the protocol protects looks at it until a later Release store says so.
+    #[allow(clippy::mut_from_ref)] // disjoint ranges of one mapping; the caller upholds the rest
+    unsafe fn slice_mut(&self, at: usize, len: usize) -> &mut [u8];
+}
