@@ -4,5 +4,6 @@
 compile_error!("ringbus needs Linux: it is built on memfd seals, eventfd, pidfd and membarrier");
 
 mod frame;
+mod ring;
 mod segment;
 mod sys;

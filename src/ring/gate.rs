@@ -1,0 +1,229 @@
+//! Gates: the writer's private view of how far each reader has read.
+//!
+//! A gate stands at or before its reader's cursor, and the writer overwrites nothing from the lowest gate
+//! on. Gates live in the writer's own memory; a reader's cursor only ever moves its own gate, forwards
+//! and never past the tail, whatever the reader writes there.
+//!
+//! The table has two users: the control thread adds and removes gates, the publishing thread looks at
+//! `generation` before each claim and copies the table when it changed.
+//!
+//! **A gate added while the writer runs** enters *unset*; then the generation is bumped, a SeqCst fence,
+//! and the control thread sets the gate to the tail it reads now, unless the writer was first (both by
+//! compare-exchange). With the fence that ends each publish this leaves at most one publish that has not
+//! seen the gate and whose tail the control thread has not seen either: if the control thread's load of
+//! the tail misses publish *k*, then *k*'s fence is the later one, and the load of the generation that
+//! begins publish *k+1* sees the bump. That one publish claims at most L = capacity / 2 from the tail the
+//! gate was set to, so it overwrites nothing from the gate on.
+
+use super::layout::{LogLayout, TAIL};
+use super::sync::Ordering::{AcqRel, Acquire, Relaxed, Release, SeqCst};
+use super::sync::{Arc, AtomicU64, Mutex, MutexGuard, fence};
+use super::{Corrupt, Ringer};
+use crate::segment::Memory;
+
+/// A gate's position before anybody has set it.
+const UNSET: u64 = u64::MAX;
+/// Reader number 0 addresses every reader.
+const FIRST_NUMBER: u16 = 1;
+
+/// One reader of a log, as its writer sees it. `R` is the reader's segment, `T` what the layer above
+/// keeps about it (its bell, its name).
+pub(crate) struct Gate<R, T> {
+    number: u16,
+    /// Written by the publishing thread, and once by whoever sets it; read by the control thread.
+    position: AtomicU64,
+    /// The reader's first segment, which holds `parked`.
+    pub(crate) parked: R,
+    pub(crate) info: T,
+}
+
+impl<R, T> Gate<R, T> {
+    /// What the reader is called in `Record::addressee` and on the session; never reused within a log.
+    pub(crate) fn number(&self) -> u16 {
+        self.number
+    }
+
+    /// Everything before this position the reader has done with. Bytes, since the log began.
+    pub(crate) fn position(&self) -> u64 {
+        self.position.load(Relaxed)
+    }
+
+    /// Sets an unset gate to `tail`; the position it has now, whoever set it.
+    fn set(&self, tail: u64) -> u64 {
+        match self.position.compare_exchange(UNSET, tail, AcqRel, Acquire) {
+            Ok(_) => tail,
+            Err(position) => position,
+        }
+    }
+}
+
+/// Where a reader's cursor stands: segment and offset.
+type CursorAt<R> = (R, usize);
+
+struct Entry<R, T> {
+    gate: Arc<Gate<R, T>>,
+    /// `None` until the reader has named its cursor slot: the gate stands still.
+    cursor: Option<CursorAt<R>>,
+}
+
+/// The gates of one log.
+pub(crate) struct Gates<R, T> {
+    table: Mutex<Table<R, T>>,
+    generation: AtomicU64,
+}
+
+struct Table<R, T> {
+    entries: Vec<Entry<R, T>>,
+    next_number: u16,
+}
+
+impl<R: Memory + Clone, T> Gates<R, T> {
+    pub(crate) fn new() -> Self {
+        let table = Table { entries: Vec::new(), next_number: FIRST_NUMBER };
+        Self { table: Mutex::new(table), generation: AtomicU64::new(0) }
+    }
+
+    /// Adds a gate at position 0: only before the log's first publish.
+    /// `None` if the log has given out all its 65 535 reader numbers.
+    pub(crate) fn add_first(&self, parked: R, info: T) -> Option<Arc<Gate<R, T>>> {
+        let mut table = self.table.lock();
+        let gate = Self::push(&mut table, 0, parked, info)?;
+        self.bump(&table);
+        Some(gate)
+    }
+
+    /// Adds a gate while the writer may be publishing to `log`, and returns it with its position.
+    /// `None` if the log has given out all its 65 535 reader numbers.
+    pub(crate) fn add_late(&self, log: &impl Memory, parked: R, info: T) -> Option<(Arc<Gate<R, T>>, u64)> {
+        let gate = {
+            let mut table = self.table.lock();
+            let gate = Self::push(&mut table, UNSET, parked, info)?;
+            self.bump(&table);
+            gate
+        };
+        fence(SeqCst); // pairs with the fence in `Writer::publish`; see the module's comment
+        let position = gate.set(log.load(TAIL, Relaxed));
+        Some((gate, position))
+    }
+
+    /// Lets the gate follow the cursor at `offset` of `segment`. False if there is no such gate (any more).
+    pub(crate) fn follow(&self, number: u16, segment: R, offset: usize) -> bool {
+        let mut table = self.table.lock();
+        let Some(entry) = table.entries.iter_mut().find(|entry| entry.gate.number == number) else {
+            return false;
+        };
+        entry.cursor = Some((segment, offset));
+        self.bump(&table);
+        true
+    }
+
+    /// Takes a gate away; the writer stops looking at the reader's segment before its next claim.
+    pub(crate) fn remove(&self, number: u16) -> Option<Arc<Gate<R, T>>> {
+        let mut table = self.table.lock();
+        let index = table.entries.iter().position(|entry| entry.gate.number == number)?;
+        let gate = table.entries.swap_remove(index).gate;
+        self.bump(&table);
+        Some(gate)
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.table.lock().entries.len()
+    }
+
+    /// All gates as they stand.
+    pub(crate) fn snapshot(&self) -> Vec<Arc<Gate<R, T>>> {
+        self.table.lock().entries.iter().map(|entry| entry.gate.clone()).collect()
+    }
+
+    fn push(table: &mut Table<R, T>, position: u64, parked: R, info: T) -> Option<Arc<Gate<R, T>>> {
+        let number = table.next_number;
+        table.next_number = number.checked_add(1)?;
+        let gate = Arc::new(Gate { number, position: AtomicU64::new(position), parked, info });
+        table.entries.push(Entry { gate: gate.clone(), cursor: None });
+        Some(gate)
+    }
+
+    /// Under the lock, so that whoever sees the new generation and locks finds the change.
+    fn bump(&self, _table: &MutexGuard<'_, Table<R, T>>) {
+        self.generation.store(self.generation.load(Relaxed) + 1, Relaxed);
+    }
+}
+
+/// The publishing thread's copy of the table.
+pub(super) struct View<R, T> {
+    generation: u64,
+    readers: Vec<Seen<R, T>>,
+}
+
+/// One reader in the copy.
+pub(super) struct Seen<R, T> {
+    pub(super) gate: Arc<Gate<R, T>>,
+    cursor: Option<CursorAt<R>>,
+    pub(super) ringer: Ringer,
+}
+
+impl<R: Memory + Clone, T> View<R, T> {
+    pub(super) fn new() -> Self {
+        Self { generation: 0, readers: Vec::new() }
+    }
+
+    /// Copies the table if it changed; true if so. `tail` is where the writer stands: unset gates go there.
+    #[inline(always)]
+    pub(super) fn refresh(&mut self, gates: &Gates<R, T>, tail: u64) -> bool {
+        // Relaxed: what it announces is read under the lock; that it is seen in time, see the module.
+        if gates.generation.load(Relaxed) == self.generation {
+            return false;
+        }
+        self.copy(gates, tail);
+        true
+    }
+
+    #[cold]
+    fn copy(&mut self, gates: &Gates<R, T>, tail: u64) {
+        let table = gates.table.lock();
+        self.generation = gates.generation.load(Relaxed);
+        let before = std::mem::take(&mut self.readers);
+        self.readers.extend(table.entries.iter().map(|entry| {
+            entry.gate.set(tail);
+            let known = before.iter().find(|seen| seen.gate.number == entry.gate.number);
+            Seen {
+                gate: entry.gate.clone(),
+                cursor: entry.cursor.clone(),
+                ringer: known.map_or_else(Ringer::default, |seen| seen.ringer),
+            }
+        }));
+    }
+
+    pub(super) fn readers(&self) -> &[Seen<R, T>] {
+        &self.readers
+    }
+
+    pub(super) fn readers_mut(&mut self) -> &mut [Seen<R, T>] {
+        &mut self.readers
+    }
+
+    /// Where the writer must stop: one capacity past the lowest gate. Without readers nothing stops it.
+    pub(super) fn limit(&self, layout: LogLayout) -> u64 {
+        let lowest = self.readers.iter().map(|seen| seen.gate.position()).min();
+        lowest.map_or(u64::MAX, |gate| gate.saturating_add(layout.capacity()))
+    }
+
+    /// Moves every gate to its reader's cursor. Readers whose cursor is impossible lose their gate at
+    /// once and are handed to `corrupt`: what they look at may be overwritten, which only harms them.
+    pub(super) fn advance(&mut self, tail: u64, mut corrupt: impl FnMut(&Gate<R, T>, Corrupt)) {
+        self.readers.retain(|seen| {
+            let Some((segment, offset)) = &seen.cursor else { return true };
+            // Acquire pairs with the Release store in `Reader::store_cursor`: the reader's loads of the
+            // bytes before the cursor are over before this process overwrites them.
+            let cursor = segment.load(*offset, Acquire);
+            let gate = seen.gate.position();
+            if (gate..=tail).contains(&cursor) {
+                seen.gate.position.store(cursor, Release);
+                true
+            } else {
+                corrupt(&seen.gate, Corrupt::Cursor { cursor, gate, tail });
+                false
+            }
+        });
+    }
+}

@@ -1,0 +1,446 @@
+//! Loom models: every interleaving (up to the preemption bound) of the shipped reader, writer, gates and
+//! waiters, over a memory whose control words are loom atomics and whose record bytes loom checks for races.
+//!
+//! Run: `ci/loom.sh`.
+
+use loom::sync::atomic::{AtomicU64, Ordering};
+use loom::sync::{Condvar, Mutex};
+use loom::thread;
+use std::sync::Arc as StdArc;
+
+use super::layout::{CLOSED, DATA, NEXT_SEQUENCE, PARKED, SUCCESSOR, TAIL, WAITING};
+use super::lossy::{LossyNext, LossyReader};
+use super::sync::Arc;
+use super::waiter::Waiter;
+use super::writer::ClaimError;
+use super::{Gates, Kind, LogLayout, Next, Reader, Writer};
+use crate::segment::{Memory, MemoryMut};
+
+/// Smallest ring with four largest records: a body of 16 bytes, 32 with its header.
+const CAPACITY: u64 = 128;
+const BODY: usize = 16;
+/// The five control words of either kind of segment that the protocol uses; the cursor segment's cursor 0
+/// and cursor 1 stand where a log has `waiting` and `closed`.
+const WORDS: [usize; 5] = [TAIL, NEXT_SEQUENCE, WAITING, CLOSED, SUCCESSOR];
+const CURSOR: usize = WAITING;
+
+/// Memory under loom. `Strict` lets loom fail on any unordered access to record bytes; `Racy` makes
+/// them relaxed atomics, for the reader whose races are by design.
+#[derive(Clone)]
+struct Shared(StdArc<Inner>);
+
+struct Inner {
+    control: Vec<AtomicU64>,
+    data: Data,
+}
+
+enum Data {
+    Strict {
+        tracked: Vec<loom::cell::UnsafeCell<()>>,
+        bytes: std::cell::UnsafeCell<[u64; CAPACITY as usize / 8]>,
+    },
+    Racy(Vec<AtomicU64>),
+}
+
+// SAFETY: `bytes` is only touched after loom has checked the same access on `tracked`.
+unsafe impl Send for Inner {}
+// SAFETY: as above.
+unsafe impl Sync for Inner {}
+
+impl Shared {
+    fn new(racy: bool) -> Self {
+        let words = CAPACITY as usize / 8;
+        let data = if racy {
+            Data::Racy((0..words).map(|_| AtomicU64::new(0)).collect())
+        } else {
+            let tracked = (0..words).map(|_| loom::cell::UnsafeCell::new(())).collect();
+            Data::Strict { tracked, bytes: std::cell::UnsafeCell::new([0; CAPACITY as usize / 8]) }
+        };
+        let control = WORDS.map(|at| AtomicU64::new(if at == CLOSED { u64::MAX } else { 0 })).into();
+        Self(StdArc::new(Inner { control, data }))
+    }
+
+    fn control(&self, at: usize) -> Option<&AtomicU64> {
+        WORDS.iter().position(|word| *word == at).map(|index| &self.0.control[index])
+    }
+
+    /// Tells loom of a read or write of these bytes; where they are.
+    fn touch(&self, at: usize, len: usize, write: bool) -> *mut u8 {
+        let Data::Strict { tracked, bytes } = &self.0.data else { panic!("racy bytes are not lent") };
+        for cell in &tracked[(at - DATA) / 8..(at - DATA + len).div_ceil(8)] {
+            if write { cell.with_mut(|_| ()) } else { cell.with(|_| ()) }
+        }
+        bytes.get().cast::<u8>().wrapping_add(at - DATA)
+    }
+}
+
+impl Memory for Shared {
+    fn size(&self) -> usize {
+        DATA + CAPACITY as usize
+    }
+
+    fn load(&self, at: usize, order: Ordering) -> u64 {
+        match (self.control(at), &self.0.data) {
+            (Some(word), _) => word.load(order),
+            (None, Data::Racy(words)) => words[(at - DATA) / 8].load(order),
+            // SAFETY: loom has checked the read.
+            (None, Data::Strict { .. }) => unsafe { self.touch(at, 8, false).cast::<u64>().read() },
+        }
+    }
+
+    fn copy(&self, at: usize, into: &mut [u8]) {
+        for (chunk, at) in into.chunks_mut(8).zip((at..).step_by(8)) {
+            chunk.copy_from_slice(&self.load(at, Ordering::Relaxed).to_le_bytes()[..chunk.len()]);
+        }
+    }
+
+    unsafe fn slice(&self, at: usize, len: usize) -> &[u8] {
+        // SAFETY: loom has checked the read; the range lies in the array.
+        unsafe { std::slice::from_raw_parts(self.touch(at, len, false), len) }
+    }
+}
+
+impl MemoryMut for Shared {
+    fn store(&self, at: usize, value: u64, order: Ordering) {
+        match (self.control(at), &self.0.data) {
+            (Some(word), _) => word.store(value, order),
+            (None, Data::Racy(words)) => words[(at - DATA) / 8].store(value, order),
+            // SAFETY: loom has checked the write.
+            (None, Data::Strict { .. }) => unsafe { self.touch(at, 8, true).cast::<u64>().write(value) },
+        }
+    }
+
+    unsafe fn slice_mut(&self, at: usize, len: usize) -> &mut [u8] {
+        // SAFETY: loom has checked the write; the range lies in the array.
+        unsafe { std::slice::from_raw_parts_mut(self.touch(at, len, true), len) }
+    }
+}
+
+type ModelWriter = Writer<Shared, Shared, ()>;
+type ModelReader = Reader<Shared, Shared>;
+type ModelGates = Arc<Gates<Shared, ()>>;
+
+fn layout() -> LogLayout {
+    LogLayout::new(CAPACITY).unwrap()
+}
+
+/// A log with its writer, and one reader gated at 0.
+fn pair() -> (ModelWriter, ModelReader, Shared, Shared) {
+    let (log, cursors) = (Shared::new(false), Shared::new(false));
+    let gates: ModelGates = Arc::new(Gates::new());
+    let gate = gates.add_first(cursors.clone(), ()).unwrap();
+    assert!(gates.follow(gate.number(), cursors.clone(), CURSOR));
+    let reader =
+        Reader::new(log.clone(), layout(), cursors.clone(), CURSOR, gate.number(), 0, Some(0)).unwrap();
+    (Writer::new(log.clone(), layout(), gates), reader, log, cursors)
+}
+
+fn fill(value: u64) -> [u8; BODY] {
+    let mut body = [0; BODY];
+    body[..8].copy_from_slice(&value.to_le_bytes());
+    body[8..].copy_from_slice(&(!value).to_le_bytes());
+    body
+}
+
+fn write(writer: &mut ModelWriter, value: u64) -> Result<(), ClaimError> {
+    writer.claim(BODY as u64)?;
+    writer.body_mut().copy_from_slice(&fill(value));
+    writer.commit(Kind::Frame, 0, 0, BODY);
+    writer.publish();
+    Ok(())
+}
+
+/// Takes one record if there is one, reading its bytes in place.
+fn read(reader: &mut ModelReader) -> Option<u64> {
+    match reader.next().unwrap() {
+        Next::Record(record) => {
+            // SAFETY: in hand; loom checks that the writer leaves it alone.
+            let bytes = unsafe { reader.frame(&record) };
+            let value = u64::from_le_bytes(bytes[..8].try_into().unwrap());
+            assert_eq!(bytes, fill(value), "torn record");
+            Some(value)
+        }
+        Next::Empty => None,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn model(preemptions: usize, body: impl Fn() + Sync + Send + 'static) {
+    let mut builder = loom::model::Builder::new();
+    builder.preemption_bound = Some(preemptions);
+    builder.check(body);
+}
+
+/// An eventfd: rings are remembered until drained.
+#[derive(Clone)]
+struct Bell(StdArc<(Mutex<bool>, Condvar)>);
+
+impl Bell {
+    fn new() -> Self {
+        Self(StdArc::new((Mutex::new(false), Condvar::new())))
+    }
+
+    fn ring(&self) {
+        *self.0.0.lock().unwrap() = true;
+        self.0.1.notify_one();
+    }
+
+    fn drain(&self) {
+        *self.0.0.lock().unwrap() = false;
+    }
+
+    /// Sleeps until rung; loom reports a deadlock if nobody ever rings.
+    fn sleep(&self) {
+        let mut rung = self.0.0.lock().unwrap();
+        while !*rung {
+            rung = self.0.1.wait(rung).unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_record_is_whole_once_the_tail_shows_it() {
+    model(3, || {
+        let (mut writer, mut reader, ..) = pair();
+        let publisher = thread::spawn(move || {
+            for value in 0..3 {
+                write(&mut writer, value).unwrap();
+            }
+        });
+        let mut due = 0;
+        while due < 3 {
+            match read(&mut reader) {
+                Some(value) => {
+                    assert_eq!(value, due);
+                    due += 1;
+                }
+                None => thread::yield_now(),
+            }
+        }
+        publisher.join().unwrap();
+    });
+}
+
+#[test]
+fn a_gated_reader_is_never_overwritten() {
+    const N: u64 = 7; // the ring holds four
+    model(2, || {
+        let (mut writer, mut reader, ..) = pair();
+        let publisher = thread::spawn(move || {
+            for value in 0..N {
+                while write(&mut writer, value).is_err() {
+                    thread::yield_now();
+                }
+            }
+        });
+        let mut due = 0;
+        while due < N {
+            match read(&mut reader) {
+                Some(value) => {
+                    assert_eq!(value, due);
+                    due += 1;
+                }
+                None => thread::yield_now(),
+            }
+        }
+        publisher.join().unwrap();
+    });
+}
+
+#[test]
+fn a_late_gate_holds_from_where_it_was_set() {
+    const N: u64 = 6; // more than the ring holds: without the gate the tail would be overwritten
+    model(3, || {
+        let (log, cursors) = (Shared::new(false), Shared::new(false));
+        let gates: ModelGates = Arc::new(Gates::new());
+        let mut writer: ModelWriter = Writer::new(log.clone(), layout(), gates.clone());
+        let publisher = thread::spawn(move || {
+            // Whatever the gate stops is not published: the reader joined too early for it.
+            (0..N).take_while(|value| write(&mut writer, *value).is_ok()).count() as u64
+        });
+        let (gate, position) = gates.add_late(&log, cursors.clone(), ()).unwrap();
+        let mut reader =
+            ModelReader::new(log, layout(), cursors.clone(), CURSOR, gate.number(), position, None).unwrap();
+        gates.follow(gate.number(), cursors, CURSOR);
+        let first = position / 32;
+        let mut due = first;
+        while let Some(value) = read(&mut reader) {
+            assert_eq!(value, due);
+            due += 1;
+        }
+        let published = publisher.join().unwrap();
+        while let Some(value) = read(&mut reader) {
+            assert_eq!(value, due);
+            due += 1;
+        }
+        assert_eq!(due, published, "everything from the gate on, to the last");
+    });
+}
+
+#[test]
+fn a_parked_reader_is_woken() {
+    model(3, || {
+        let (mut writer, mut reader, _, cursors) = pair();
+        let bell = Bell::new();
+        let ring = bell.clone();
+        let publisher = thread::spawn(move || {
+            for value in 0..2 {
+                write(&mut writer, value).unwrap();
+                writer.ring(|()| true, |()| ring.ring());
+            }
+        });
+        let mut parked = Waiter::new(PARKED);
+        let mut due = 0;
+        while due < 2 {
+            if let Some(value) = read(&mut reader) {
+                assert_eq!(value, due);
+                due += 1;
+                continue;
+            }
+            bell.drain();
+            parked.arm(&cursors);
+            if !reader.is_ready() {
+                bell.sleep();
+            }
+            parked.disarm(&cursors);
+        }
+        publisher.join().unwrap();
+    });
+}
+
+#[test]
+fn a_reader_parked_at_the_end_learns_that_the_log_was_closed() {
+    model(3, || {
+        let (mut writer, mut reader, _, cursors) = pair();
+        let bell = Bell::new();
+        let ring = bell.clone();
+        let publisher = thread::spawn(move || {
+            write(&mut writer, 0).unwrap();
+            writer.ring(|()| true, |()| ring.ring());
+            writer.close();
+            writer.ring(|()| true, |()| ring.ring());
+        });
+        let mut parked = Waiter::new(PARKED);
+        let mut seen = 0;
+        loop {
+            match reader.next().unwrap() {
+                Next::Record(_) => seen += 1,
+                Next::Closed(_) => break,
+                Next::Empty => {
+                    bell.drain();
+                    parked.arm(&cursors);
+                    if !reader.is_ready() {
+                        bell.sleep();
+                    }
+                    parked.disarm(&cursors);
+                }
+                Next::Lagged(_) => unreachable!(),
+            }
+        }
+        assert_eq!(seen, 1);
+        publisher.join().unwrap();
+    });
+}
+
+#[test]
+fn a_writer_that_waits_for_room_is_woken() {
+    const N: u64 = 6; // the ring holds four
+    model(2, || {
+        let (mut writer, mut reader, ..) = pair();
+        let bell = Bell::new();
+        let ring = bell.clone();
+        let consumer = thread::spawn(move || {
+            let mut due = 0;
+            while due < N {
+                match read(&mut reader) {
+                    Some(value) => {
+                        assert_eq!(value, due);
+                        due += 1;
+                    }
+                    None => thread::yield_now(),
+                }
+                if reader.take_ring_due() {
+                    ring.ring();
+                }
+            }
+        });
+        for value in 0..N {
+            while write(&mut writer, value).is_err() {
+                bell.drain();
+                writer.arm();
+                if writer.claim(BODY as u64).is_err() {
+                    bell.sleep();
+                }
+                writer.disarm();
+            }
+        }
+        consumer.join().unwrap();
+    });
+}
+
+#[test]
+fn dropped_messages_are_counted_exactly() {
+    model(3, || {
+        let (mut writer, mut reader, ..) = pair();
+        let publisher = thread::spawn(move || {
+            write(&mut writer, 0).unwrap();
+            writer.skip();
+            write(&mut writer, 2).unwrap();
+            writer.skip();
+            writer.close();
+        });
+        let (mut got, mut missed) = (Vec::new(), 0);
+        loop {
+            match reader.next().unwrap() {
+                Next::Record(record) => {
+                    assert_eq!(record.sequence, got.len() as u64 + missed);
+                    got.push(record.sequence);
+                }
+                Next::Lagged(n) => missed += n,
+                Next::Closed(_) => break,
+                Next::Empty => thread::yield_now(),
+            }
+        }
+        assert_eq!((got, missed), (vec![0, 2], 2));
+        publisher.join().unwrap();
+    });
+}
+
+#[test]
+fn an_ungated_reader_never_accepts_a_torn_record() {
+    const N: u64 = 5;
+    model(2, || {
+        let log = Shared::new(true);
+        let gates: ModelGates = Arc::new(Gates::new());
+        let mut writer: Writer<Shared, Shared, ()> = Writer::new(log.clone(), layout(), gates);
+        let mut reader = LossyReader::at_tail(log.clone(), layout());
+        let publisher = thread::spawn(move || {
+            for value in 0..N {
+                writer.claim(BODY as u64).unwrap();
+                // Racy bytes are stored as words, as a machine does it.
+                let at = writer.body_offset();
+                log.store(at, value, Ordering::Relaxed);
+                log.store(at + 8, !value, Ordering::Relaxed);
+                writer.commit(Kind::Frame, 0, 0, BODY);
+                writer.publish();
+            }
+        });
+        let mut frame = Vec::new();
+        let (mut due, mut seen) = (0, 0);
+        for _ in 0..3 {
+            match reader.next(&mut frame).unwrap() {
+                LossyNext::Frame(sequence) => {
+                    let value = u64::from_le_bytes(frame[..8].try_into().unwrap());
+                    assert_eq!(frame, fill(value), "torn record accepted");
+                    assert_eq!(value, sequence);
+                    assert!(seen == 0 || sequence == due, "a gap is told first");
+                    due = sequence + 1;
+                    seen += 1;
+                }
+                LossyNext::Lagged(missed) => due += missed,
+                LossyNext::Empty | LossyNext::Closed => thread::yield_now(),
+            }
+        }
+        publisher.join().unwrap();
+    });
+}

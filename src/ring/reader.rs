@@ -1,0 +1,265 @@
+//! The reading end of a log: a gated reader, told of every record.
+//!
+//! Nothing that a peer wrote is used before it was loaded once into a local and range-checked: whatever
+//! the bytes, [`Reader::next`] returns a record that lies within the log, or [`Corrupt`], after looking at
+//! no more than one capacity of the log.
+
+use super::layout::{CLOSED, LogLayout, NEXT_SEQUENCE, OPEN, SUCCESSOR, TAIL, WAITING};
+use super::record::{HEADER, Header, Kind, Record};
+use super::sync::Ordering::{Acquire, Relaxed, Release, SeqCst};
+use super::sync::fence;
+use super::{Corrupt, Ringer};
+use crate::segment::{Memory, MemoryMut};
+
+/// What a reader finds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Next {
+    /// Nothing new.
+    Empty,
+    /// A record; it stays readable until [`Reader::release`].
+    Record(Record),
+    /// This many records were dropped by the writer before the next one.
+    Lagged(u64),
+    /// The writer closed the log and everything in it was read. The successor's log id, or 0.
+    Closed(u64),
+}
+
+/// A gated reader. `M` is the writer's log, `C` the reader's own cursor segment.
+pub(crate) struct Reader<M, C> {
+    log: M,
+    layout: LogLayout,
+    cursors: C,
+    /// Offset of this log's cursor in `cursors`.
+    cursor_at: usize,
+    /// What the writer calls this reader; records for others are passed over.
+    number: u16,
+    /// Everything before is done with. Ahead of the stored cursor by less than capacity / 8.
+    position: u64,
+    /// The tail when last looked at.
+    tail: u64,
+    /// The cursor as stored.
+    stored: u64,
+    /// End of the record that was handed out and not released.
+    in_hand: Option<u64>,
+    /// Sequence number due next; `None` until the first record if the writer could not tell.
+    expected: Option<u64>,
+    ringer: Ringer,
+    ring_due: bool,
+}
+
+impl<M: Memory, C: MemoryMut> Reader<M, C> {
+    /// A reader that begins at `position`, as the writer's Attach said. Stores the cursor there.
+    ///
+    /// # Errors
+    /// [`Corrupt::Tail`] if no reader can stand there.
+    pub(crate) fn new(
+        log: M,
+        layout: LogLayout,
+        cursors: C,
+        cursor_at: usize,
+        number: u16,
+        position: u64,
+        sequence: Option<u64>,
+    ) -> Result<Self, Corrupt> {
+        if !position.is_multiple_of(HEADER) || position > u64::MAX / 2 {
+            return Err(Corrupt::Tail { tail: 0, position, capacity: layout.capacity() });
+        }
+        cursors.store(cursor_at, position, Release);
+        Ok(Self {
+            log,
+            layout,
+            cursors,
+            cursor_at,
+            number,
+            position,
+            tail: position,
+            stored: position,
+            in_hand: None,
+            expected: sequence,
+            ringer: Ringer::default(),
+            ring_due: false,
+        })
+    }
+
+    /// The next record for this reader, or why there is none. Releases the one in hand.
+    ///
+    /// # Errors
+    /// [`Corrupt`]: the writer broke the protocol; this reader is of no more use.
+    #[inline]
+    pub(crate) fn next(&mut self) -> Result<Next, Corrupt> {
+        self.release();
+        // One look at the tail a call, so that a writer that fills faster than padding and records for
+        // others are passed over cannot hold the caller here.
+        let mut looked = false;
+        loop {
+            if self.position == self.tail {
+                if looked {
+                    return Ok(Next::Empty);
+                }
+                looked = true;
+                // Acquire pairs with the Release store in `Writer::publish`.
+                self.tail = self.log.load(TAIL, Acquire);
+                if self.tail == self.position
+                    && let Some(end) = self.at_end()?
+                {
+                    return Ok(end);
+                }
+                self.check_tail()?;
+            }
+            if let Some(found) = self.record()? {
+                return Ok(found);
+            }
+        }
+    }
+
+    /// Done with the record in hand: the writer may overwrite it once the cursor is stored.
+    #[inline(always)]
+    pub(crate) fn release(&mut self) {
+        if let Some(end) = self.in_hand.take() {
+            self.pass(end);
+        }
+    }
+
+    /// Lends the frame of the record in hand.
+    ///
+    /// # Safety
+    /// The record is the one that [`Reader::next`] returned last, not released while the slice lives. The
+    /// writer keeps to the protocol: a gated reader is never overwritten (same-uid trust; otherwise
+    /// [`Reader::copy`]).
+    pub(crate) unsafe fn frame(&self, record: &Record) -> &[u8] {
+        debug_assert!(self.in_hand.is_some());
+        // SAFETY: between gate and tail, which the writer does not store to while the record is in hand
+        // (the caller's promise, and the writer's).
+        unsafe { self.log.slice(self.layout.offset(record.frame), record.len as usize) }
+    }
+
+    /// Copies the first `into.len()` bytes of the frame of the record in hand.
+    pub(crate) fn copy(&self, record: &Record, into: &mut [u8]) {
+        debug_assert!(into.len() <= record.len as usize);
+        self.log.copy(self.layout.offset(record.frame), into);
+    }
+
+    /// Stores the cursor if it is behind; before parking, and when the port closes.
+    pub(crate) fn flush(&mut self) {
+        if self.stored != self.position {
+            self.store_cursor();
+        }
+    }
+
+    /// True once after the writer was found asleep for room: ring its bell.
+    #[inline(always)]
+    pub(crate) fn take_ring_due(&mut self) -> bool {
+        std::mem::take(&mut self.ring_due)
+    }
+
+    /// Whether anything is there to be told, without taking it: the look after arming.
+    pub(crate) fn is_ready(&self) -> bool {
+        self.position != self.log.load(TAIL, Acquire)
+            || self.log.load(CLOSED, Acquire) != OPEN
+            || self.expected.is_some_and(|expected| self.log.load(NEXT_SEQUENCE, Acquire) > expected)
+    }
+
+    /// Bytes published and not yet released.
+    pub(crate) fn lag(&self) -> u64 {
+        self.log.load(TAIL, Relaxed).saturating_sub(self.position)
+    }
+
+    /// Caught up: dropped records, the end of the log, or nothing. `None` if records came meanwhile.
+    fn at_end(&mut self) -> Result<Option<Next>, Corrupt> {
+        if self.stored != self.position {
+            // No fence, no look at `waiting`: the cursor is less than capacity / 8 behind a reader that
+            // has caught up, so it cannot be what keeps a claim of at most capacity / 2 waiting.
+            self.stored = self.position;
+            self.cursors.store(self.cursor_at, self.position, Release);
+        }
+        // In this order, each Acquire, pairing with the Release stores in `Writer`: whoever sees `closed`
+        // sees the last drop; whoever sees a drop sees every record before it. So with the tail unmoved
+        // all numbers below `next_sequence` that were not read were dropped.
+        let closed = self.log.load(CLOSED, Acquire);
+        let next_sequence = self.log.load(NEXT_SEQUENCE, Acquire);
+        self.tail = self.log.load(TAIL, Acquire);
+        let (tail, position) = (self.tail, self.position);
+        if tail != position {
+            return Ok(None);
+        }
+        if let Some(expected) = self.expected
+            && next_sequence > expected
+        {
+            self.expected = Some(next_sequence);
+            return Ok(Some(Next::Lagged(next_sequence - expected)));
+        }
+        match closed {
+            OPEN => Ok(Some(Next::Empty)),
+            _ if closed == position => Ok(Some(Next::Closed(self.log.load(SUCCESSOR, Relaxed)))),
+            _ => Err(Corrupt::Closed { closed, tail }),
+        }
+    }
+
+    #[inline(always)]
+    fn check_tail(&self) -> Result<(), Corrupt> {
+        let (tail, position, capacity) = (self.tail, self.position, self.layout.capacity());
+        if tail.wrapping_sub(position) > capacity || !tail.is_multiple_of(HEADER) {
+            return Err(Corrupt::Tail { tail, position, capacity });
+        }
+        Ok(())
+    }
+
+    /// Takes the record at `position`, which is before the tail. `None` if it was not for this reader.
+    #[inline(always)]
+    fn record(&mut self) -> Result<Option<Next>, Corrupt> {
+        let position = self.position;
+        let at = self.layout.offset(position);
+        let word = self.log.load(at, Relaxed); // ordered by the Acquire load of the tail
+        let header = Header::unpack(word).ok_or(Corrupt::Record { position, word })?;
+        let size = header.size();
+        let contiguous = self.layout.contiguous(position);
+        if size > contiguous || size > self.tail - position {
+            return Err(Corrupt::Record { position, word });
+        }
+        if header.kind == Kind::Padding {
+            if size != contiguous {
+                return Err(Corrupt::Record { position, word });
+            }
+            self.pass(position + size);
+            return Ok(None);
+        }
+        let sequence = self.log.load(at + 8, Relaxed);
+        let expected = self.expected.unwrap_or(sequence);
+        if sequence < expected || sequence == u64::MAX {
+            return Err(Corrupt::Sequence { position, sequence, expected });
+        }
+        if sequence > expected {
+            self.expected = Some(sequence);
+            return Ok(Some(Next::Lagged(sequence - expected)));
+        }
+        self.expected = Some(sequence + 1);
+        if header.addressee != 0 && header.addressee != self.number {
+            self.pass(position + size);
+            return Ok(None);
+        }
+        self.in_hand = Some(position + size);
+        let frame = position + HEADER + u64::from(header.filler);
+        Ok(Some(Next::Record(Record { kind: header.kind, frame, len: header.len, sequence })))
+    }
+
+    /// Moves past a record; stores the cursor every capacity / 8, and at once while the writer waits.
+    #[inline(always)]
+    fn pass(&mut self, end: u64) {
+        self.position = end;
+        let due = end - self.stored >= self.layout.capacity() / 8;
+        if due || self.log.load(WAITING, Relaxed) & 1 == 1 {
+            self.store_cursor();
+        }
+    }
+
+    fn store_cursor(&mut self) {
+        self.stored = self.position;
+        // Release pairs with the Acquire load in `View::advance`: reads of what lies before are over.
+        self.cursors.store(self.cursor_at, self.position, Release);
+        fence(SeqCst); // pairs with `Waiter::arm` of the writer
+        if let Some(value) = self.ringer.due(&self.log, WAITING) {
+            self.ringer.rang(value);
+            self.ring_due = true;
+        }
+    }
+}

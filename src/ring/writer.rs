@@ -1,0 +1,242 @@
+//! The writing end of a log: claim, fill, commit, publish.
+
+use super::gate::View;
+use super::layout::{CLOSED, LogLayout, NEXT_SEQUENCE, PARKED, SUCCESSOR, TAIL, WAITING};
+use super::record::{self, HEADER, Header, Kind};
+use super::sync::Ordering::{Relaxed, Release, SeqCst};
+use super::sync::{Arc, fence};
+use super::{Corrupt, Gate, Gates, Waiter};
+use crate::segment::{Memory, MemoryMut};
+
+/// Why a record could not be claimed. Nothing was written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ClaimError {
+    /// The record can never fit: `limit` is the largest body in bytes.
+    TooLarge { limit: u64 },
+    /// The slowest reader is in the way.
+    Full,
+}
+
+/// The single writer of a log. `M` is the log's segment, `R` a reader's; `T` is kept with each gate.
+///
+/// Invariant: `gate ≤ tail ≤ limit ≤ lowest gate + capacity` for every reader in the view, so that the
+/// bytes `tail..limit` belong to this writer alone: no gated reader looks at them until `TAIL` says so.
+pub(crate) struct Writer<M, R, T> {
+    log: M,
+    layout: LogLayout,
+    gates: Arc<Gates<R, T>>,
+    view: View<R, T>,
+    /// The private tail; equals the published one outside of `claim`…`publish`.
+    tail: u64,
+    /// First position that must not be written. Stale by design: cursors are only read when it is reached.
+    limit: u64,
+    /// Sequence number of the next record.
+    sequence: u64,
+    /// Start of the claimed record, and bytes claimed behind its header.
+    start: u64,
+    claimed: u64,
+    waiting: Waiter,
+    corrupt: Vec<(u16, Corrupt)>,
+}
+
+impl<M: MemoryMut, R: Memory + Clone, T> Writer<M, R, T> {
+    /// A writer at position 0 of an initialised, unpublished log.
+    pub(crate) fn new(log: M, layout: LogLayout, gates: Arc<Gates<R, T>>) -> Self {
+        assert!(log.size() >= layout.segment_size(), "the segment was created for this layout");
+        Self {
+            log,
+            layout,
+            gates,
+            view: View::new(),
+            tail: 0,
+            limit: u64::MAX,
+            sequence: 0,
+            start: 0,
+            claimed: 0,
+            waiting: Waiter::new(WAITING),
+            corrupt: Vec::new(),
+        }
+    }
+
+    /// Largest body (filler and frame) of one record, in bytes.
+    pub(crate) fn largest_body(&self) -> u64 {
+        self.layout.largest_record() - HEADER
+    }
+
+    /// Sequence number that the next record gets.
+    pub(crate) fn sequence(&self) -> u64 {
+        self.sequence
+    }
+
+    /// Claims room for a record with `body` bytes behind its header; [`Writer::body_mut`] lends it.
+    ///
+    /// # Errors
+    /// [`ClaimError`]; nothing was written.
+    pub(crate) fn claim(&mut self, body: u64) -> Result<(), ClaimError> {
+        if body > self.largest_body() {
+            return Err(ClaimError::TooLarge { limit: self.largest_body() });
+        }
+        self.begin();
+        let size = record::size(body);
+        let contiguous = self.layout.contiguous(self.tail);
+        let padding = if size > contiguous { contiguous } else { 0 };
+        if !self.make_room(padding + size) {
+            return Err(ClaimError::Full);
+        }
+        if padding > 0 {
+            let len = (padding - HEADER) as u32;
+            self.put_header(self.tail, Header { len, kind: Kind::Padding, filler: 0, addressee: 0 });
+        }
+        self.start = self.tail + padding;
+        self.claimed = size - HEADER;
+        Ok(())
+    }
+
+    /// Claims what is free in one piece at the tail, up to the largest record: for a frame whose size is
+    /// known only once it is encoded. May be empty. A later [`Writer::claim`] replaces it.
+    pub(crate) fn claim_window(&mut self) {
+        self.begin();
+        let most = self.layout.largest_record().min(self.layout.contiguous(self.tail));
+        self.make_room(most); // less may still do
+        // A hostile cursor need not be aligned; records are.
+        let free = (self.limit - self.tail) & !(HEADER - 1);
+        self.start = self.tail;
+        self.claimed = most.min(free).saturating_sub(HEADER);
+    }
+
+    /// The claimed bytes behind the header.
+    pub(crate) fn body_mut(&mut self) -> &mut [u8] {
+        // SAFETY: `start + HEADER + claimed ≤ limit` (claim), so by this type's invariant no gated reader
+        // looks at the range, and `&mut self` makes the slice the only one.
+        unsafe { self.log.slice_mut(self.layout.offset(self.start) + HEADER as usize, self.claimed as usize) }
+    }
+
+    /// Offset within the segment of the claimed body, for alignment.
+    pub(crate) fn body_offset(&self) -> usize {
+        self.layout.offset(self.start) + HEADER as usize
+    }
+
+    /// Finishes the claimed record: `filler` bytes, then `len` bytes of frame. Not yet visible.
+    pub(crate) fn commit(&mut self, kind: Kind, addressee: u16, filler: u8, len: usize) {
+        let body = u64::from(filler) + len as u64;
+        assert!(body <= self.claimed, "commit stays within what was claimed");
+        self.put_header(self.start, Header { len: len as u32, kind, filler, addressee });
+        self.tail = self.start + record::size(body);
+        self.claimed = 0;
+        self.sequence += 1;
+    }
+
+    /// Makes everything committed visible. Look at [`Writer::ring`] afterwards.
+    pub(crate) fn publish(&mut self) {
+        // Release pairs with the Acquire load in `Reader::next`: whoever sees the tail sees the records.
+        self.log.store(TAIL, self.tail, Release);
+        fence(SeqCst); // pairs with `Waiter::arm` (parked) and `Gates::add_late` (a late gate)
+    }
+
+    /// Consumes a sequence number for a message that is dropped, and tells readers that have caught up.
+    pub(crate) fn skip(&mut self) {
+        self.sequence += 1;
+        // Release: a reader that loads this before the tail finds every record before the drop.
+        self.log.store(NEXT_SEQUENCE, self.sequence, Release);
+        fence(SeqCst); // as in `publish`
+    }
+
+    /// Says that nothing follows: counts as a publish.
+    pub(crate) fn close(&mut self) {
+        self.log.store(SUCCESSOR, 0, Relaxed);
+        self.log.store(CLOSED, self.tail, Release); // pairs with the Acquire load in `Reader`
+        fence(SeqCst); // as in `publish`
+    }
+
+    /// Calls `bell` for every reader that sleeps, has not been rung for this sleep, and is wanted; or,
+    /// wanted or not, has left half the log unread: it is in the writer's way soon.
+    #[inline(always)]
+    pub(crate) fn ring(&mut self, wanted: impl Fn(&T) -> bool, mut bell: impl FnMut(&T)) {
+        let mut in_the_way = false;
+        let half = self.layout.capacity() / 2;
+        for seen in self.view.readers_mut() {
+            if let Some(value) = seen.ringer.due(&seen.gate.parked, PARKED) {
+                if wanted(&seen.gate.info) {
+                    seen.ringer.rang(value);
+                    bell(&seen.gate.info);
+                } else {
+                    in_the_way |= self.tail - seen.gate.position() >= half;
+                }
+            }
+        }
+        if in_the_way {
+            self.ring_laggards(bell);
+        }
+    }
+
+    /// The gates are stale by design: looks at the cursors before it wakes anybody who wants nothing.
+    #[cold]
+    fn ring_laggards(&mut self, mut bell: impl FnMut(&T)) {
+        self.read_cursors(0);
+        let half = self.layout.capacity() / 2;
+        for seen in self.view.readers_mut() {
+            if self.tail - seen.gate.position() >= half
+                && let Some(value) = seen.ringer.due(&seen.gate.parked, PARKED)
+            {
+                seen.ringer.rang(value);
+                bell(&seen.gate.info);
+            }
+        }
+    }
+
+    /// Announces that the writer sleeps until a cursor moves, its bell drained before. Then claim once
+    /// more before sleeping.
+    pub(crate) fn arm(&mut self) {
+        self.waiting.arm(&self.log);
+    }
+
+    /// The writer no longer sleeps.
+    pub(crate) fn disarm(&mut self) {
+        self.waiting.disarm(&self.log);
+    }
+
+    /// The reader that is furthest behind, as far as the gates tell.
+    pub(crate) fn slowest(&self) -> Option<&Gate<R, T>> {
+        self.view.readers().iter().map(|seen| &*seen.gate).min_by_key(|gate| gate.position())
+    }
+
+    /// Readers whose cursor was impossible, since the last call: reader number and what was seen.
+    pub(crate) fn take_corrupt(&mut self) -> Vec<(u16, Corrupt)> {
+        std::mem::take(&mut self.corrupt)
+    }
+
+    pub(crate) fn has_corrupt(&self) -> bool {
+        !self.corrupt.is_empty()
+    }
+
+    #[inline(always)]
+    fn begin(&mut self) {
+        // A lossy reader that sees any byte stored from here on also sees the tail published before, and
+        // with it that this byte is within L of the writer. Pairs with the Acquire fence in `LossyReader`.
+        // (The fence in `publish` does as much today; this one does not depend on it, and is free on x86.)
+        fence(Release);
+        if self.view.refresh(&self.gates, self.tail) {
+            self.limit = self.view.limit(self.layout);
+        }
+    }
+
+    /// True if `bytes` from the tail on are free, looking at the cursors only if the cached limit is used up.
+    #[inline(always)]
+    fn make_room(&mut self, bytes: u64) -> bool {
+        self.tail + bytes <= self.limit || self.read_cursors(bytes)
+    }
+
+    #[cold]
+    fn read_cursors(&mut self, bytes: u64) -> bool {
+        let corrupt = &mut self.corrupt;
+        self.view.advance(self.tail, |gate, why| corrupt.push((gate.number(), why)));
+        self.limit = self.view.limit(self.layout);
+        self.tail + bytes <= self.limit
+    }
+
+    fn put_header(&mut self, position: u64, header: Header) {
+        let at = self.layout.offset(position);
+        self.log.store(at, header.pack(), Relaxed); // published by the Release store of the tail
+        self.log.store(at + 8, self.sequence, Relaxed);
+    }
+}
