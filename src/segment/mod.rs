@@ -5,6 +5,15 @@
 
 use std::sync::atomic::Ordering;
 
+mod error;
+mod heap;
+mod sealed;
+mod words;
+
+pub use error::SegmentError;
+pub use heap::Heap;
+pub use sealed::{PeerSegment, Sealed, page_size};
+
 /// Bytes that exactly one process writes; this is the reading side.
 ///
 /// Every method panics if the range leaves the segment: offsets are the caller's own arithmetic, never
