@@ -50,3 +50,6 @@ pub(crate) trait MemoryMut: Memory {
     #[allow(clippy::mut_from_ref)] // disjoint ranges of one mapping; the caller upholds the rest
     unsafe fn slice_mut(&self, at: usize, len: usize) -> &mut [u8];
 }
+
+#[cfg(test)]
+mod tests;

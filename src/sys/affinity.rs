@@ -23,3 +23,20 @@ pub fn pin(cpu: usize) -> io::Result<()> {
     set.set(cpu)?;
     Ok(sched_setaffinity(SELF, &set)?)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pinned_thread_has_one_cpu() {
+        std::thread::spawn(|| {
+            let cpu = allowed().unwrap()[0];
+            pin(cpu).unwrap();
+            assert_eq!(allowed().unwrap(), [cpu]);
+            pin(usize::MAX).unwrap_err();
+        })
+        .join()
+        .unwrap();
+    }
+}

@@ -23,3 +23,17 @@ pub fn monotonic_ns() -> u64 {
     unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &mut now) };
     now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clocks_tell_a_plausible_time() {
+        let (before, after) = (monotonic_ns(), monotonic_ns());
+        assert!(0 < before && before <= after);
+        let year_2020 = 1_577_836_800_000;
+        assert!(unix_ms() > year_2020);
+        assert!(unix_ns() / 1_000_000 >= year_2020);
+    }
+}

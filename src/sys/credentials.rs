@@ -48,3 +48,22 @@ pub fn egid() -> u32 {
 pub fn gid_of_group(name: &str) -> io::Result<Option<u32>> {
     Ok(Group::from_name(name)?.map(|group| group.gid.as_raw()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::seqpacket::Socket;
+    use super::*;
+
+    #[test]
+    fn the_peer_of_a_pair_is_this_process() {
+        let (socket, _other) = Socket::pair().unwrap();
+        let expected = Credentials { pid: std::process::id() as i32, uid: euid(), gid: egid() };
+        assert_eq!(of_peer(&socket).unwrap(), expected);
+    }
+
+    #[test]
+    fn groups_are_found_by_name() {
+        assert_eq!(gid_of_group("root").unwrap(), Some(0));
+        assert_eq!(gid_of_group("no-such-group-here").unwrap(), None);
+    }
+}

@@ -125,3 +125,72 @@ impl AsFd for Epoll {
         self.0.0.as_fd()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::super::eventfd;
+    use super::super::seqpacket::Socket;
+    use super::*;
+
+    fn wait(epoll: &Epoll, timeout: Duration) -> Vec<Event> {
+        let mut events = Events::with_capacity(8);
+        epoll.wait(&mut events, Some(timeout)).unwrap();
+        events.iter().collect()
+    }
+
+    #[test]
+    fn tells_what_is_asked_for_and_nothing_after_removal() {
+        let epoll = Epoll::new().unwrap();
+        let bell = eventfd::create().unwrap();
+        epoll.add(&bell, 7, Interest::READ).unwrap();
+        assert_eq!(wait(&epoll, Duration::ZERO), []);
+        eventfd::ring(bell.as_fd()).unwrap();
+        let rung = Event { token: 7, readable: true, writable: false, hangup: false };
+        assert_eq!(wait(&epoll, Duration::ZERO), [rung]);
+        epoll.modify(&bell, u64::MAX, Interest::BOTH).unwrap();
+        assert_eq!(wait(&epoll, Duration::ZERO), [Event { token: u64::MAX, writable: true, ..rung }]);
+        epoll.remove(&bell).unwrap();
+        assert_eq!(wait(&epoll, Duration::ZERO), []);
+    }
+
+    #[test]
+    fn a_closed_peer_hangs_up() {
+        let epoll = Epoll::new().unwrap();
+        let (socket, peer) = Socket::pair().unwrap();
+        epoll.add(&socket, 1, Interest::READ).unwrap();
+        assert_eq!(wait(&epoll, Duration::ZERO), []);
+        drop(peer);
+        let events = wait(&epoll, super::super::testing::DEADLINE);
+        assert_eq!(events, [Event { token: 1, readable: true, writable: false, hangup: true }]);
+    }
+
+    #[test]
+    fn timeouts_are_rounded_up() {
+        let epoll = Epoll::new().unwrap();
+        for timeout in [Duration::from_nanos(1), Duration::from_micros(1001)] {
+            let start = Instant::now();
+            assert_eq!(wait(&epoll, timeout), []);
+            assert!(start.elapsed() >= timeout);
+        }
+    }
+
+    #[test]
+    fn more_events_than_fit_come_with_the_next_wait() {
+        let epoll = Epoll::new().unwrap();
+        let bells = [eventfd::create().unwrap(), eventfd::create().unwrap()];
+        for (token, bell) in bells.iter().enumerate() {
+            epoll.add(bell, token as u64, Interest::READ).unwrap();
+            eventfd::ring(bell.as_fd()).unwrap();
+        }
+        let mut events = Events::with_capacity(0);
+        let mut seen = Vec::new();
+        for _ in &bells {
+            epoll.wait(&mut events, Some(Duration::ZERO)).unwrap();
+            seen.extend(events.iter().map(|event| event.token));
+        }
+        seen.sort_unstable();
+        assert_eq!(seen, [0, 1]);
+    }
+}

@@ -60,3 +60,49 @@ pub fn verify(fd: BorrowedFd<'_>) -> io::Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd;
+    use std::time::Duration;
+
+    use super::super::poll::readable;
+    use super::*;
+
+    fn rung(fd: &OwnedFd) -> bool {
+        readable(fd.as_fd(), Some(Duration::ZERO)).unwrap()
+    }
+
+    #[test]
+    fn rings_until_drained() {
+        let bell = create().unwrap();
+        assert!(!rung(&bell));
+        ring(bell.as_fd()).unwrap();
+        ring(bell.as_fd()).unwrap();
+        assert!(rung(&bell));
+        drain(bell.as_fd()).unwrap();
+        assert!(!rung(&bell));
+        drain(bell.as_fd()).unwrap();
+    }
+
+    #[test]
+    fn a_full_counter_counts_as_rung() {
+        let bell = create().unwrap();
+        write(&bell, &(u64::MAX - 1).to_ne_bytes()).unwrap();
+        ring(bell.as_fd()).unwrap();
+        assert!(rung(&bell));
+    }
+
+    #[test]
+    fn verify_takes_bells_only() {
+        verify(create().unwrap().as_fd()).unwrap();
+
+        let blocking: OwnedFd = EventFd::from_flags(EfdFlags::EFD_CLOEXEC).unwrap().into();
+        let (pipe, _other) = nix::unistd::pipe().unwrap();
+        let epoll: OwnedFd = super::super::epoll::Epoll::new().unwrap().as_fd().try_clone_to_owned().unwrap();
+        let null: OwnedFd = std::fs::File::open("/dev/null").unwrap().into();
+        for refused in [blocking, pipe, epoll, null] {
+            assert_eq!(verify(refused.as_fd()).unwrap_err().kind(), io::ErrorKind::InvalidInput);
+        }
+    }
+}

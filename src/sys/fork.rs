@@ -116,3 +116,59 @@ fn watch_with_handler() -> io::Result<()> {
         error => Err(io::Error::from_raw_os_error(error)),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::passes_in_child;
+    use super::*;
+
+    #[test]
+    fn a_child_knows_that_it_was_forked_and_the_parent_that_it_was_not() {
+        init().unwrap();
+        assert!(!forked());
+        passes_in_child(|| assert!(forked()));
+        assert!(!forked());
+    }
+
+    #[test]
+    fn what_a_child_inherits_stays_its_parents() {
+        let parents = Origin::here().unwrap();
+        assert!(parents.is_here());
+        passes_in_child(move || {
+            assert!(!parents.is_here());
+            let childs = Origin::here().unwrap();
+            assert!(!forked() && childs.is_here() && !parents.is_here());
+            passes_in_child(move || {
+                assert!(forked() && !childs.is_here() && !parents.is_here());
+                init().unwrap();
+                assert!(!childs.is_here() && !parents.is_here());
+            });
+        });
+        assert!(parents.is_here());
+    }
+
+    #[test]
+    fn threads_that_start_together_agree_on_the_origin() {
+        passes_in_child(|| {
+            let origins = std::thread::scope(|scope| {
+                let threads = [(); 8].map(|()| scope.spawn(|| Origin::here().unwrap()));
+                threads.map(|thread| thread.join().unwrap())
+            });
+            assert!(origins.iter().all(|origin| origin.is_here()));
+        });
+    }
+
+    #[test]
+    fn the_handler_stands_in_where_the_advice_is_missing() {
+        init().unwrap();
+        passes_in_child(|| {
+            init().unwrap();
+            let page = ptr::NonNull::new(WORD.load(Ordering::Relaxed)).unwrap().cast();
+            // SAFETY: undoes the advice on the page that `publish_page` mapped, in this child alone.
+            unsafe { madvise(page, PAGE.get(), MmapAdvise::MADV_KEEPONFORK) }.unwrap();
+            passes_in_child(|| assert!(!forked(), "nothing wipes the word now"));
+            watch_with_handler().unwrap();
+            passes_in_child(|| assert!(forked()));
+        });
+    }
+}

@@ -51,3 +51,20 @@ pub fn max_dgram_qlen() -> io::Result<u64> {
 pub fn kernel_release() -> io::Result<String> {
     Ok(uname()?.release().to_string_lossy().into_owned())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits_can_be_read() {
+        for resource in
+            [Resource::OpenFiles, Resource::FileSize, Resource::AddressSpace, Resource::LockedMemory]
+        {
+            let Limit { soft, hard } = limit(resource).unwrap();
+            assert!(soft <= hard, "{resource:?}: {soft} {hard}");
+        }
+        assert!(max_dgram_qlen().unwrap() > 0);
+        assert!(kernel_release().unwrap().contains('.'));
+    }
+}

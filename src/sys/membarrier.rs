@@ -52,3 +52,29 @@ fn command(command: i32) -> i32 {
     // SAFETY: membarrier takes integers and touches no memory of ours.
     unsafe { libc::syscall(libc::SYS_membarrier, command, 0, 0) as i32 }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::passes_in_child;
+    use super::*;
+
+    fn has(command: i32) -> bool {
+        query() & command != 0
+    }
+
+    #[test]
+    fn barriers_work_where_the_kernel_says_so() {
+        let private = has(libc::MEMBARRIER_CMD_PRIVATE_EXPEDITED);
+        assert_eq!(register_private(), private);
+        assert_eq!(private_expedited(), private);
+        let global = has(libc::MEMBARRIER_CMD_GLOBAL_EXPEDITED);
+        assert_eq!(register_global(), global);
+        assert_eq!(global_expedited(), global);
+    }
+
+    #[test]
+    fn a_forked_child_inherits_the_registration() {
+        let registered = register_private();
+        passes_in_child(move || assert_eq!(private_expedited(), registered));
+    }
+}

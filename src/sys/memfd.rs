@@ -85,3 +85,46 @@ pub fn is_hugetlb(fd: BorrowedFd<'_>) -> io::Result<bool> {
 fn magic(fd: BorrowedFd<'_>) -> io::Result<u32> {
     Ok(super::retry(|| fstatfs(fd))?.filesystem_type().0 as u32)
 }
+
+#[cfg(test)]
+mod tests {
+    use nix::sys::resource::setrlimit;
+
+    use super::super::testing::{errno, passes_in_child};
+    use super::*;
+
+    #[test]
+    fn a_file_beyond_the_file_size_limit_is_an_error_and_no_signal() {
+        passes_in_child(|| {
+            setrlimit(Resource::RLIMIT_FSIZE, 4096, libc::RLIM_INFINITY).unwrap();
+            assert_eq!(errno(create("ringbus-test", 4097)), libc::EFBIG);
+            assert_eq!(size(create("ringbus-test", 4096).unwrap()).unwrap(), 4096);
+        });
+    }
+
+    #[test]
+    fn a_length_that_no_file_can_have_is_an_error() {
+        assert_eq!(errno(create("ringbus-test", u64::MAX)), libc::EFBIG);
+    }
+
+    #[test]
+    fn sealing_adds_the_required_seals() {
+        let fd = create("ringbus-test", 4096).unwrap();
+        assert_eq!(seals(&fd).unwrap() & REQUIRED, 0);
+        seal(&fd).unwrap();
+        assert_eq!(seals(&fd).unwrap() & REQUIRED, REQUIRED);
+        assert_eq!(errno(seal(&fd)), libc::EPERM, "no further seal can be added");
+    }
+
+    #[test]
+    fn a_memfd_is_shared_memory_and_other_files_are_not() {
+        let fd = create("ringbus-test", 4096).unwrap();
+        assert!(is_shared_memory(fd.as_fd()).unwrap());
+        assert!(!is_hugetlb(fd.as_fd()).unwrap());
+        let (pipe, _other) = nix::unistd::pipe().unwrap();
+        assert!(!is_shared_memory(pipe.as_fd()).unwrap());
+        assert_eq!(errno(seals(&pipe)), libc::EINVAL);
+        let device = std::fs::File::open("/dev/zero").unwrap();
+        assert!(!is_shared_memory(device.as_fd()).unwrap());
+    }
+}

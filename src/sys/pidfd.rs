@@ -57,3 +57,89 @@ pub fn is_dead(error: &io::Error) -> bool {
 fn unsupported(why: &'static str) -> io::Error {
     io::Error::new(io::ErrorKind::Unsupported, why)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::super::poll::readable;
+    use super::super::seqpacket::{Listener, Socket};
+    use super::super::testing::{Child, DEADLINE, kill, stay};
+    use super::super::{credentials, testing};
+    use super::*;
+
+    fn accept(listener: &Listener) -> Socket {
+        assert!(readable(listener.as_fd(), Some(DEADLINE)).unwrap());
+        listener.accept().unwrap().expect("a connection")
+    }
+
+    fn fired(pidfd: &OwnedFd) -> bool {
+        readable(pidfd.as_fd(), Some(Duration::ZERO)).unwrap()
+    }
+
+    #[test]
+    fn a_handle_turns_readable_when_the_peer_is_killed() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("socket");
+        let listener = Listener::bind(&path, 8).unwrap();
+        let child = Child::spawn(|| {
+            let _socket = Socket::connect(&path).unwrap();
+            stay();
+        });
+        let socket = accept(&listener);
+        let pid = credentials::of_peer(&socket).unwrap().pid;
+        assert_eq!(pid, child.pid());
+
+        let handles = [of_peer(&socket, pid).unwrap(), open(pid).unwrap()];
+        assert!(!handles.iter().any(fired));
+        child.kill();
+        for handle in &handles {
+            assert!(readable(handle.as_fd(), Some(DEADLINE)).unwrap());
+        }
+
+        // Dead but not reaped: handles can still be had, and are readable at once.
+        assert!(fired(&of_peer(&socket, pid).unwrap()));
+        assert!(fired(&open(pid).unwrap()));
+        child.wait();
+        // Reaped: what is left is the word for it, or a handle that knows.
+        assert!(is_dead(&open(pid).unwrap_err()));
+        match of_peer(&socket, pid) {
+            Ok(handle) => assert!(fired(&handle)),
+            Err(error) => assert!(is_dead(&error), "{error}"),
+        }
+    }
+
+    #[test]
+    fn death_shows_while_a_forked_child_holds_the_socket() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("socket");
+        let listener = Listener::bind(&path, 8).unwrap();
+        let owner = Child::spawn(|| {
+            let socket = Socket::connect(&path).unwrap();
+            let heir = Child::spawn(stay);
+            socket.send(&heir.pid().to_ne_bytes(), &[]).unwrap();
+            stay();
+        });
+        let socket = accept(&listener);
+        let handle = of_peer(&socket, owner.pid()).unwrap();
+        let mut heir = [0; 4];
+        assert!(readable(socket.as_fd(), Some(DEADLINE)).unwrap());
+        assert_eq!(socket.recv(&mut heir).unwrap().len, 4);
+
+        owner.kill();
+        assert!(readable(handle.as_fd(), Some(DEADLINE)).unwrap());
+        owner.wait();
+        assert_eq!(testing::errno(socket.recv(&mut [0; 8])), libc::EAGAIN, "the socket does not hang up");
+
+        kill(i32::from_ne_bytes(heir));
+        assert!(readable(socket.as_fd(), Some(DEADLINE)).unwrap());
+        assert!(socket.recv(&mut [0; 8]).unwrap().is_end());
+    }
+
+    #[test]
+    fn numbers_that_name_no_process_are_unsupported() {
+        for pid in [0, -1] {
+            assert_eq!(open(pid).unwrap_err().kind(), io::ErrorKind::Unsupported);
+        }
+    }
+}

@@ -18,3 +18,13 @@ pub fn id128() -> io::Result<[u8; 16]> {
     // an id, so this is checked all the same.
     if filled as usize == id.len() { Ok(id) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_differ() {
+        assert_ne!(id128().unwrap(), id128().unwrap());
+    }
+}

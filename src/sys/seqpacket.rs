@@ -265,3 +265,6 @@ unsafe fn take_fds(message: &libc::msghdr) -> Vec<OwnedFd> {
     }
     fds
 }
+
+#[cfg(test)]
+mod tests;
