@@ -4,6 +4,9 @@
 compile_error!("ringbus needs Linux: it is built on memfd seals, eventfd, pidfd and membarrier");
 
 mod frame;
+#[allow(dead_code, unused_imports)] // consumed as the upper layers land
 mod ring;
+#[allow(dead_code, unused_imports)] // consumed as the upper layers land
 mod segment;
+#[allow(dead_code)] // consumed as the upper layers land
 mod sys;

@@ -5,6 +5,15 @@
 
 use std::sync::atomic::Ordering;
 
+mod error;
+mod heap;
+mod sealed;
+mod words;
+
+pub use error::SegmentError;
+pub use heap::Heap;
+pub use sealed::{PeerSegment, Sealed, page_size};
+
 /// Bytes that exactly one process writes; this is the reading side.
 ///
 /// Every method panics if the range leaves the segment: offsets are the caller's own arithmetic, never
@@ -41,3 +50,43 @@ pub(crate) trait MemoryMut: Memory {
     #[allow(clippy::mut_from_ref)] // disjoint ranges of one mapping; the caller upholds the rest
     unsafe fn slice_mut(&self, at: usize, len: usize) -> &mut [u8];
 }
+
+/// Memory that several parts of a process hold: a log's gates its reader's segment, say.
+impl<M: Memory> Memory for std::sync::Arc<M> {
+    #[inline(always)]
+    fn size(&self) -> usize {
+        (**self).size()
+    }
+
+    #[inline(always)]
+    fn load(&self, at: usize, order: Ordering) -> u64 {
+        (**self).load(at, order)
+    }
+
+    #[inline(always)]
+    fn copy(&self, at: usize, into: &mut [u8]) {
+        (**self).copy(at, into);
+    }
+
+    #[inline(always)]
+    unsafe fn slice(&self, at: usize, len: usize) -> &[u8] {
+        // SAFETY: the caller's promise, passed on.
+        unsafe { (**self).slice(at, len) }
+    }
+}
+
+impl<M: MemoryMut> MemoryMut for std::sync::Arc<M> {
+    #[inline(always)]
+    fn store(&self, at: usize, value: u64, order: Ordering) {
+        (**self).store(at, value, order);
+    }
+
+    #[inline(always)]
+    unsafe fn slice_mut(&self, at: usize, len: usize) -> &mut [u8] {
+        // SAFETY: the caller's promise, passed on.
+        unsafe { (**self).slice_mut(at, len) }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,133 @@
+//! The one place that turns a base address and a length into loads, stores and copies.
+
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU64, Ordering, fence};
+
+/// A range of memory that is accessed as atomic 64-bit words, and as bytes where the protocol says that
+/// nobody writes.
+///
+/// It owns nothing: whoever holds it keeps the memory alive.
+#[derive(Clone, Copy, Debug)]
+pub struct Words {
+    base: NonNull<u8>,
+    len: usize,
+}
+
+impl Words {
+    /// # Safety
+    /// `base` is 8-byte aligned, and `len` bytes from it (a multiple of 8) stay mapped and readable for
+    /// as long as the value or a copy of it is used. Where [`store`](Self::store) or
+    /// [`slice_mut`](Self::slice_mut) are used, they are writable too.
+    pub unsafe fn new(base: NonNull<u8>, len: usize) -> Self {
+        debug_assert!(base.as_ptr().addr().is_multiple_of(8) && len.is_multiple_of(8));
+        Self { base, len }
+    }
+
+    /// Length in bytes.
+    #[inline(always)]
+    pub fn len(self) -> usize {
+        self.len
+    }
+
+    /// The word at byte offset `at`.
+    ///
+    /// One compare checks alignment and bounds: rotating brings the offset's low bits to the top, so that
+    /// an unaligned one becomes larger than any word index.
+    #[inline(always)]
+    fn word(&self, at: usize) -> &AtomicU64 {
+        let index = at.rotate_right(3);
+        assert!(index < self.len / 8, "offset is unaligned or beyond the segment");
+        // SAFETY: the index is within the range that the maker of this value promised to be mapped, and
+        // aligned, since `base` is. Words are accessed atomically only, by this process and by others
+        // (the peer's stores are atomic, or plain ones to ranges whose copies get validated).
+        unsafe { AtomicU64::from_ptr(self.base.as_ptr().cast::<u64>().add(index)) }
+    }
+
+    /// Loads a word.
+    #[inline(always)]
+    pub fn load(&self, at: usize, order: Ordering) -> u64 {
+        self.word(at).load(order)
+    }
+
+    /// Loads a word of memory that is mapped read-only.
+    ///
+    /// On such memory the standard library vouches for relaxed loads alone ("Atomic accesses to
+    /// read-only memory" in `std::sync::atomic`), so the order comes from fences, which are at least as
+    /// strong; on x86-64 the code for Acquire is the same.
+    #[inline(always)]
+    pub fn load_read_only(&self, at: usize, order: Ordering) -> u64 {
+        if order == Ordering::SeqCst {
+            fence(Ordering::SeqCst);
+        }
+        let value = self.word(at).load(Ordering::Relaxed);
+        if order != Ordering::Relaxed {
+            // Pairs with the Release store (or fence) of the writer that `order` was meant for.
+            fence(Ordering::Acquire);
+        }
+        value
+    }
+
+    /// Stores a word.
+    #[inline(always)]
+    pub fn store(&self, at: usize, value: u64, order: Ordering) {
+        self.word(at).store(value, order);
+    }
+
+    /// Copies bytes out by relaxed loads of the aligned words that contain them.
+    #[inline]
+    pub fn copy(&self, at: usize, into: &mut [u8]) {
+        self.check(at, into.len());
+        if into.is_empty() {
+            return;
+        }
+        let skip = at % 8;
+        let mut at = at - skip;
+        let mut rest = into;
+        if skip != 0 {
+            let word = self.load(at, Ordering::Relaxed).to_ne_bytes();
+            let (head, tail) = rest.split_at_mut(rest.len().min(8 - skip));
+            head.copy_from_slice(&word[skip..skip + head.len()]);
+            rest = tail;
+            at += 8;
+        }
+        let (middle, tail) = rest.as_chunks_mut::<8>();
+        for chunk in middle {
+            *chunk = self.load(at, Ordering::Relaxed).to_ne_bytes();
+            at += 8;
+        }
+        if !tail.is_empty() {
+            let word = self.load(at, Ordering::Relaxed).to_ne_bytes();
+            tail.copy_from_slice(&word[..tail.len()]);
+        }
+    }
+
+    /// Lends bytes.
+    ///
+    /// # Safety
+    /// `'a` does not outlive the memory, and nobody stores to the range meanwhile.
+    #[inline(always)]
+    pub unsafe fn slice<'a>(self, at: usize, len: usize) -> &'a [u8] {
+        self.check(at, len);
+        // SAFETY: in bounds of memory that is mapped for as long as the caller says; the caller keeps
+        // writers away.
+        unsafe { std::slice::from_raw_parts(self.base.as_ptr().add(at), len) }
+    }
+
+    /// Lends bytes for writing.
+    ///
+    /// # Safety
+    /// `'a` does not outlive the memory, which is writable, and nobody else in this process touches the
+    /// range meanwhile.
+    #[inline(always)]
+    pub unsafe fn slice_mut<'a>(self, at: usize, len: usize) -> &'a mut [u8] {
+        self.check(at, len);
+        // SAFETY: in bounds of memory that is mapped and writable for as long as the caller says; the
+        // caller keeps other references away.
+        unsafe { std::slice::from_raw_parts_mut(self.base.as_ptr().add(at), len) }
+    }
+
+    #[inline(always)]
+    fn check(&self, at: usize, len: usize) {
+        assert!(at <= self.len && len <= self.len - at, "range leaves the segment");
+    }
+}

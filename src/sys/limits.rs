@@ -1,0 +1,70 @@
+//! What this process and host allow, for error messages and for `ringbus doctor` (getrlimit(2)).
+
+use std::io;
+
+use nix::sys::resource::{self, getrlimit};
+use nix::sys::utsname::uname;
+
+/// A resource limit that matters to the bus.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Resource {
+    /// Open file descriptors: each session, bell and segment costs some.
+    OpenFiles,
+    /// Bytes of the largest file, memfds included.
+    FileSize,
+    /// Bytes of address space: every log that is read is mapped.
+    AddressSpace,
+    /// Bytes that may be locked in memory.
+    LockedMemory,
+}
+
+/// Soft limit (in force) and hard limit (how far the process may raise it).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limit {
+    /// In force now; `u64::MAX` is none.
+    pub soft: u64,
+    /// Ceiling of the soft limit; `u64::MAX` is none.
+    pub hard: u64,
+}
+
+/// Reads one limit.
+pub fn limit(resource: Resource) -> io::Result<Limit> {
+    let resource = match resource {
+        Resource::OpenFiles => resource::Resource::RLIMIT_NOFILE,
+        Resource::FileSize => resource::Resource::RLIMIT_FSIZE,
+        Resource::AddressSpace => resource::Resource::RLIMIT_AS,
+        Resource::LockedMemory => resource::Resource::RLIMIT_MEMLOCK,
+    };
+    let (soft, hard) = getrlimit(resource)?;
+    Ok(Limit { soft, hard })
+}
+
+/// `net.unix.max_dgram_qlen` of this network namespace: how many datagrams of strangers a Unix datagram
+/// socket queues. Sessions are connected at both ends, so the sender's buffer (`net.core.wmem_default`)
+/// bounds those instead.
+pub fn max_dgram_qlen() -> io::Result<u64> {
+    let text = std::fs::read_to_string("/proc/sys/net/unix/max_dgram_qlen")?;
+    text.trim().parse().map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
+}
+
+/// The kernel's release, such as `6.18.44`.
+pub fn kernel_release() -> io::Result<String> {
+    Ok(uname()?.release().to_string_lossy().into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits_can_be_read() {
+        for resource in
+            [Resource::OpenFiles, Resource::FileSize, Resource::AddressSpace, Resource::LockedMemory]
+        {
+            let Limit { soft, hard } = limit(resource).unwrap();
+            assert!(soft <= hard, "{resource:?}: {soft} {hard}");
+        }
+        assert!(max_dgram_qlen().unwrap() > 0);
+        assert!(kernel_release().unwrap().contains('.'));
+    }
+}
