@@ -6,3 +6,11 @@ compile_error!("ringbus needs Linux: it is built on memfd seals, eventfd, pidfd 
 mod frame;
 mod segment;
 mod sys;
+
+/// Not part of the API: what the benches and the fuzz targets reach.
+#[doc(hidden)]
+pub mod internals {
+    pub mod frame {
+        pub use crate::frame::*;
+    }
+}
