@@ -41,6 +41,9 @@ mod port;
 mod read;
 mod write;
 
+#[cfg(test)]
+mod tests;
+
 pub use code::Code;
 pub use control::{Attach, Control, Hello};
 pub use error::{DecodeError, EncodeError};
