@@ -53,8 +53,6 @@ pub use list::{Element, Iter, List};
 pub use message::Frame;
 pub use payload::{Encoding, Payload, PayloadSpan, finish_payload, mark_compressed};
 pub use port::{PortStats, PortStatsList, PortUp, Role};
-pub use read::Reader;
-pub use write::Writer;
 
 /// Most headers on one frame, filters on one port, counters in one heartbeat.
 pub const MAX_HEADERS: usize = 64;

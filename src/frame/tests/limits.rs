@@ -1,10 +1,10 @@
 //! Both sides of every limit.
 
 use super::encode;
+use super::frame::write::Writer;
 use super::frame::{
     Control, DecodeError, EncodeError, Encoding, Frame, Head, HeadError, Headers, Hello, MAX_DATAGRAM,
-    MAX_HEAD, MAX_HEADER_BYTES, MAX_HEADERS, MAX_STRING, Payload, PortStats, PortStatsList, Writer,
-    decode_head,
+    MAX_HEAD, MAX_HEADER_BYTES, MAX_HEADERS, MAX_STRING, Payload, PortStats, PortStatsList, decode_head,
 };
 
 fn direct(headers: Headers<'_>) -> Frame<'_> {
