@@ -3,6 +3,8 @@
 #[cfg(not(target_os = "linux"))]
 compile_error!("ringbus needs Linux: it is built on memfd seals, eventfd, pidfd and membarrier");
 
+#[allow(dead_code, unused_imports)] // consumed as the upper layers land
+mod control;
 mod frame;
 #[allow(dead_code, unused_imports)] // consumed as the upper layers land
 mod ring;
@@ -10,6 +12,8 @@ mod ring;
 mod segment;
 #[allow(dead_code)] // consumed as the upper layers land
 mod sys;
+#[allow(dead_code, unused_imports)] // consumed as the upper layers land
+mod wake;
 
 /// Not part of the API: what the benches and the fuzz targets reach.
 #[doc(hidden)]
