@@ -98,7 +98,7 @@ pub(crate) enum Message {
 
 impl Message {
     /// `None` for what the session and the hub handle themselves.
-    pub(super) fn from_control(control: &Control<'_>) -> Option<Self> {
+    pub(crate) fn from_control(control: &Control<'_>) -> Option<Self> {
         Some(match *control {
             Control::PortUp(up) => Message::PortUp(up.into()),
             Control::PortsDone => Message::PortsDone,

@@ -111,6 +111,12 @@ impl<M: MemoryMut, R: Memory + Clone, T> Writer<M, R, T> {
         unsafe { self.log.slice_mut(self.layout.offset(self.start) + HEADER as usize, self.claimed as usize) }
     }
 
+    /// The claimed bytes, to read back.
+    pub(crate) fn body(&self) -> &[u8] {
+        // SAFETY: as in `body_mut`; `&self` keeps the writer from writing meanwhile.
+        unsafe { self.log.slice(self.layout.offset(self.start) + HEADER as usize, self.claimed as usize) }
+    }
+
     /// Offset within the segment of the claimed body, for alignment.
     pub(crate) fn body_offset(&self) -> usize {
         self.layout.offset(self.start) + HEADER as usize
