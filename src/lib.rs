@@ -29,4 +29,13 @@ pub mod internals {
     pub mod frame {
         pub use crate::frame::*;
     }
+    pub mod ring {
+        pub use crate::ring::*;
+    }
+    pub mod segment {
+        pub use crate::segment::*;
+    }
+    pub mod sys {
+        pub use crate::sys::*;
+    }
 }

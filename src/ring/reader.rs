@@ -13,7 +13,7 @@ use crate::segment::{Memory, MemoryMut};
 
 /// What a reader finds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Next {
+pub enum Next {
     /// Nothing new.
     Empty,
     /// A record; it stays readable until [`Reader::release`].
@@ -25,7 +25,7 @@ pub(crate) enum Next {
 }
 
 /// A gated reader. `M` is the writer's log, `C` the reader's own cursor segment.
-pub(crate) struct Reader<M, C> {
+pub struct Reader<M, C> {
     log: M,
     layout: LogLayout,
     cursors: C,
@@ -52,7 +52,7 @@ impl<M: Memory, C: MemoryMut> Reader<M, C> {
     ///
     /// # Errors
     /// [`Corrupt::Tail`] if no reader can stand there.
-    pub(crate) fn new(
+    pub fn new(
         log: M,
         layout: LogLayout,
         cursors: C,
@@ -86,7 +86,8 @@ impl<M: Memory, C: MemoryMut> Reader<M, C> {
     /// # Errors
     /// [`Corrupt`]: the writer broke the protocol; this reader is of no more use.
     #[inline]
-    pub(crate) fn next(&mut self) -> Result<Next, Corrupt> {
+    #[allow(clippy::should_implement_trait)] // no iterator: a record is lent until the next call
+    pub fn next(&mut self) -> Result<Next, Corrupt> {
         self.release();
         // One look at the tail a call, so that a writer that fills faster than padding and records for
         // others are passed over cannot hold the caller here.
@@ -114,7 +115,7 @@ impl<M: Memory, C: MemoryMut> Reader<M, C> {
 
     /// Done with the record in hand: the writer may overwrite it once the cursor is stored.
     #[inline(always)]
-    pub(crate) fn release(&mut self) {
+    pub fn release(&mut self) {
         if let Some((end, _)) = self.in_hand.take() {
             self.pass(end);
         }
@@ -125,7 +126,7 @@ impl<M: Memory, C: MemoryMut> Reader<M, C> {
     /// Safe as far as this process goes: the slice borrows the reader, and releasing needs it mutably.
     /// That the writer leaves the bytes alone is the protocol's promise, not the kernel's; for a writer that
     /// is not trusted to keep it (another user's, `Trust::Copy`) use [`Reader::copy`].
-    pub(crate) fn frame(&self) -> &[u8] {
+    pub fn frame(&self) -> &[u8] {
         let Some((_, record)) = &self.in_hand else { return &[] };
         // SAFETY: the record was range-checked by `record`, and lies between gate and tail, where a
         // writer that keeps to the protocol does not store until the record is released.
@@ -136,14 +137,14 @@ impl<M: Memory, C: MemoryMut> Reader<M, C> {
     ///
     /// # Panics
     /// If the range leaves the frame, or no record is in hand.
-    pub(crate) fn copy(&self, offset: usize, into: &mut [u8]) {
+    pub fn copy(&self, offset: usize, into: &mut [u8]) {
         let (_, record) = self.in_hand.expect("a record is in hand");
         assert!(offset <= record.len as usize && into.len() <= record.len as usize - offset);
         self.log.copy(self.layout.offset(record.frame) + offset, into);
     }
 
     /// Stores the cursor if it is behind; before parking, and when the port closes.
-    pub(crate) fn flush(&mut self) {
+    pub fn flush(&mut self) {
         if self.stored != self.position {
             self.store_cursor();
         }
@@ -151,19 +152,19 @@ impl<M: Memory, C: MemoryMut> Reader<M, C> {
 
     /// True once after the writer was found asleep for room: ring its bell.
     #[inline(always)]
-    pub(crate) fn take_ring_due(&mut self) -> bool {
+    pub fn take_ring_due(&mut self) -> bool {
         std::mem::take(&mut self.ring_due)
     }
 
     /// Whether anything is there to be told, without taking it: the look after arming.
-    pub(crate) fn is_ready(&self) -> bool {
+    pub fn is_ready(&self) -> bool {
         self.position != self.log.load(TAIL, Acquire)
             || self.log.load(CLOSED, Acquire) != OPEN
             || self.expected.is_some_and(|expected| self.log.load(NEXT_SEQUENCE, Acquire) > expected)
     }
 
     /// Bytes published and not yet released.
-    pub(crate) fn lag(&self) -> u64 {
+    pub fn lag(&self) -> u64 {
         self.log.load(TAIL, Relaxed).saturating_sub(self.position)
     }
 

@@ -10,9 +10,12 @@ use crate::segment::{Memory, MemoryMut};
 
 /// Why a record could not be claimed. Nothing was written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum ClaimError {
+pub enum ClaimError {
     /// The record can never fit: `limit` is the largest body in bytes.
-    TooLarge { limit: u64 },
+    TooLarge {
+        /// Largest body, in bytes.
+        limit: u64,
+    },
     /// The slowest reader is in the way.
     Full,
 }
@@ -21,7 +24,7 @@ pub(crate) enum ClaimError {
 ///
 /// Invariant: `gate ≤ tail ≤ limit ≤ lowest gate + capacity` for every reader in the view, so that the
 /// bytes `tail..limit` belong to this writer alone: no gated reader looks at them until `TAIL` says so.
-pub(crate) struct Writer<M, R, T> {
+pub struct Writer<M, R, T> {
     log: M,
     layout: LogLayout,
     gates: Arc<Gates<R, T>>,
@@ -41,7 +44,7 @@ pub(crate) struct Writer<M, R, T> {
 
 impl<M: MemoryMut, R: Memory + Clone, T> Writer<M, R, T> {
     /// A writer at position 0 of an initialised, unpublished log.
-    pub(crate) fn new(log: M, layout: LogLayout, gates: Arc<Gates<R, T>>) -> Self {
+    pub fn new(log: M, layout: LogLayout, gates: Arc<Gates<R, T>>) -> Self {
         assert!(log.size() >= layout.segment_size(), "the segment was created for this layout");
         Self {
             log,
@@ -59,12 +62,12 @@ impl<M: MemoryMut, R: Memory + Clone, T> Writer<M, R, T> {
     }
 
     /// Largest body (filler and frame) of one record, in bytes.
-    pub(crate) fn largest_body(&self) -> u64 {
+    pub fn largest_body(&self) -> u64 {
         self.layout.largest_record() - HEADER
     }
 
     /// Sequence number that the next record gets.
-    pub(crate) fn sequence(&self) -> u64 {
+    pub fn sequence(&self) -> u64 {
         self.sequence
     }
 
@@ -72,7 +75,7 @@ impl<M: MemoryMut, R: Memory + Clone, T> Writer<M, R, T> {
     ///
     /// # Errors
     /// [`ClaimError`]; nothing was written.
-    pub(crate) fn claim(&mut self, body: u64) -> Result<(), ClaimError> {
+    pub fn claim(&mut self, body: u64) -> Result<(), ClaimError> {
         if body > self.largest_body() {
             return Err(ClaimError::TooLarge { limit: self.largest_body() });
         }
@@ -94,7 +97,7 @@ impl<M: MemoryMut, R: Memory + Clone, T> Writer<M, R, T> {
 
     /// Claims what is free in one piece at the tail, up to the largest record: for a frame whose size is
     /// known only once it is encoded. May be empty. A later [`Writer::claim`] replaces it.
-    pub(crate) fn claim_window(&mut self) {
+    pub fn claim_window(&mut self) {
         self.begin();
         let most = self.layout.largest_record().min(self.layout.contiguous(self.tail));
         self.make_room(most); // less may still do
@@ -105,25 +108,25 @@ impl<M: MemoryMut, R: Memory + Clone, T> Writer<M, R, T> {
     }
 
     /// The claimed bytes behind the header.
-    pub(crate) fn body_mut(&mut self) -> &mut [u8] {
+    pub fn body_mut(&mut self) -> &mut [u8] {
         // SAFETY: `start + HEADER + claimed ≤ limit` (claim), so by this type's invariant no gated reader
         // looks at the range, and `&mut self` makes the slice the only one.
         unsafe { self.log.slice_mut(self.layout.offset(self.start) + HEADER as usize, self.claimed as usize) }
     }
 
     /// The claimed bytes, to read back.
-    pub(crate) fn body(&self) -> &[u8] {
+    pub fn body(&self) -> &[u8] {
         // SAFETY: as in `body_mut`; `&self` keeps the writer from writing meanwhile.
         unsafe { self.log.slice(self.layout.offset(self.start) + HEADER as usize, self.claimed as usize) }
     }
 
     /// Offset within the segment of the claimed body, for alignment.
-    pub(crate) fn body_offset(&self) -> usize {
+    pub fn body_offset(&self) -> usize {
         self.layout.offset(self.start) + HEADER as usize
     }
 
     /// Finishes the claimed record: `filler` bytes, then `len` bytes of frame. Not yet visible.
-    pub(crate) fn commit(&mut self, kind: Kind, addressee: u16, filler: u8, len: usize) {
+    pub fn commit(&mut self, kind: Kind, addressee: u16, filler: u8, len: usize) {
         let body = u64::from(filler) + len as u64;
         assert!(body <= self.claimed, "commit stays within what was claimed");
         self.put_header(self.start, Header { len: len as u32, kind, filler, addressee });
@@ -133,14 +136,14 @@ impl<M: MemoryMut, R: Memory + Clone, T> Writer<M, R, T> {
     }
 
     /// Makes everything committed visible. Look at [`Writer::ring`] afterwards.
-    pub(crate) fn publish(&mut self) {
+    pub fn publish(&mut self) {
         // Release pairs with the Acquire load in `Reader::next`: whoever sees the tail sees the records.
         self.log.store(TAIL, self.tail, Release);
         fence(SeqCst); // pairs with `Waiter::arm` (parked) and `Gates::add_late` (a late gate)
     }
 
     /// Consumes a sequence number for a message that is dropped, and tells readers that have caught up.
-    pub(crate) fn skip(&mut self) {
+    pub fn skip(&mut self) {
         self.sequence += 1;
         // Release: a reader that loads this before the tail finds every record before the drop.
         self.log.store(NEXT_SEQUENCE, self.sequence, Release);
@@ -148,7 +151,7 @@ impl<M: MemoryMut, R: Memory + Clone, T> Writer<M, R, T> {
     }
 
     /// Says that nothing follows: counts as a publish.
-    pub(crate) fn close(&mut self) {
+    pub fn close(&mut self) {
         self.log.store(SUCCESSOR, 0, Relaxed);
         self.log.store(CLOSED, self.tail, Release); // pairs with the Acquire load in `Reader`
         fence(SeqCst); // as in `publish`
@@ -157,7 +160,7 @@ impl<M: MemoryMut, R: Memory + Clone, T> Writer<M, R, T> {
     /// Calls `bell` for every reader that sleeps, has not been rung for this sleep, and is wanted; or,
     /// wanted or not, has left half the log unread: it is in the writer's way soon.
     #[inline(always)]
-    pub(crate) fn ring(&mut self, wanted: impl Fn(&T) -> bool, mut bell: impl FnMut(&T)) {
+    pub fn ring(&mut self, wanted: impl Fn(&T) -> bool, mut bell: impl FnMut(&T)) {
         let mut in_the_way = false;
         let half = self.layout.capacity() / 2;
         for seen in self.view.readers_mut() {
@@ -192,26 +195,27 @@ impl<M: MemoryMut, R: Memory + Clone, T> Writer<M, R, T> {
 
     /// Announces that the writer sleeps until a cursor moves, its bell drained before. Then claim once
     /// more before sleeping.
-    pub(crate) fn arm(&mut self) {
+    pub fn arm(&mut self) {
         self.waiting.arm(&self.log);
     }
 
     /// The writer no longer sleeps.
-    pub(crate) fn disarm(&mut self) {
+    pub fn disarm(&mut self) {
         self.waiting.disarm(&self.log);
     }
 
     /// The reader that is furthest behind, as far as the gates tell.
-    pub(crate) fn slowest(&self) -> Option<&Gate<R, T>> {
+    pub fn slowest(&self) -> Option<&Gate<R, T>> {
         self.view.readers().iter().map(|seen| &*seen.gate).min_by_key(|gate| gate.position())
     }
 
     /// Readers whose cursor was impossible, since the last call: reader number and what was seen.
-    pub(crate) fn take_corrupt(&mut self) -> Vec<(u16, Corrupt)> {
+    pub fn take_corrupt(&mut self) -> Vec<(u16, Corrupt)> {
         std::mem::take(&mut self.corrupt)
     }
 
-    pub(crate) fn has_corrupt(&self) -> bool {
+    /// Whether [`Writer::take_corrupt`] has anything.
+    pub fn has_corrupt(&self) -> bool {
         !self.corrupt.is_empty()
     }
 

@@ -117,7 +117,6 @@ impl Core {
         let Some(segment) = reads.segments.get(&0).cloned() else { return };
         let info = Reader {
             node: peer.node.clone(),
-            port,
             bell: reads.bell.clone(),
             filters: reads.filters.clone(),
         };
