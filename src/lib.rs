@@ -41,32 +41,34 @@
 //!
 //! # Topics
 //!
-//! A topic has levels between `/`: `task/42/progress`. A subscriber's filter may have wildcards: `*` is one level,
-//! `**` any number of them, none included. A publisher is opened on one topic, or over a pattern (`task/**`) to
-//! [publish to](Publisher::publish_to) any topic under it. Topics that begin with `@` are the bus's own.
+//! A topic has levels between `/`: `task/42/progress`. A subscriber's filter may have wildcards: `*` is one
+//! level, `**` any number of them, none included. A publisher is opened on one topic, or over a pattern
+//! (`task/**`) to [publish to](Publisher::publish_to) any topic under it. Topics that begin with `@` are the
+//! bus's own.
 //!
 //! # What arrives
 //!
-//! A subscriber that was open before a publisher gets all its messages, from the first one on; a later one gets what
-//! follows. Messages of one publisher arrive in order and once. A message whose `publish` returned `Ok` is there for
-//! every subscriber that was attached, even if the publisher is killed right after.
+//! A subscriber that was open before a publisher gets all its messages, from the first one on; a later one
+//! gets what follows. Messages of one publisher arrive in order and once. A message whose `publish` returned
+//! `Ok` is there for every subscriber that was attached, even if the publisher is killed right after.
 //!
-//! A publisher never overwrites what a subscriber has not read. When its log is full, [`Overflow`] decides: wait (the
-//! default, up to 1 s), fail, or drop the message. A dropped message is told to all ([`RecvError::Lagged`]).
+//! A publisher never overwrites what a subscriber has not read. When its log is full, [`Overflow`] decides:
+//! wait (the default, up to 1 s), fail, or drop the message. A dropped message is told to all
+//! ([`RecvError::Lagged`]).
 //!
 //! # Waiting
 //!
-//! [`Wait::Adaptive`] looks for a few microseconds, then sleeps. For event loops and async runtimes a subscriber is an
-//! [`AsFd`](std::os::fd::AsFd), to be armed before each poll: [`Subscriber::arm`].
+//! [`Wait::Adaptive`] looks for a few microseconds, then sleeps. For event loops and async runtimes a
+//! subscriber is an [`AsFd`](std::os::fd::AsFd), to be armed before each poll: [`Subscriber::arm`].
 //!
 //! # Threads and forks
 //!
-//! A [`Node`] is `Clone + Send + Sync`: join once per process, and clone it. Ports are `Send`, and each has one user at a
-//! time (`&mut self`): open one per thread. Every node has a control thread, which no message passes; it looks at the
-//! bus's directory once a second and sleeps otherwise, unless the bus changes.
+//! A [`Node`] is `Clone + Send + Sync`: join once per process, and clone it. Ports are `Send`, and each has
+//! one user at a time (`&mut self`): open one per thread. Every node has a control thread, which no message
+//! passes; it looks at the bus's directory once a second and sleeps otherwise, unless the bus changes.
 //!
-//! A forked child has none of its parent's ports: using them returns an error (`Forked`). It can open the bus and join by
-//! itself. The parent is not affected.
+//! A forked child has none of its parent's ports: using them returns an error (`Forked`). It can open the bus
+//! and join by itself. The parent is not affected.
 //!
 //! # Features
 //!
