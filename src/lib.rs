@@ -10,3 +10,11 @@ mod ring;
 mod segment;
 #[allow(dead_code)] // consumed as the upper layers land
 mod sys;
+
+/// Not part of the API: what the benches and the fuzz targets reach.
+#[doc(hidden)]
+pub mod internals {
+    pub mod frame {
+        pub use crate::frame::*;
+    }
+}
