@@ -154,7 +154,7 @@ impl<M: Memory, C: MemoryMut> Reader<M, C> {
 
     /// Whether anything is there to be told, without taking it: the look after arming.
     pub(crate) fn is_ready(&self) -> bool {
-        self.position != self.log.load(TAIL, Acquire)
+        self.in_hand.unwrap_or(self.position) != self.log.load(TAIL, Acquire)
             || self.log.load(CLOSED, Acquire) != OPEN
             || self.expected.is_some_and(|expected| self.log.load(NEXT_SEQUENCE, Acquire) > expected)
     }

@@ -1,9 +1,13 @@
 //! What went wrong once, each named after it.
 
+use std::cell::RefCell;
+use std::sync::atomic::Ordering;
+
 use super::fixture::{Log, filling};
 use crate::ring::lossy::{LossyNext, LossyReader};
 use crate::ring::writer::ClaimError;
-use crate::ring::{Kind, Next};
+use crate::ring::{HEADER, Kind, Next, Reader};
+use crate::segment::{Heap, Memory};
 
 #[test]
 fn a_gate_lost_to_a_corrupt_cursor_came_back_with_the_next_change_of_the_gates() {
@@ -35,37 +39,72 @@ fn a_gate_lost_to_a_corrupt_cursor_came_back_with_the_next_change_of_the_gates()
     log.write(b"and on").unwrap();
 }
 
+/// The log as the control thread sees it while the writer goes on between two of its steps.
+struct Meanwhile<F>(Heap, F);
+
+impl<F: Fn()> Memory for Meanwhile<F> {
+    fn size(&self) -> usize {
+        self.0.size()
+    }
+
+    fn load(&self, at: usize, order: Ordering) -> u64 {
+        self.1();
+        self.0.load(at, order)
+    }
+
+    fn copy(&self, at: usize, into: &mut [u8]) {
+        self.0.copy(at, into);
+    }
+
+    unsafe fn slice(&self, at: usize, len: usize) -> &[u8] {
+        // SAFETY: the caller's promise, passed on.
+        unsafe { self.0.slice(at, len) }
+    }
+}
+
 #[test]
 fn a_late_gate_met_in_a_batch_stood_beyond_the_published_tail() {
-    let mut log = Log::new(1024);
-    log.write(b"published").unwrap();
-    log.commit(b"batched", 0).unwrap();
-    let (gate, position) = {
-        // The control thread is between its two steps: the gate is listed, and unset.
-        let end = log.late_reader(1);
-        log.commit(b"batched too", 0).unwrap();
-        (end.number, end.stored())
+    let log = RefCell::new(Log::new(1024));
+    log.borrow_mut().write(b"published").unwrap();
+    log.borrow_mut().commit(b"batched", 0).unwrap();
+    let (gates, memory, layout) = {
+        let log = log.borrow();
+        (log.gates.clone(), log.memory.clone(), log.layout)
     };
-    assert!(position <= log.tail());
-    assert!(log.gates.remove(gate).unwrap().position() <= log.tail());
+    // The gate is listed and unset when the writer claims again.
+    let meanwhile = Meanwhile(memory.clone(), || log.borrow_mut().commit(b"batched too", 0).unwrap());
+    let cursors = Heap::new(512);
+    let (gate, position) = gates.add_late(&meanwhile, cursors.clone(), 1).unwrap();
+    let mut reader = Reader::new(memory, layout, cursors, 256, gate.number(), position, None).unwrap();
+    assert_eq!(reader.next(), Ok(Next::Empty));
+    log.borrow_mut().writer.publish();
+    for sequence in 1..3 {
+        assert!(matches!(reader.next(), Ok(Next::Record(record)) if record.sequence == sequence));
+    }
+    assert_eq!(reader.next(), Ok(Next::Empty));
 }
 
 #[test]
 fn a_batch_outgrew_what_one_publish_may_claim() {
-    let mut log = Log::new(1024);
-    log.writer.publish();
-    let (mut committed, most) = (0, log.layout.largest_claim());
-    for seed in 0..100 {
-        log.commit(&filling(112, seed), 0).unwrap();
-        committed = (committed + 112).max(committed);
-        assert!(log.writer.sequence() * 112 <= log.tail() + most, "after {committed} bytes");
+    for size in (16..=256).step_by(16) {
+        let mut log = Log::new(1024);
+        let mut tail = 0;
+        for seed in 0..200 {
+            log.commit(&filling(size, seed), 0).unwrap();
+            let contiguous = log.layout.contiguous(tail);
+            tail += if size > contiguous { contiguous + size } else { size };
+            assert!(tail - log.tail() <= log.layout.largest_claim(), "record {seed} of {size} bytes");
+        }
+        for _ in 0..200 {
+            log.writer.claim_window();
+            let room = log.writer.body_mut().len();
+            log.writer.commit(Kind::Frame, 0, 0, room);
+            tail += HEADER + room as u64;
+            assert!(tail - log.tail() <= log.layout.largest_claim(), "windows");
+        }
+        log.writer.publish();
+        assert_eq!(log.tail(), tail);
     }
-    for _ in 0..100 {
-        log.writer.claim_window();
-        let room = log.writer.body_mut().len();
-        log.writer.commit(Kind::Frame, 0, 0, room);
-    }
-    log.writer.publish();
 }
 
 #[test]
@@ -129,8 +168,7 @@ fn an_ungated_reader_took_a_record_for_another_for_a_loss() {
             other => found.push(other),
         }
     }
-    let expected =
-        [LossyNext::Frame(0), LossyNext::Frame(2), LossyNext::Lagged(1), LossyNext::Frame(5)];
+    let expected = [LossyNext::Frame(0), LossyNext::Frame(2), LossyNext::Lagged(1), LossyNext::Frame(5)];
     assert_eq!(found, expected);
 }
 

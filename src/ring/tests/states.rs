@@ -70,7 +70,8 @@ fn padding_of_every_size_is_passed_over() {
             let (mut log, mut end) = Log::at(CAPACITY, start);
             log.write(&filling(size, left)).unwrap();
             assert_eq!(log.tail(), CAPACITY + size);
-            let padding = Header { len: (left - HEADER) as u32, kind: Kind::Padding, filler: 0, addressee: 0 };
+            let padding =
+                Header { len: (left - HEADER) as u32, kind: Kind::Padding, filler: 0, addressee: 0 };
             assert_eq!(log.header(start), padding.pack());
             let record = end.record();
             assert_eq!(record.frame, CAPACITY + HEADER);
