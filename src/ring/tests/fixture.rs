@@ -67,11 +67,16 @@ impl Log {
 
     /// A reader that joins now; it follows at once.
     pub fn late_reader(&self, info: usize) -> End {
-        let cursors = Heap::new(CURSORS);
-        let (gate, position) = self.gates.add_late(&self.memory, cursors.clone(), info).unwrap();
-        let end = self.end(cursors, gate.number(), position, None);
+        let end = self.deaf_late_reader(info, None);
         end.follow(self);
         end
+    }
+
+    /// A reader that joins now, told which number is next or not; it does not follow yet.
+    pub fn deaf_late_reader(&self, info: usize, sequence: Option<u64>) -> End {
+        let cursors = Heap::new(CURSORS);
+        let (gate, position) = self.gates.add_late(&self.memory, cursors.clone(), info).unwrap();
+        self.end(cursors, gate.number(), position, sequence)
     }
 
     fn end(&self, cursors: Heap, number: u16, position: u64, sequence: Option<u64>) -> End {
