@@ -176,3 +176,17 @@ fn a_cursor_within_bounds_harms_only_its_reader() {
         assert!(log.writer.take_corrupt().is_empty());
     }
 }
+
+#[test]
+fn an_unaligned_cursor_leaves_windows_aligned() {
+    let (mut log, hostile) = Log::with_reader(CAPACITY);
+    for seed in 0..4 {
+        log.write(&filling(64, seed)).unwrap();
+    }
+    for cursor in 0..64 {
+        hostile.forge(cursor);
+        log.writer.claim_window();
+        let room = log.writer.body_mut().len() as u64;
+        assert_eq!(room, (cursor & !15).saturating_sub(HEADER));
+    }
+}

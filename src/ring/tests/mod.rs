@@ -6,6 +6,7 @@ mod fixture;
 mod gates;
 mod hostile;
 mod model;
+mod refusals;
 mod regressions;
 mod states;
 mod threads;
