@@ -39,6 +39,9 @@ pub(crate) struct Reader<M, C> {
     tail: u64,
     /// The cursor as stored.
     stored: u64,
+    /// The cursor as last stored with a fence behind it. A writer that slept before may not have seen the
+    /// stores since; so it, not `stored`, is what must stay less than capacity / 8 behind.
+    fenced: u64,
     /// End of the record that was handed out and not released.
     in_hand: Option<u64>,
     /// Sequence number due next; `None` until the first record if the writer could not tell.
@@ -74,6 +77,7 @@ impl<M: Memory, C: MemoryMut> Reader<M, C> {
             position,
             tail: position,
             stored: position,
+            fenced: position,
             in_hand: None,
             expected: sequence,
             ringer: Ringer::default(),
@@ -167,8 +171,8 @@ impl<M: Memory, C: MemoryMut> Reader<M, C> {
     /// Caught up: dropped records, the end of the log, or nothing. `None` if records came meanwhile.
     fn at_end(&mut self) -> Result<Option<Next>, Corrupt> {
         if self.stored != self.position {
-            // No fence, no look at `waiting`: the cursor is less than capacity / 8 behind a reader that
-            // has caught up, so it cannot be what keeps a claim of at most capacity / 2 waiting.
+            // No fence, no look at `waiting`: `fenced` is less than capacity / 8 behind a reader that has
+            // caught up, so it cannot be what keeps a claim of at most capacity / 2 waiting.
             self.stored = self.position;
             self.cursors.store(self.cursor_at, self.position, Release);
         }
@@ -242,11 +246,11 @@ impl<M: Memory, C: MemoryMut> Reader<M, C> {
         Ok(Some(Next::Record(Record { kind: header.kind, frame, len: header.len, sequence })))
     }
 
-    /// Moves past a record; stores the cursor every capacity / 8, and at once while the writer waits.
+    /// Moves past a record; stores the cursor every capacity / 8 with a fence, and at once while the writer waits.
     #[inline(always)]
     fn pass(&mut self, end: u64) {
         self.position = end;
-        let due = end - self.stored >= self.layout.capacity() / 8;
+        let due = end - self.fenced >= self.layout.capacity() / 8;
         if due || self.log.load(WAITING, Relaxed) & 1 == 1 {
             self.store_cursor();
         }
@@ -254,6 +258,7 @@ impl<M: Memory, C: MemoryMut> Reader<M, C> {
 
     fn store_cursor(&mut self) {
         self.stored = self.position;
+        self.fenced = self.position;
         // Release pairs with the Acquire load in `View::advance`: reads of what lies before are over.
         self.cursors.store(self.cursor_at, self.position, Release);
         fence(SeqCst); // pairs with `Waiter::arm` of the writer
