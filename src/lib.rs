@@ -3,13 +3,25 @@
 #[cfg(not(target_os = "linux"))]
 compile_error!("ringbus needs Linux: it is built on memfd seals, eventfd, pidfd and membarrier");
 
+#[cfg(not(loom))]
+mod bus;
+#[cfg(not(loom))]
+mod control;
 mod frame;
-#[allow(dead_code, unused_imports)] // consumed as the upper layers land
 mod ring;
-#[allow(dead_code, unused_imports)] // consumed as the upper layers land
 mod segment;
-#[allow(dead_code)] // consumed as the upper layers land
 mod sys;
+#[cfg(not(loom))]
+mod wake;
+
+#[cfg(not(loom))]
+pub use bus::*;
+#[cfg(not(loom))]
+pub use control::{DirectoryError, NodeId, Refusal};
+pub use frame::{Code, Encoding};
+pub use ring::Corrupt;
+#[cfg(not(loom))]
+pub use wake::Wait;
 
 /// Not part of the API: what the benches and the fuzz targets reach.
 #[doc(hidden)]

@@ -208,6 +208,16 @@ impl CursorSegment {
     }
 }
 
+/// The published tail of a log as it is now, for statistics.
+pub(crate) fn tail(log: &impl Memory) -> u64 {
+    log.load(TAIL, Relaxed)
+}
+
+/// A reader's cursor as it is now, for statistics.
+pub(crate) fn cursor(segment: &impl Memory, offset: usize) -> u64 {
+    segment.load(offset, Relaxed)
+}
+
 fn halves(id: [u8; 16]) -> [u64; 2] {
     let id = u128::from_le_bytes(id);
     [id as u64, (id >> 64) as u64]

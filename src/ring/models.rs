@@ -155,9 +155,8 @@ fn write(writer: &mut ModelWriter, value: u64) -> Result<(), ClaimError> {
 /// Takes one record if there is one, reading its bytes in place.
 fn read(reader: &mut ModelReader) -> Option<u64> {
     match reader.next().unwrap() {
-        Next::Record(record) => {
-            // SAFETY: in hand; loom checks that the writer leaves it alone.
-            let bytes = unsafe { reader.frame(&record) };
+        Next::Record(_) => {
+            let bytes = reader.frame(); // loom checks that the writer leaves it alone
             let value = u64::from_le_bytes(bytes[..8].try_into().unwrap());
             assert_eq!(bytes, fill(value), "torn record");
             Some(value)

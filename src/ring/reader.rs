@@ -42,8 +42,8 @@ pub(crate) struct Reader<M, C> {
     /// The cursor as last stored with a fence behind it. A writer that slept before may not have seen the
     /// stores since; so it, not `stored`, is what must stay less than capacity / 8 behind.
     fenced: u64,
-    /// End of the record that was handed out and not released.
-    in_hand: Option<u64>,
+    /// The record that was handed out and not released, and where it ends.
+    in_hand: Option<(u64, Record)>,
     /// Sequence number due next; `None` until the first record if the writer could not tell.
     expected: Option<u64>,
     ringer: Ringer,
@@ -119,28 +119,31 @@ impl<M: Memory, C: MemoryMut> Reader<M, C> {
     /// Done with the record in hand: the writer may overwrite it once the cursor is stored.
     #[inline(always)]
     pub(crate) fn release(&mut self) {
-        if let Some(end) = self.in_hand.take() {
+        if let Some((end, _)) = self.in_hand.take() {
             self.pass(end);
         }
     }
 
-    /// Lends the frame of the record in hand.
+    /// Lends the frame of the record in hand, in place; empty if none is in hand.
     ///
-    /// # Safety
-    /// The record is the one that [`Reader::next`] returned last, not released while the slice lives. The
-    /// writer keeps to the protocol: a gated reader is never overwritten (same-uid trust; otherwise
-    /// [`Reader::copy`]).
-    pub(crate) unsafe fn frame(&self, record: &Record) -> &[u8] {
-        debug_assert!(self.in_hand.is_some());
-        // SAFETY: between gate and tail, which the writer does not store to while the record is in hand
-        // (the caller's promise, and the writer's).
+    /// Safe as far as this process goes: the slice borrows the reader, and releasing needs it mutably.
+    /// That the writer leaves the bytes alone is the protocol's promise, not the kernel's; for a writer that
+    /// is not trusted to keep it (another user's, `Trust::Copy`) use [`Reader::copy`].
+    pub(crate) fn frame(&self) -> &[u8] {
+        let Some((_, record)) = &self.in_hand else { return &[] };
+        // SAFETY: the record was range-checked by `record`, and lies between gate and tail, where a
+        // writer that keeps to the protocol does not store until the record is released.
         unsafe { self.log.slice(self.layout.offset(record.frame), record.len as usize) }
     }
 
-    /// Copies the first `into.len()` bytes of the frame of the record in hand.
-    pub(crate) fn copy(&self, record: &Record, into: &mut [u8]) {
-        debug_assert!(into.len() <= record.len as usize);
-        self.log.copy(self.layout.offset(record.frame), into);
+    /// Copies bytes of the frame of the record in hand, from `offset` on.
+    ///
+    /// # Panics
+    /// If the range leaves the frame, or no record is in hand.
+    pub(crate) fn copy(&self, offset: usize, into: &mut [u8]) {
+        let (_, record) = self.in_hand.expect("a record is in hand");
+        assert!(offset <= record.len as usize && into.len() <= record.len as usize - offset);
+        self.log.copy(self.layout.offset(record.frame) + offset, into);
     }
 
     /// Stores the cursor if it is behind; before parking, and when the port closes.
@@ -158,7 +161,7 @@ impl<M: Memory, C: MemoryMut> Reader<M, C> {
 
     /// Whether anything is there to be told, without taking it: the look after arming.
     pub(crate) fn is_ready(&self) -> bool {
-        self.in_hand.unwrap_or(self.position) != self.log.load(TAIL, Acquire)
+        self.in_hand.map_or(self.position, |(end, _)| end) != self.log.load(TAIL, Acquire)
             || self.log.load(CLOSED, Acquire) != OPEN
             || self.expected.is_some_and(|expected| self.log.load(NEXT_SEQUENCE, Acquire) > expected)
     }
@@ -241,9 +244,10 @@ impl<M: Memory, C: MemoryMut> Reader<M, C> {
             self.pass(position + size);
             return Ok(None);
         }
-        self.in_hand = Some(position + size);
         let frame = position + HEADER + u64::from(header.filler);
-        Ok(Some(Next::Record(Record { kind: header.kind, frame, len: header.len, sequence })))
+        let record = Record { kind: header.kind, frame, len: header.len, sequence };
+        self.in_hand = Some((position + size, record));
+        Ok(Some(Next::Record(record)))
     }
 
     /// Moves past a record; stores the cursor every capacity / 8 with a fence, and at once while the writer waits.

@@ -111,10 +111,21 @@ impl<M: MemoryMut, R: Memory + Clone, T> Writer<M, R, T> {
 
     /// The claimed bytes behind the header.
     pub(crate) fn body_mut(&mut self) -> &mut [u8] {
-        let body = self.claimed.saturating_sub(HEADER) as usize;
+        let (at, len) = self.body_range();
         // SAFETY: `start + claimed ≤ limit` (claim), so by this type's invariant no gated reader looks at
         // the range, and `&mut self` makes the slice the only one.
-        unsafe { self.log.slice_mut(self.layout.offset(self.start) + HEADER as usize, body) }
+        unsafe { self.log.slice_mut(at, len) }
+    }
+
+    /// The claimed bytes, to read back.
+    pub(crate) fn body(&self) -> &[u8] {
+        let (at, len) = self.body_range();
+        // SAFETY: as in `body_mut`; `&self` keeps the writer from writing meanwhile.
+        unsafe { self.log.slice(at, len) }
+    }
+
+    fn body_range(&self) -> (usize, usize) {
+        (self.body_offset(), self.claimed.saturating_sub(HEADER) as usize)
     }
 
     /// Offset within the segment of the claimed body, for alignment.

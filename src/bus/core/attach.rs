@@ -1,0 +1,373 @@
+//! Joining writers with readers: gates on this node's logs, and the logs that its ports read.
+
+use std::collections::HashMap;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use super::super::inlet::{Change, InletShared, LogKey, Origin, Source, new_cursor_segment};
+use super::super::open::Trust;
+use super::super::outlet::{OutletShared, PREFAULT, Reader};
+use super::Core;
+use super::peers::open_cursor_segment;
+use crate::control::NodeId;
+use crate::frame::{Attach, Control};
+use crate::ring::{self, Corrupt, CursorSegment, LogLayout, layout};
+use crate::segment::{Memory, PeerSegment, Sealed};
+use crate::wake::Bell;
+
+/// A writing port of this node.
+pub(super) struct LocalOutlet {
+    pub(super) shared: Arc<OutletShared>,
+    /// The gates' numbers, by the reader's node and port.
+    readers: HashMap<(NodeId, u64), u16>,
+}
+
+/// A reading port of this node.
+pub(super) struct LocalInlet {
+    pub(super) shared: Arc<InletShared>,
+    segments: Vec<Arc<Sealed>>,
+    free: Vec<Slot>,
+    /// Which further segments a node was sent.
+    sent: HashMap<NodeId, Vec<u32>>,
+}
+
+/// Where a cursor stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Slot {
+    segment: u32,
+    slot: u32,
+}
+
+/// A log that a port of this node reads.
+pub(super) struct LocalSource {
+    slot: Slot,
+    number: u16,
+    log: Arc<PeerSegment>,
+    /// The port has finished; the slot is free once the writer has said that it looks there no more.
+    done: bool,
+}
+
+impl LocalInlet {
+    fn new(shared: Arc<InletShared>) -> Self {
+        let segments = vec![shared.segment.clone()];
+        let free = slots_of(0, &shared.segment);
+        Self { shared, segments, free, sent: HashMap::new() }
+    }
+
+    /// What comes with the port's announcement.
+    pub(super) fn fds(&self) -> Vec<Arc<OwnedFd>> {
+        vec![self.shared.segment.shared_fd(), self.shared.bell.shared_fd()]
+    }
+
+    fn take_slot(&mut self, node: [u8; 16]) -> Result<Slot, String> {
+        if self.free.is_empty() {
+            let index = self.segments.len() as u32;
+            let segment =
+                new_cursor_segment(node, self.shared.port, index).map_err(|error| error.to_string())?;
+            self.free = slots_of(index, &segment);
+            self.segments.push(Arc::new(segment));
+        }
+        self.free.pop().ok_or_else(|| "a segment without slots".to_owned())
+    }
+
+    fn at(&self, slot: Slot) -> Option<(&Arc<Sealed>, usize)> {
+        let segment = self.segments.get(slot.segment as usize)?;
+        Some((segment, CursorSegment::of_size(segment.size()).cursor(slot.slot)?))
+    }
+}
+
+/// The slots of a segment, the first one last: they are taken from the end.
+fn slots_of(segment: u32, memory: &Sealed) -> Vec<Slot> {
+    let slots = CursorSegment::of_size(memory.size()).slots();
+    (0..slots).rev().map(|slot| Slot { segment, slot }).collect()
+}
+
+// This node's logs, and the gates on them.
+impl Core {
+    /// Opens a writing port: every reader that is known is gated at position 0 before the first publish.
+    pub(super) fn open_outlet(&mut self, shared: Arc<OutletShared>) {
+        let (port, log, card) = (shared.port, shared.log, shared.card());
+        self.logs.insert(log, port);
+        self.outlets.insert(port, LocalOutlet { shared, readers: HashMap::new() });
+        for peer in self.peers.keys().copied().collect::<Vec<_>>() {
+            self.send_port(peer, &card, &[]);
+        }
+        let readers = self.peers.iter().flat_map(|(node, peer)| peer.ports.keys().map(|port| (*node, *port)));
+        for (node, reader) in readers.collect::<Vec<_>>() {
+            self.add_gate(port, node, reader, true);
+        }
+    }
+
+    /// A reading port has appeared: gates it on every log of this node that it wants.
+    pub(super) fn attach_reader(&mut self, node: NodeId, reader: u64) {
+        for outlet in self.outlets.keys().copied().collect::<Vec<_>>() {
+            self.add_gate(outlet, node, reader, false);
+        }
+    }
+
+    /// Gates a reader, if its filters and the outlet's topic have anything in common, and sends it the log.
+    fn add_gate(&mut self, outlet: u64, node: NodeId, port: u64, first: bool) {
+        let Some(outlet) = self.outlets.get_mut(&outlet) else { return };
+        let Some(peer) = self.peers.get(&node) else { return };
+        let Some(reads) = peer.ports.get(&port).and_then(|remote| remote.reads.as_ref()) else { return };
+        let shared = outlet.shared.clone();
+        if !reads.filters.iter().any(|filter| filter.intersects(&shared.filter)) {
+            return;
+        }
+        let Some(segment) = reads.segments.get(&0).cloned() else { return };
+        let info = Reader {
+            node: peer.node.clone(),
+            port,
+            bell: reads.bell.clone(),
+            filters: reads.filters.clone(),
+        };
+        let added = if first {
+            shared.gates.add_first(segment, info).map(|gate| (gate, 0))
+        } else {
+            shared.gates.add_late(&*shared.segment, segment, info)
+        };
+        let Some((gate, position)) = added else {
+            tracing::error!(
+                log = shared.log,
+                "log has had 65 535 readers and takes no more: open the publisher again"
+            );
+            return;
+        };
+        outlet.readers.insert((node, port), gate.number());
+        shared.gates_changed();
+        tracing::debug!(topic = %shared.filter, reader = %peer.node, position, "attach");
+        let attach = Attach {
+            log: shared.log,
+            writer_port: shared.port,
+            reader_port: port,
+            reader_number: gate.number(),
+            position,
+            // Elsewhere the tail and its sequence cannot be read as one.
+            sequence: (position == 0).then_some(0),
+            capacity: shared.layout.capacity(),
+            predecessor: None,
+        };
+        let fds = [shared.segment.shared_fd(), shared.bell.shared_fd()];
+        self.send(node, &Control::Attach(attach), &fds);
+    }
+
+    /// A reader has named its cursor: the gate follows it from here on.
+    pub(super) fn follow_cursor(
+        &mut self,
+        from: NodeId,
+        log: u64,
+        port: u64,
+        segment: u32,
+        slot: u32,
+        fds: Vec<OwnedFd>,
+    ) -> Result<(), String> {
+        let reads = self.peers.get_mut(&from).and_then(|peer| peer.ports.get_mut(&port));
+        let Some(reads) = reads.and_then(|port| port.reads.as_mut()) else { return Ok(()) };
+        if let Some(fd) = fds.into_iter().next() {
+            if reads.segments.contains_key(&segment) {
+                return Err(format!("cursor segment {segment} sent twice"));
+            }
+            reads.segments.insert(segment, open_cursor_segment(fd)?);
+        }
+        let memory = reads.segments.get(&segment).ok_or("a cursor in a segment never sent")?.clone();
+        let offset =
+            CursorSegment::of_size(memory.size()).cursor(slot).ok_or("a cursor slot that is not there")?;
+        // A log or gate that has gone meanwhile needs no cursor.
+        let Some(outlet) = self.logs.get(&log).and_then(|port| self.outlets.get(port)) else { return Ok(()) };
+        let Some(number) = outlet.readers.get(&(from, port)) else { return Ok(()) };
+        outlet.shared.gates.follow(*number, memory, offset);
+        outlet.shared.bell.ring();
+        Ok(())
+    }
+
+    /// A reader lets go of a log.
+    pub(super) fn detach(&mut self, from: NodeId, log: u64, number: u16) {
+        if let Some(port) = self.logs.get(&log) {
+            let port = *port;
+            self.remove_gates_of(port, |node, _, gate| node == from && gate == number);
+        }
+        // Also for a log that is gone: the reader waits for the word before it uses the slot again.
+        self.send(from, &Control::Detached { log, reader_number: number }, &[]);
+    }
+
+    /// Takes away the gates of these readers (node and port), on every log.
+    pub(super) fn remove_gates(&mut self, which: impl Fn(NodeId, u64) -> bool) {
+        for port in self.outlets.keys().copied().collect::<Vec<_>>() {
+            self.remove_gates_of(port, |node, reader, _| which(node, reader));
+        }
+    }
+
+    fn remove_gates_of(&mut self, port: u64, which: impl Fn(NodeId, u64, u16) -> bool) {
+        let Some(outlet) = self.outlets.get_mut(&port) else { return };
+        let before = outlet.readers.len();
+        let gates = &outlet.shared.gates;
+        outlet.readers.retain(|(node, reader), number| {
+            let goes = which(*node, *reader, *number);
+            if goes {
+                gates.remove(*number);
+            }
+            !goes
+        });
+        if outlet.readers.len() != before {
+            outlet.shared.gates_changed();
+        }
+    }
+
+    pub(super) fn remove_corrupt_reader(&mut self, log: u64, number: u16, why: &Corrupt) {
+        let Some(outlet) = self.logs.get(&log).and_then(|port| self.outlets.get(port)) else { return };
+        let reader = outlet.readers.iter().find(|(_, gate)| **gate == number);
+        if let Some(node) = reader.map(|((node, _), _)| *node) {
+            self.cut(node, why);
+        }
+    }
+
+    pub(super) fn close_port(&mut self, port: u64) {
+        if let Some(outlet) = self.outlets.remove(&port) {
+            self.logs.remove(&outlet.shared.log);
+        } else if self.inlets.remove(&port).is_some() {
+            self.sources.retain(|(reader, _), _| *reader != port);
+        } else {
+            return;
+        }
+        self.broadcast(&Control::PortDown { port }, &[]);
+    }
+}
+
+// The logs that this node's ports read.
+impl Core {
+    pub(super) fn open_inlet(&mut self, shared: Arc<InletShared>) {
+        let card = shared.card();
+        let inlet = LocalInlet::new(shared);
+        let fds = inlet.fds();
+        self.inlets.insert(card.id, inlet);
+        for peer in self.peers.keys().copied().collect::<Vec<_>>() {
+            self.send_port(peer, &card, &fds);
+        }
+    }
+
+    /// A writer gives one of this node's ports a log to read.
+    pub(super) fn attach_log(
+        &mut self,
+        from: NodeId,
+        attach: &Attach,
+        fds: Vec<OwnedFd>,
+    ) -> Result<(), String> {
+        let key = LogKey { node: from, log: attach.log };
+        // The port was closed meanwhile: the writer is being told.
+        let Some(inlet) = self.inlets.get_mut(&attach.reader_port) else { return Ok(()) };
+        let Some(peer) = self.peers.get(&from) else { return Ok(()) };
+        let writer = peer.ports.get(&attach.writer_port).ok_or("a log of a port never announced")?;
+        if self.sources.contains_key(&(attach.reader_port, key)) {
+            return Err(format!("log {} attached twice", attach.log));
+        }
+        let [log, bell] = <[OwnedFd; 2]>::try_from(fds).map_err(|_| "a log without its fds")?;
+        let (log, layout) = open_log(log, from, attach)?;
+        let bell = Bell::from_peer(bell).map_err(|error| format!("a writer's bell: {error}"))?;
+        let topic = if writer.card.pattern { None } else { writer.card.filters.first() };
+        let origin = Origin { node: peer.node.clone(), topic: topic.map(|topic| topic.as_str().into()) };
+        let same_user = peer.node.uid() == self.me.uid();
+
+        let slot = inlet.take_slot(*self.me.id().as_bytes())?;
+        let (cursors, offset) = inlet.at(slot).ok_or("a slot of its own that is not there")?;
+        let cursors = cursors.clone();
+        // The cursor stands at the gate before the writer hears of it.
+        let reader = ring::Reader::new(
+            log.clone(),
+            layout,
+            cursors.clone(),
+            offset,
+            attach.reader_number,
+            attach.position,
+            attach.sequence,
+        )
+        .map_err(|error| error.to_string())?;
+        let sent = inlet.sent.entry(from).or_default();
+        let fd = if slot.segment == 0 || sent.contains(&slot.segment) {
+            None
+        } else {
+            sent.push(slot.segment);
+            Some(cursors.shared_fd())
+        };
+        inlet.shared.change(Change::Add(Box::new(Source {
+            key,
+            reader,
+            writer: bell,
+            origin: Arc::new(origin),
+            lend: self.trust == Trust::Lend && same_user,
+            last_topic: None,
+            ended: false,
+        })));
+        let source = LocalSource { slot, number: attach.reader_number, log, done: false };
+        self.sources.insert((attach.reader_port, key), source);
+        let Slot { segment, slot } = slot;
+        let attached = Control::Attached { log: attach.log, reader_port: attach.reader_port, segment, slot };
+        self.send(from, &attached, fd.as_slice());
+        Ok(())
+    }
+
+    /// A port has finished a log. Its slot is free at once if the writer's node is gone, else when that node
+    /// has said that it looks there no more.
+    pub(super) fn finish_log(&mut self, port: u64, key: LogKey) {
+        let Some(source) = self.sources.get_mut(&(port, key)) else { return };
+        source.done = true;
+        let number = source.number;
+        if self.peers.contains_key(&key.node) {
+            self.send(key.node, &Control::Detach { log: key.log, reader_number: number }, &[]);
+        } else {
+            self.free_slot(key.node, key.log, number);
+        }
+    }
+
+    pub(super) fn free_slot(&mut self, node: NodeId, log: u64, number: u16) {
+        let key = LogKey { node, log };
+        let gone = |source: &LocalSource| source.done && source.number == number;
+        let found = self.sources.iter().find(|((_, other), source)| *other == key && gone(source));
+        let Some(at) = found.map(|(at, _)| *at) else { return };
+        if let (Some(source), Some(inlet)) = (self.sources.remove(&at), self.inlets.get_mut(&at.0)) {
+            inlet.free.push(source.slot);
+        }
+    }
+
+    /// The logs of a node that is gone end where they are.
+    pub(super) fn end_logs_of(&mut self, node: NodeId) {
+        let mut finished = Vec::new();
+        for ((port, key), source) in self.sources.iter().filter(|((_, key), _)| key.node == node) {
+            match self.inlets.get(port) {
+                Some(inlet) if !source.done => inlet.shared.change(Change::End(*key)),
+                _ => finished.push((*key, source.number)),
+            }
+        }
+        for (key, number) in finished {
+            self.free_slot(key.node, key.log, number);
+        }
+        for inlet in self.inlets.values_mut() {
+            inlet.sent.remove(&node);
+        }
+    }
+
+    /// Bytes in logs that a reading port has not told to have read, and how many logs it reads.
+    pub(super) fn unread(&self, port: u64) -> (u64, usize) {
+        let Some(inlet) = self.inlets.get(&port) else { return (0, 0) };
+        let sources = self.sources.iter().filter(|((reader, _), source)| *reader == port && !source.done);
+        sources.fold((0, 0), |(lag, count), (_, source)| {
+            let cursor = inlet.at(source.slot).map_or(0, |(segment, offset)| layout::cursor(segment, offset));
+            (lag + layout::tail(&source.log).saturating_sub(cursor), count + 1)
+        })
+    }
+}
+
+/// Checks and maps a peer's log.
+fn open_log(fd: OwnedFd, from: NodeId, attach: &Attach) -> Result<(Arc<PeerSegment>, LogLayout), String> {
+    let refuse = |error: &dyn std::fmt::Display| format!("a log: {error}");
+    let claimed = LogLayout::new(attach.capacity).ok_or("a log of an impossible capacity")?;
+    let size = claimed.segment_size();
+    let segment =
+        PeerSegment::open(fd, size, size <= PREFAULT + layout::DATA).map_err(|error| refuse(&error))?;
+    let (layout, header) = LogLayout::check(&segment).map_err(|error| refuse(&error))?;
+    if layout != claimed
+        || (header.node, header.log, header.port) != (*from.as_bytes(), attach.log, attach.writer_port)
+    {
+        return Err("a log whose header is another's".to_owned());
+    }
+    Ok((Arc::new(segment), layout))
+}

@@ -1,0 +1,324 @@
+//! The node's control thread: knows every peer's ports, and keeps gates and logs in step with them.
+//!
+//! It acts on what arrives (`peers.rs`), on what the node's own handles ask for (this file), and joins
+//! writers with readers (`attach.rs`). It waits for nobody: an answer that depends on others is a
+//! [`Waiting`] with a deadline.
+//!
+//! The node is its own peer: its ports attach to each other through the very messages that go to others,
+//! handed back in order instead of through a socket.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender, TryRecvError};
+use std::time::{Duration, Instant};
+
+use super::inlet::{InletShared, LogKey};
+use super::open::{PrivateDirectory, Trust};
+use super::outlet::OutletShared;
+use super::peer::{NodeInfo, Peer, RefusedNode};
+use super::stats::NodeStats;
+use crate::control::{DirectoryError, Driver, Message, NodeId};
+use crate::frame::{Control, PortUp, Strings};
+use crate::ring::Corrupt;
+
+mod attach;
+mod peers;
+mod report;
+
+use attach::{LocalInlet, LocalOutlet, LocalSource};
+use peers::PeerState;
+use report::Survey;
+
+/// How long others may take to answer before `join` and `open` go on without them.
+const ANSWER: Duration = Duration::from_millis(250);
+/// Refused nodes that are remembered for the user.
+const REFUSED: usize = 64;
+
+/// What a node's handles and ports ask of its control thread.
+pub(super) enum Command {
+    OpenOutlet {
+        outlet: Arc<OutletShared>,
+        reply: SyncSender<()>,
+    },
+    OpenInlet {
+        inlet: Arc<InletShared>,
+        reply: SyncSender<()>,
+    },
+    ClosePort {
+        port: u64,
+    },
+    /// A reading port is done with a log: it was closed, its writer is gone, or it is corrupt.
+    LogDone {
+        port: u64,
+        key: LogKey,
+        corrupt: Option<Corrupt>,
+    },
+    /// A reader's cursor was impossible.
+    CorruptReader {
+        log: u64,
+        number: u16,
+        why: Corrupt,
+    },
+    Peers(SyncSender<Vec<Peer>>),
+    Refused(SyncSender<Vec<RefusedNode>>),
+    Survey {
+        timeout: Duration,
+        reply: SyncSender<Vec<NodeStats>>,
+    },
+    Leave,
+}
+
+/// Somebody waits until others have answered, or until the deadline.
+struct Waiting {
+    deadline: Instant,
+    on: WaitingOn,
+}
+
+enum WaitingOn {
+    /// The ports of these nodes.
+    Join {
+        nodes: HashSet<NodeId>,
+        reply: SyncSender<Result<(), DirectoryError>>,
+    },
+    /// That this much is in the peers' sockets.
+    Sent {
+        marks: Vec<(NodeId, u64)>,
+        reply: SyncSender<()>,
+    },
+    Survey(Survey),
+}
+
+pub(super) struct Core {
+    driver: Driver,
+    commands: Receiver<Command>,
+    me: NodeInfo,
+    trust: Trust,
+    /// Every established peer, and this node.
+    peers: HashMap<NodeId, PeerState>,
+    outlets: HashMap<u64, LocalOutlet>,
+    /// Which port writes a log.
+    logs: HashMap<u64, u64>,
+    inlets: HashMap<u64, LocalInlet>,
+    sources: HashMap<(u64, LogKey), LocalSource>,
+    /// Messages of this node to itself.
+    loopback: VecDeque<(Message, Vec<OwnedFd>)>,
+    waiting: Vec<Waiting>,
+    refused: VecDeque<RefusedNode>,
+    surveys: u64,
+    started: Instant,
+    /// Outlives the driver, which removes its socket from it.
+    _private: Option<Arc<PrivateDirectory>>,
+}
+
+impl Core {
+    pub(super) fn new(
+        driver: Driver,
+        commands: Receiver<Command>,
+        me: NodeInfo,
+        trust: Trust,
+        private: Option<Arc<PrivateDirectory>>,
+    ) -> Self {
+        Self {
+            driver,
+            commands,
+            peers: HashMap::from([(me.id(), PeerState::new(me.clone()))]),
+            me,
+            trust,
+            outlets: HashMap::new(),
+            logs: HashMap::new(),
+            inlets: HashMap::new(),
+            sources: HashMap::new(),
+            loopback: VecDeque::new(),
+            waiting: Vec::new(),
+            refused: VecDeque::new(),
+            surveys: 0,
+            started: Instant::now(),
+            _private: private,
+        }
+    }
+
+    /// Joins, then serves until told to leave.
+    pub(super) fn run(mut self, joined: SyncSender<Result<(), DirectoryError>>) {
+        match self.driver.dial_all() {
+            Ok(nodes) => {
+                let on = WaitingOn::Join { nodes: nodes.into_iter().collect(), reply: joined };
+                self.waiting.push(Waiting { deadline: Instant::now() + ANSWER, on });
+            }
+            Err(error) => {
+                let _ = joined.send(Err(error));
+                return;
+            }
+        }
+        self.driver.flush();
+        loop {
+            self.handle_events();
+            if !self.handle_commands() {
+                return;
+            }
+            self.handle_events();
+            self.driver.flush();
+            self.handle_waiting();
+            let deadline = self.waiting.iter().map(|waiting| waiting.deadline).min();
+            if let Err(error) = self.driver.turn(deadline) {
+                tracing::error!(%error, "control thread cannot wait for events: the node leaves the bus");
+                return;
+            }
+        }
+    }
+
+    /// Everything that has arrived, in order.
+    fn handle_events(&mut self) {
+        loop {
+            if let Some((message, fds)) = self.loopback.pop_front() {
+                self.handle_message(self.me.id(), message, fds);
+            } else if let Some(event) = self.driver.poll_event() {
+                self.handle_event(event);
+            } else {
+                return;
+            }
+        }
+    }
+
+    /// False when it is time to leave.
+    fn handle_commands(&mut self) -> bool {
+        loop {
+            match self.commands.try_recv() {
+                Ok(Command::Leave) | Err(TryRecvError::Disconnected) => return false,
+                Ok(command) => self.handle_command(command),
+                Err(TryRecvError::Empty) => return true,
+            }
+            self.handle_events();
+        }
+    }
+
+    fn handle_command(&mut self, command: Command) {
+        match command {
+            Command::OpenOutlet { outlet, reply } => {
+                // Whoever opened a subscriber before has put it into a socket of ours.
+                self.driver.sweep();
+                self.handle_events();
+                self.open_outlet(outlet);
+                self.reply_when_sent(reply);
+            }
+            Command::OpenInlet { inlet, reply } => {
+                self.open_inlet(inlet);
+                self.reply_when_sent(reply);
+            }
+            Command::ClosePort { port } => self.close_port(port),
+            Command::LogDone { port, key, corrupt } => {
+                self.finish_log(port, key);
+                if let Some(why) = corrupt {
+                    self.cut(key.node, &why);
+                }
+            }
+            Command::CorruptReader { log, number, why } => self.remove_corrupt_reader(log, number, &why),
+            Command::Peers(reply) => {
+                self.driver.sweep();
+                self.handle_events();
+                let _ = reply.send(self.list_peers());
+            }
+            Command::Refused(reply) => {
+                let _ = reply.send(self.refused.iter().cloned().collect());
+            }
+            Command::Survey { timeout, reply } => self.start_survey(timeout, reply),
+            Command::Leave => {}
+        }
+    }
+
+    /// Tells a peer, or this node itself.
+    fn send(&mut self, to: NodeId, control: &Control<'_>, fds: &[Arc<OwnedFd>]) {
+        if to != self.me.id() {
+            return self.driver.send(to, control, fds);
+        }
+        let Some(message) = Message::from_control(control) else { return };
+        match fds.iter().map(|fd| fd.try_clone()).collect() {
+            Ok(fds) => self.loopback.push_back((message, fds)),
+            Err(error) => tracing::error!(%error, "out of file descriptors: a local port is not attached"),
+        }
+    }
+
+    fn broadcast(&mut self, control: &Control<'_>, fds: &[Arc<OwnedFd>]) {
+        for peer in self.peers.keys().copied().collect::<Vec<_>>() {
+            self.send(peer, control, fds);
+        }
+    }
+
+    /// Announces a port of this node to one peer.
+    fn send_port(&mut self, to: NodeId, card: &crate::control::PortCard, fds: &[Arc<OwnedFd>]) {
+        let up = PortUp {
+            port: card.id,
+            role: card.role,
+            filters: Strings::from_owned(&card.filters),
+            flags: if card.pattern { PortUp::PATTERN } else { 0 },
+            priority: card.priority,
+            capacity: card.capacity,
+        };
+        self.send(to, &Control::PortUp(up), fds);
+    }
+
+    /// Answers once everything queued so far is in its socket; a peer that does not read is waited for no
+    /// longer than [`ANSWER`].
+    fn reply_when_sent(&mut self, reply: SyncSender<()>) {
+        self.handle_events();
+        let on = WaitingOn::Sent { marks: self.driver.marks(), reply };
+        self.waiting.push(Waiting { deadline: Instant::now() + ANSWER, on });
+    }
+
+    fn handle_waiting(&mut self) {
+        let now = Instant::now();
+        for mut waiting in std::mem::take(&mut self.waiting) {
+            if self.is_over(&mut waiting.on) || waiting.deadline <= now {
+                self.reply(waiting.on);
+            } else {
+                self.waiting.push(waiting);
+            }
+        }
+    }
+
+    fn is_over(&self, on: &mut WaitingOn) -> bool {
+        match on {
+            WaitingOn::Join { nodes, .. } => {
+                nodes.retain(|node| match self.peers.get(node) {
+                    Some(peer) => !peer.ports_done,
+                    None => self.driver.is_dialling(*node),
+                });
+                nodes.is_empty()
+            }
+            WaitingOn::Sent { marks, .. } => self.driver.all_sent(marks),
+            WaitingOn::Survey(survey) => survey.is_complete(),
+        }
+    }
+
+    fn reply(&self, on: WaitingOn) {
+        // Whoever asked may have gone meanwhile.
+        let _ = match on {
+            WaitingOn::Join { nodes, reply } => {
+                if !nodes.is_empty() {
+                    tracing::warn!(
+                        ?nodes,
+                        "these nodes have not answered; they are joined in the background"
+                    );
+                }
+                reply.send(Ok(())).is_ok()
+            }
+            WaitingOn::Sent { marks, reply } => {
+                if !marks.is_empty() {
+                    tracing::warn!(?marks, "these nodes do not read; they are told in the background");
+                }
+                reply.send(()).is_ok()
+            }
+            WaitingOn::Survey(survey) => survey.reply(),
+        };
+    }
+}
+
+impl Drop for Core {
+    /// The node leaves: readers of its logs drain them, its own ports (if any are left) learn of it when
+    /// they next sleep.
+    fn drop(&mut self) {
+        for inlet in self.inlets.values() {
+            inlet.shared.bell.ring();
+        }
+    }
+}

@@ -1,0 +1,207 @@
+//! Peers that come and go, and what they say.
+
+use std::collections::{BTreeMap, HashMap};
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use super::super::peer::{NodeInfo, Peer, PortInfo, RefusedNode};
+use super::super::topic::Filter;
+use super::{Core, REFUSED};
+use crate::control::{Event, Message, NodeId, PortCard, Refusal};
+use crate::frame::{Control, Role};
+use crate::ring::CursorSegment;
+use crate::segment::PeerSegment;
+use crate::wake::Bell;
+
+/// Largest cursor segment that is mapped: room for eight thousand cursors.
+const MAX_CURSOR_SEGMENT: usize = 1 << 20;
+
+/// An established peer.
+pub(super) struct PeerState {
+    pub(super) node: NodeInfo,
+    /// In the order of their opening.
+    pub(super) ports: BTreeMap<u64, RemotePort>,
+    /// Every port that existed when the session was established has been told.
+    pub(super) ports_done: bool,
+}
+
+/// A port of a peer.
+pub(super) struct RemotePort {
+    pub(super) card: PortCard,
+    /// What a reading port comes with.
+    pub(super) reads: Option<Reading>,
+}
+
+/// The reading side of a peer's port.
+pub(super) struct Reading {
+    pub(super) filters: Arc<[Filter]>,
+    pub(super) bell: Bell,
+    pub(super) segments: HashMap<u32, Arc<PeerSegment>>,
+}
+
+impl PeerState {
+    pub(super) fn new(node: NodeInfo) -> Self {
+        Self { node, ports: BTreeMap::new(), ports_done: false }
+    }
+}
+
+impl Core {
+    pub(super) fn handle_event(&mut self, event: Event<OwnedFd>) {
+        match event {
+            Event::Up { card, credentials, .. } => {
+                let (pid, uid) = (credentials.pid, credentials.uid);
+                let node = NodeInfo::new(card.id, card.name, pid, uid, card.started_unix_ms);
+                tracing::info!(%node, "node joined");
+                self.peers.insert(node.id(), PeerState::new(node.clone()));
+                self.announce_to(node.id());
+            }
+            Event::Message { peer, message, fds } => {
+                // Of a peer that was cut off meanwhile: nothing of it counts any more.
+                if self.peers.contains_key(&peer) {
+                    self.handle_message(peer, message, fds);
+                }
+            }
+            Event::Down { peer, why } => {
+                if let Some(state) = self.peers.remove(&peer) {
+                    tracing::info!(node = %state.node, ?why, "node left");
+                    self.forget_peer(peer);
+                    if let crate::control::Gone::Cut(what) = why {
+                        self.remember_refused(Some(peer), Refusal::Protocol { what });
+                    }
+                }
+            }
+            Event::Refused { peer, why } => {
+                tracing::warn!(?peer, %why, "node refused");
+                self.remember_refused(peer, why);
+            }
+            Event::Close { .. } => {} // the driver's own
+        }
+    }
+
+    fn remember_refused(&mut self, id: Option<NodeId>, why: Refusal) {
+        if self.refused.len() == REFUSED {
+            self.refused.pop_front();
+        }
+        self.refused.push_back(RefusedNode { id, why });
+    }
+
+    /// Tells a new peer every port there is.
+    fn announce_to(&mut self, peer: NodeId) {
+        let mut ports: Vec<_> =
+            self.outlets.values().map(|outlet| (outlet.shared.card(), Vec::new())).collect();
+        ports.extend(self.inlets.values().map(|inlet| (inlet.shared.card(), inlet.fds())));
+        ports.sort_by_key(|(card, _)| card.id);
+        for (card, fds) in ports {
+            self.send_port(peer, &card, &fds);
+        }
+        self.send(peer, &Control::PortsDone, &[]);
+    }
+
+    pub(super) fn handle_message(&mut self, from: NodeId, message: Message, fds: Vec<OwnedFd>) {
+        let handled = match message {
+            Message::PortUp(card) => self.port_up(from, card, fds),
+            Message::PortsDone => {
+                if let Some(peer) = self.peers.get_mut(&from) {
+                    peer.ports_done = true;
+                }
+                Ok(())
+            }
+            Message::PortDown { port } => {
+                self.port_down(from, port);
+                Ok(())
+            }
+            Message::Attach(attach) => self.attach_log(from, &attach, fds),
+            Message::Attached { log, reader_port, segment, slot } => {
+                self.follow_cursor(from, log, reader_port, segment, slot, fds)
+            }
+            Message::Detach { log, reader_number } => {
+                self.detach(from, log, reader_number);
+                Ok(())
+            }
+            Message::Detached { log, reader_number } => {
+                self.free_slot(from, log, reader_number);
+                Ok(())
+            }
+            Message::Stats { request } => {
+                self.answer_survey(from, request);
+                Ok(())
+            }
+            Message::StatsReply { request, taken_ns, uptime_ms, more, ports } => {
+                self.take_report(from, request, taken_ns, uptime_ms, more, ports);
+                Ok(())
+            }
+        };
+        if let Err(what) = handled {
+            self.cut(from, &what);
+        }
+    }
+
+    fn port_up(&mut self, from: NodeId, card: PortCard, fds: Vec<OwnedFd>) -> Result<(), String> {
+        let Some(peer) = self.peers.get_mut(&from) else { return Ok(()) };
+        let reads = if PortCard::reads(card.role) {
+            let [segment, bell] =
+                <[OwnedFd; 2]>::try_from(fds).map_err(|_| "a reading port without its fds")?;
+            let filters = match card.role {
+                Role::Subscriber => card
+                    .filters
+                    .iter()
+                    .map(|text| Filter::from_peer(text))
+                    .collect::<Result<_, _>>()
+                    .map_err(|error| error.to_string())?,
+                // Roles whose logs this version does not write.
+                _ => Arc::default(),
+            };
+            let bell = Bell::from_peer(bell).map_err(|error| format!("a port's bell: {error}"))?;
+            let segments = HashMap::from([(0, open_cursor_segment(segment)?)]);
+            Some(Reading { filters, bell, segments })
+        } else {
+            None
+        };
+        let port = card.id;
+        if peer.ports.insert(port, RemotePort { card, reads }).is_some() {
+            return Err(format!("port {port} opened twice"));
+        }
+        self.attach_reader(from, port);
+        Ok(())
+    }
+
+    fn port_down(&mut self, from: NodeId, port: u64) {
+        let Some(peer) = self.peers.get_mut(&from) else { return };
+        peer.ports.remove(&port);
+        self.remove_gates(|node, reader| node == from && reader == port);
+    }
+
+    /// The peer of this id is gone: its readers no longer hold anybody up, its logs will not grow.
+    fn forget_peer(&mut self, id: NodeId) {
+        self.remove_gates(|node, _| node == id);
+        self.end_logs_of(id);
+    }
+
+    /// Cuts a peer off that broke the protocol.
+    pub(super) fn cut(&mut self, peer: NodeId, why: &dyn std::fmt::Display) {
+        tracing::warn!(%peer, %why, "node broke the protocol and is cut off");
+        if peer != self.me.id() {
+            self.driver.cut(peer, why.to_string());
+        }
+    }
+
+    pub(super) fn list_peers(&self) -> Vec<Peer> {
+        let others = self.peers.values().filter(|peer| peer.node.id() != self.me.id());
+        let mut list: Vec<Peer> = others
+            .map(|peer| Peer {
+                node: peer.node.clone(),
+                ports: peer.ports.values().map(|port| PortInfo::from(&port.card)).collect(),
+            })
+            .collect();
+        list.sort_by(|a, b| (a.name(), a.id()).cmp(&(b.name(), b.id())));
+        list
+    }
+}
+
+/// Checks and maps the cursor segment of a peer's port.
+pub(super) fn open_cursor_segment(fd: OwnedFd) -> Result<Arc<PeerSegment>, String> {
+    let segment =
+        PeerSegment::open(fd, MAX_CURSOR_SEGMENT, true).map_err(|e| format!("a cursor segment: {e}"))?;
+    CursorSegment::check(&segment).map_err(|error| format!("a cursor segment: {error}"))?;
+    Ok(Arc::new(segment))
+}

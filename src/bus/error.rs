@@ -1,0 +1,223 @@
+//! One error a kind of operation, each saying what to do.
+
+use std::io;
+use std::time::Duration;
+
+use super::peer::NodeInfo;
+use super::topic::TopicError;
+use crate::control::DirectoryError;
+use crate::ring::Corrupt;
+
+/// Any error of this crate, for `?` in a program that does not tell them apart.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A bus could not be opened.
+    #[error(transparent)]
+    Bus(#[from] BusError),
+    /// A node could not join.
+    #[error(transparent)]
+    Join(#[from] JoinError),
+    /// A port could not be opened.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// A message could not be published.
+    #[error(transparent)]
+    Publish(#[from] PublishError),
+    /// A message could not be received.
+    #[error(transparent)]
+    Recv(#[from] RecvError),
+    /// What was waited for did not come.
+    #[error(transparent)]
+    Wait(#[from] WaitError),
+}
+
+/// Why a bus could not be opened.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BusError {
+    /// The name cannot be a bus's.
+    #[error(transparent)]
+    Name(#[from] TopicError),
+    /// Its directory cannot be used.
+    #[error(transparent)]
+    Directory(#[from] DirectoryError),
+    /// There is no such group on this host.
+    #[error("no group {name:?} on this host: name one that `getent group` lists")]
+    Group {
+        /// The group asked for.
+        name: String,
+    },
+    /// The operating system refused something else.
+    #[error("cannot {what}: {source}")]
+    Io {
+        /// What was tried.
+        what: &'static str,
+        /// Why not.
+        source: io::Error,
+    },
+}
+
+/// Why a node could not join its bus.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum JoinError {
+    /// The name cannot be a node's.
+    #[error(transparent)]
+    Name(#[from] TopicError),
+    /// The bus's directory cannot be used.
+    #[error(transparent)]
+    Directory(#[from] DirectoryError),
+    /// The operating system refused something else.
+    #[error("cannot {what}: {source}")]
+    Io {
+        /// What was tried.
+        what: &'static str,
+        /// Why not.
+        source: io::Error,
+    },
+}
+
+/// Why a port could not be opened.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// The topic or filter is not valid.
+    #[error(transparent)]
+    Topic(#[from] TopicError),
+    /// The capacity cannot be a log's.
+    #[error("capacity {capacity} is not a power of two from 4 KiB to 4 GiB")]
+    Capacity {
+        /// What was asked for, in bytes.
+        capacity: u64,
+    },
+    /// Shared memory or a file descriptor was refused.
+    #[error(
+        "cannot make the port's shared memory: {reason}: raise the limit (`ulimit -n`, `ulimit -v`, `ulimit -f`, the container's memory) or open smaller or fewer ports"
+    )]
+    Memory {
+        /// What the kernel said.
+        reason: String,
+    },
+    /// The node was made in a parent process.
+    #[error("this process is a fork of the one that joined: join again in the child")]
+    Forked,
+    /// The node's control thread is gone.
+    #[error("the node has left the bus: join again")]
+    NodeGone,
+}
+
+/// Why a message was not published. It had no effect, unless said otherwise.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PublishError {
+    /// A reader has not kept up, and the port's policy is not to wait (any longer).
+    #[error(
+        "log is full: subscriber {reader} is {lag} bytes behind after {waited:?}: make it faster, raise `capacity`, or choose another `overflow` policy"
+    )]
+    Full {
+        /// The slowest reader: its node's name, process id and node id.
+        reader: String,
+        /// How far it is behind.
+        lag: u64,
+        /// How long was waited.
+        waited: Duration,
+    },
+    /// The message can never fit this port's log.
+    #[error(
+        "payload of {size} bytes, but this log takes at most {limit}: raise `capacity` to at least four times the message, or send it in pieces"
+    )]
+    TooLarge {
+        /// Bytes of the encoded payload.
+        size: usize,
+        /// The most that this port takes with this topic and these headers.
+        limit: usize,
+    },
+    /// The value could not be serialised.
+    #[error("cannot encode the message: {reason}")]
+    Encode {
+        /// What the serialiser said.
+        reason: String,
+    },
+    /// Too many headers, or too long.
+    #[error("headers: {reason}")]
+    Headers {
+        /// Which limit.
+        reason: String,
+    },
+    /// The topic is not valid or not this port's.
+    #[error(transparent)]
+    Topic(#[from] TopicError),
+    /// The port is over a pattern and needs to know the topic.
+    #[error("publisher was opened over the pattern {pattern}: use `publish_to` and say the topic")]
+    NeedsTopic {
+        /// The pattern.
+        pattern: String,
+    },
+    /// The port was made in a parent process.
+    #[error("this process is a fork of the one that opened the port: join again in the child")]
+    Forked,
+}
+
+/// Why no message was received. The port goes on, unless said otherwise.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RecvError {
+    /// The publisher dropped messages because a reader was slow (its policy). They are lost.
+    #[error("missed {missed} messages of {source_node}: its log was full and it drops the newest")]
+    Lagged {
+        /// How many messages of that publisher.
+        missed: u64,
+        /// Whose.
+        source_node: NodeInfo,
+        /// Their topic; `None` if the publisher publishes on several.
+        topic: Option<String>,
+    },
+    /// A message could not be decoded; it is passed over.
+    #[error("undecodable message {sequence} on {topic} from {source_node}: {reason}")]
+    Decode {
+        /// On which topic.
+        topic: String,
+        /// Whose.
+        source_node: NodeInfo,
+        /// Its sequence number.
+        sequence: u64,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A publisher's log is corrupt: that publisher's node was cut off.
+    #[error("{source_node} broke the protocol and was cut off: {why}")]
+    PeerCorrupt {
+        /// Whose.
+        source_node: NodeInfo,
+        /// What was found.
+        why: Corrupt,
+    },
+    /// The port was made in a parent process; nothing will ever arrive here.
+    #[error("this process is a fork of the one that opened the port: join again in the child")]
+    Forked,
+    /// The node's control thread is gone, and everything that had arrived was received.
+    #[error("the node has left the bus: join again")]
+    NodeGone,
+}
+
+/// Why a wait ended without what was waited for.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum WaitError {
+    /// The time is over.
+    #[error(
+        "{found} of {wanted} subscribers after {waited:?}: is it running on this bus, with a filter that matches?"
+    )]
+    Timeout {
+        /// How many there are.
+        found: usize,
+        /// How many were waited for.
+        wanted: usize,
+        /// How long was waited.
+        waited: Duration,
+    },
+    /// The port was made in a parent process.
+    #[error("this process is a fork of the one that opened the port: join again in the child")]
+    Forked,
+}

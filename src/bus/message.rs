@@ -1,0 +1,172 @@
+//! What a subscriber gets.
+
+use std::fmt;
+use std::ops::{Deref, Range};
+use std::sync::Arc;
+
+use super::inlet::{Inlet, Origin};
+use super::peer::NodeInfo;
+use crate::frame::{self, Encoding};
+
+/// Headers of a message: names and values, in the order they were added.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Headers(Vec<(String, String)>);
+
+impl Headers {
+    /// The value of the first header of this name.
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.iter().find_map(|(key, value)| (key == name).then_some(value))
+    }
+
+    /// All headers, in order.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0.iter().map(|(key, value)| (key.as_str(), value.as_str()))
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl From<frame::Headers<'_>> for Headers {
+    fn from(headers: frame::Headers<'_>) -> Self {
+        Self(headers.iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect())
+    }
+}
+
+/// What comes with a payload.
+#[derive(Debug, Clone)]
+pub(super) struct Envelope {
+    pub(super) origin: Arc<Origin>,
+    /// Where the log has many topics.
+    pub(super) topic: Option<Arc<str>>,
+    pub(super) sequence: u64,
+    pub(super) headers: Headers,
+}
+
+impl Envelope {
+    pub(super) fn topic(&self) -> &str {
+        self.topic.as_deref().or(self.origin.topic.as_deref()).unwrap_or_default()
+    }
+}
+
+macro_rules! envelope_accessors {
+    () => {
+        /// The topic it was published on.
+        pub fn topic(&self) -> &str {
+            self.envelope.topic()
+        }
+
+        /// The node that published it.
+        pub fn source(&self) -> &NodeInfo {
+            &self.envelope.origin.node
+        }
+
+        /// Its number among all messages of its publisher, from 0; a gap means that the publisher dropped
+        /// messages.
+        pub fn sequence(&self) -> u64 {
+            self.envelope.sequence
+        }
+
+        /// Its headers.
+        pub fn headers(&self) -> &Headers {
+            &self.envelope.headers
+        }
+    };
+}
+
+/// A received value; dereferences to it.
+pub struct Message<T> {
+    pub(super) value: T,
+    pub(super) envelope: Envelope,
+}
+
+impl<T> Message<T> {
+    envelope_accessors!();
+
+    /// The value alone.
+    pub fn into_inner(self) -> T {
+        self.value
+    }
+}
+
+impl<T> Deref for Message<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.value
+    }
+}
+
+impl<T: fmt::Debug> fmt::Debug for Message<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Message")
+            .field("topic", &self.topic())
+            .field("source", self.source())
+            .field("sequence", &self.sequence())
+            .field("value", &self.value)
+            .finish()
+    }
+}
+
+/// Received bytes, lent in place where the writer is trusted ([`Trust`](crate::Trust)); dereferences to
+/// them. The writer cannot reuse their room before the sample is dropped: copy what you keep.
+pub struct Sample<'a> {
+    pub(super) inlet: &'a mut Inlet,
+    /// Which of the inlet's logs the record in hand is in.
+    pub(super) index: usize,
+    /// The payload: within the frame in hand, or all of the copy.
+    pub(super) payload: Range<usize>,
+    /// The payload in private memory, where it is not lent.
+    pub(super) copy: Option<&'a [u8]>,
+    pub(super) encoding: Encoding,
+    pub(super) envelope: Envelope,
+}
+
+impl Sample<'_> {
+    envelope_accessors!();
+
+    /// How the bytes are encoded: [`Encoding::Raw`] from a raw publisher, [`Encoding::MessagePack`] from a
+    /// typed one.
+    pub fn encoding(&self) -> Encoding {
+        self.encoding
+    }
+}
+
+impl Deref for Sample<'_> {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self.copy {
+            Some(copy) => copy,
+            // A forked child does not have the log.
+            None if !self.inlet.is_here() => &[],
+            None => &self.inlet.source(self.index).reader.frame()[self.payload.clone()],
+        }
+    }
+}
+
+impl Drop for Sample<'_> {
+    fn drop(&mut self) {
+        if self.inlet.is_here() {
+            self.inlet.release(self.index);
+        }
+    }
+}
+
+impl fmt::Debug for Sample<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sample")
+            .field("topic", &self.topic())
+            .field("source", self.source())
+            .field("sequence", &self.sequence())
+            .field("len", &self.len())
+            .finish()
+    }
+}

@@ -1,0 +1,230 @@
+//! One participant, usually one per process.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::mpsc::{self, Sender};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::core::{Command, Core};
+use super::error::{JoinError, OpenError};
+use super::open::Bus;
+use super::peer::{NodeInfo, Peer, RefusedNode};
+use super::publisher::{Publisher, PublisherBuilder, RawPublisher};
+use super::stats::NodeStats;
+use super::subscriber::{RawSubscriber, Subscriber, SubscriberBuilder};
+use super::topic::check_name;
+use crate::control::{Card, Directory, Driver, NodeId};
+use crate::sys::fork::Origin;
+use crate::sys::{clock, credentials, membarrier, random};
+use crate::wake::Bell;
+
+/// Stack of the control thread: it keeps its state on the heap.
+const STACK: usize = 256 * 1024;
+
+/// A participant of a bus. Clones are the same node; it leaves the bus when the last clone and the last
+/// port opened from one are dropped.
+///
+/// # Examples
+/// ```
+/// let bus = ringbus::Bus::private()?;
+/// let node = bus.join("planner")?;
+/// let worker = bus.join("worker")?;
+/// assert_eq!(node.peers()[0].name(), "worker");
+/// # Ok::<(), ringbus::Error>(())
+/// ```
+#[derive(Clone)]
+pub struct Node {
+    shared: Arc<NodeShared>,
+}
+
+/// What a node's handles and ports share. The control thread holds none of these.
+pub(super) struct NodeShared {
+    pub(super) info: NodeInfo,
+    /// The process that joined: everything of the node is of use in that one only.
+    pub(super) origin: Origin,
+    pub(super) bus: Bus,
+    commands: Sender<Command>,
+    bell: Bell,
+    next_port: AtomicU64,
+    next_log: AtomicU64,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Node {
+    pub(super) fn join(bus: &Bus, name: &str) -> Result<Self, JoinError> {
+        check_name("node name", name)?;
+        let io = |what| move |source| JoinError::Io { what, source };
+        let origin = Origin::here().map_err(io("watch for forks"))?;
+        // Once a process, before its first attach: writers that use it later find it done.
+        membarrier::register_private();
+        // Checked again: the directory may have changed since the bus was opened, or be gone.
+        let directory = match &bus.private {
+            Some(_) => bus.directory.clone(),
+            None => Directory::open(&bus.location, &bus.name)?,
+        };
+        let id = NodeId(random::id128().map_err(io("draw a random id"))?);
+        let started_unix_ms = clock::unix_ms();
+        let card = Card { id, name: name.into(), started_unix_ms };
+        let (pid, uid) = (std::process::id() as i32, credentials::euid());
+        let info = NodeInfo::new(id, card.name.clone(), pid, uid, started_unix_ms);
+        let bell = Bell::new().map_err(io("create an eventfd"))?;
+        let only_uid = bus.location.group().is_none().then_some(uid);
+        let driver = Driver::open(directory, card, only_uid, bell.clone())?;
+        let (commands, queue) = mpsc::channel();
+        let (joined, wait) = mpsc::sync_channel(1);
+        let core = Core::new(driver, queue, info.clone(), bus.trust, bus.private.clone());
+        let thread = std::thread::Builder::new()
+            .name("ringbus".into())
+            .stack_size(STACK)
+            .spawn(move || core.run(joined))
+            .map_err(io("start the control thread"))?;
+        // It answers after 250 ms at the latest; if it is gone instead, so is the node.
+        match wait.recv() {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => return Err(error.into()),
+            Err(_) => return Err(io("join")(std::io::Error::other("the control thread has ended"))),
+        }
+        let (next_port, next_log) = (AtomicU64::new(1), AtomicU64::new(1));
+        let bus = bus.clone();
+        let thread = Some(thread);
+        Ok(Self {
+            shared: Arc::new(NodeShared { info, origin, bus, commands, bell, next_port, next_log, thread }),
+        })
+    }
+
+    /// This node as others see it.
+    pub fn info(&self) -> &NodeInfo {
+        &self.shared.info
+    }
+
+    /// The bus it is on.
+    pub fn bus(&self) -> &Bus {
+        &self.shared.bus
+    }
+
+    /// Opens a publisher of values on a topic, or over a pattern (`task/**`; see
+    /// [`Publisher::publish_to`]), with the usual settings; [`Node::publisher_builder`] has the others.
+    ///
+    /// Costs its log: 260 KiB of shared memory.
+    ///
+    /// # Errors
+    /// [`OpenError`]: the topic is not valid, or the process is out of memory or file descriptors.
+    pub fn publisher<T: Serialize + ?Sized>(&self, topic: &str) -> Result<Publisher<T>, OpenError> {
+        self.publisher_builder(topic).open()
+    }
+
+    /// Opens a publisher of bytes; see [`Node::publisher`].
+    ///
+    /// # Errors
+    /// Those of [`Node::publisher`].
+    pub fn raw_publisher(&self, topic: &str) -> Result<RawPublisher, OpenError> {
+        self.publisher_builder(topic).open_raw()
+    }
+
+    /// Settings for a publisher on a topic or over a pattern.
+    pub fn publisher_builder<'n>(&'n self, topic: &'n str) -> PublisherBuilder<'n> {
+        PublisherBuilder::new(&self.shared, topic)
+    }
+
+    /// Opens a subscriber of values on every topic that the filter matches: levels between `/`, `*` for one
+    /// level, `**` for any number. Whatever is published by a publisher opened after this returned arrives,
+    /// from its first message on.
+    ///
+    /// Costs 4 KiB of shared memory, and the address space of the logs it reads.
+    ///
+    /// # Errors
+    /// [`OpenError`]: the filter is not valid, or the process is out of memory or file descriptors.
+    pub fn subscriber<T: DeserializeOwned>(&self, filter: &str) -> Result<Subscriber<T>, OpenError> {
+        self.subscriber_builder(filter).open()
+    }
+
+    /// Opens a subscriber of bytes; see [`Node::subscriber`].
+    ///
+    /// # Errors
+    /// Those of [`Node::subscriber`].
+    pub fn raw_subscriber(&self, filter: &str) -> Result<RawSubscriber, OpenError> {
+        self.subscriber_builder(filter).open_raw()
+    }
+
+    /// Settings for a subscriber.
+    pub fn subscriber_builder(&self, filter: &str) -> SubscriberBuilder<'_> {
+        SubscriberBuilder::new(&self.shared, filter)
+    }
+
+    /// The other nodes on the bus, with their ports, sorted by name. Empty in a forked child.
+    pub fn peers(&self) -> Vec<Peer> {
+        self.shared.ask(Command::Peers).unwrap_or_default()
+    }
+
+    /// Nodes that were not let in, and those that were cut off, with the reason; the latest 64.
+    pub fn refused(&self) -> Vec<RefusedNode> {
+        self.shared.ask(Command::Refused).unwrap_or_default()
+    }
+
+    /// Asks every node what its ports have counted; those that have answered within `timeout`, this one
+    /// first.
+    pub fn survey(&self, timeout: Duration) -> Vec<NodeStats> {
+        self.shared.ask(|reply| Command::Survey { timeout, reply }).unwrap_or_default()
+    }
+}
+
+impl fmt::Debug for Node {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Node").field(&self.shared.info).finish()
+    }
+}
+
+impl NodeShared {
+    pub(super) fn next_port(&self) -> u64 {
+        self.next_port.fetch_add(1, Relaxed)
+    }
+
+    pub(super) fn next_log(&self) -> u64 {
+        self.next_log.fetch_add(1, Relaxed)
+    }
+
+    /// Tells the control thread; without effect if it is gone.
+    pub(super) fn tell(&self, command: Command) {
+        if self.origin.is_here() && self.commands.send(command).is_ok() {
+            self.bell.ring();
+        }
+    }
+
+    /// Asks the control thread, which answers without waiting for any other process longer than a
+    /// command says.
+    pub(super) fn ask<T>(
+        &self,
+        command: impl FnOnce(mpsc::SyncSender<T>) -> Command,
+    ) -> Result<T, OpenError> {
+        if !self.origin.is_here() {
+            return Err(OpenError::Forked);
+        }
+        let (reply, answer) = mpsc::sync_channel(1);
+        self.tell(command(reply));
+        answer.recv().map_err(|_| OpenError::NodeGone)
+    }
+
+    /// Whether the control thread is gone: nothing new will arrive.
+    pub(super) fn is_gone(&self) -> bool {
+        self.thread.as_ref().is_none_or(JoinHandle::is_finished)
+    }
+}
+
+impl Drop for NodeShared {
+    fn drop(&mut self) {
+        // In a forked child there is no such thread.
+        if self.origin.is_here() {
+            self.tell(Command::Leave);
+            if let Some(thread) = self.thread.take()
+                && thread.join().is_err()
+            {
+                tracing::error!("the control thread has panicked");
+            }
+        }
+    }
+}

@@ -1,0 +1,232 @@
+//! Opening a bus: where it is, who may share it, whom to trust.
+
+use std::fs::{self, DirBuilder, File};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use nix::fcntl::{Flock, FlockArg};
+
+use super::error::{BusError, JoinError};
+use super::node::Node;
+use super::topic::check_bus_name;
+use crate::control::{Directory, Location};
+use crate::sys::{credentials, random};
+
+/// Environment variable that names the default bus.
+const BUS_VARIABLE: &str = "RINGBUS_BUS";
+/// The default bus where the variable is not set.
+const DEFAULT_BUS: &str = "default";
+/// Private buses' directories begin with this; the owner holds a lock on each.
+const PRIVATE_PREFIX: &str = "ringbus-private-";
+
+/// Whether payloads may be read where their writer put them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Trust {
+    /// Payloads of nodes of the same user are lent in place ([`Sample`](crate::Sample)): no copy. Such a node
+    /// could change a payload while it is being looked at, if it breaks the protocol on purpose. Payloads of
+    /// other users' nodes are copied all the same.
+    #[default]
+    Lend,
+    /// Every payload is copied to private memory before it is looked at.
+    Copy,
+}
+
+/// A message bus: a name that processes share. Opening one talks to nobody; [`Bus::join`] does.
+///
+/// # Examples
+/// ```
+/// let bus = ringbus::Bus::private()?; // for one process; others use `Bus::open("agents")`
+/// let planner = bus.join("planner")?;
+/// let worker = bus.join("worker")?;
+///
+/// let mut updates = planner.subscriber::<u32>("task/*")?;
+/// let mut progress = worker.publisher::<u32>("task/progress")?;
+/// progress.publish(&3)?;
+/// assert_eq!(*updates.recv()?, 3);
+/// # Ok::<(), ringbus::Error>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct Bus {
+    pub(super) name: String,
+    pub(super) location: Location,
+    pub(super) directory: Directory,
+    pub(super) trust: Trust,
+    /// Keeps a private bus's directory while anybody may use it.
+    pub(super) private: Option<Arc<PrivateDirectory>>,
+}
+
+impl Bus {
+    /// Opens the bus of this name, creating its directory if it is the first to.
+    ///
+    /// The directory is `$RINGBUS_DIR/<name>`, else `$XDG_RUNTIME_DIR/ringbus/<name>`, else
+    /// `/tmp/ringbus-<uid>/<name>`; it is this user's alone.
+    ///
+    /// # Errors
+    /// [`BusError`]: the name is not one path component of printable characters, or the directory cannot be
+    /// created or is not this user's alone.
+    pub fn open(name: &str) -> Result<Self, BusError> {
+        Self::builder(name).open()
+    }
+
+    /// Opens the bus that `$RINGBUS_BUS` names, else `default`.
+    ///
+    /// # Errors
+    /// Those of [`Bus::open`].
+    pub fn from_env() -> Result<Self, BusError> {
+        Self::open(&Self::default_name())
+    }
+
+    /// What [`Bus::from_env`] opens.
+    pub fn default_name() -> String {
+        std::env::var(BUS_VARIABLE).ok().filter(|name| !name.is_empty()).unwrap_or_else(|| DEFAULT_BUS.into())
+    }
+
+    /// Opens a bus with other than the usual settings.
+    pub fn builder(name: &str) -> BusBuilder {
+        BusBuilder { name: name.into(), dir: None, group: None, trust: Trust::default() }
+    }
+
+    /// A bus of its own, for one process and for tests: its directory has a random name and goes with the
+    /// last handle. A child process can still be given [`Bus::dir`] and [`Bus::name`] to join it.
+    ///
+    /// # Errors
+    /// [`BusError`]: no directory can be created in the directory for temporary files.
+    pub fn private() -> Result<Self, BusError> {
+        let private = PrivateDirectory::create()
+            .map_err(|source| BusError::Io { what: "create a private directory", source })?;
+        let bus = Self::builder("private").dir(&private.path).open()?;
+        Ok(Self { private: Some(Arc::new(private)), ..bus })
+    }
+
+    /// Joins the bus as a node of this name, which need not be unique. Returns once every node that answers
+    /// within 250 ms is known, with its ports.
+    ///
+    /// Costs a thread (asleep unless the bus changes) and, per other node, a socket and a process handle.
+    ///
+    /// # Errors
+    /// [`JoinError`]: the name is not valid, the directory is no longer usable, or the process is out of
+    /// threads or file descriptors.
+    pub fn join(&self, name: &str) -> Result<Node, JoinError> {
+        Node::join(self, name)
+    }
+
+    /// The bus's name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The directory that holds this and other buses: what `.dir(..)` or `$RINGBUS_DIR` names.
+    pub fn dir(&self) -> &Path {
+        self.location.base()
+    }
+
+    /// Names of the buses that share this one's parent directory, this one included.
+    pub fn siblings(&self) -> Vec<String> {
+        self.location.buses()
+    }
+}
+
+/// Settings of a bus; every node on it has to choose the same directory and group.
+#[derive(Debug, Clone)]
+pub struct BusBuilder {
+    name: String,
+    dir: Option<PathBuf>,
+    group: Option<String>,
+    trust: Trust,
+}
+
+impl BusBuilder {
+    /// The directory that holds buses, instead of the default. Containers share one to share a bus.
+    pub fn dir(mut self, dir: impl Into<PathBuf>) -> Self {
+        self.dir = Some(dir.into());
+        self
+    }
+
+    /// Shares the bus between the users of a group (a name, or a number): the directory is `01770`, the
+    /// sockets `0660`, and nodes of other users are admitted. Their payloads are always copied.
+    pub fn group(mut self, group: impl Into<String>) -> Self {
+        self.group = Some(group.into());
+        self
+    }
+
+    /// Whether payloads may be read in place; default [`Trust::Lend`].
+    pub fn trust(mut self, trust: Trust) -> Self {
+        self.trust = trust;
+        self
+    }
+
+    /// Opens the bus.
+    ///
+    /// # Errors
+    /// Those of [`Bus::open`]; [`BusError::Group`] if there is no such group.
+    pub fn open(self) -> Result<Bus, BusError> {
+        check_bus_name(&self.name)?;
+        let group = self.group.map(|name| find_group(&name)).transpose()?;
+        let location = Location::new(self.dir, group);
+        let directory = Directory::open(&location, &self.name)?;
+        Ok(Bus { name: self.name, location, directory, trust: self.trust, private: None })
+    }
+}
+
+fn find_group(name: &str) -> Result<u32, BusError> {
+    if let Ok(gid) = name.parse() {
+        return Ok(gid);
+    }
+    credentials::gid_of_group(name)
+        .map_err(|source| BusError::Io { what: "look up a group", source })?
+        .ok_or_else(|| BusError::Group { name: name.into() })
+}
+
+/// A directory for one private bus. Its owner holds a lock on it: the kernel lets go of it when the last
+/// process that has it ends, however, and the next private bus removes what is left.
+#[derive(Debug)]
+pub(super) struct PrivateDirectory {
+    path: PathBuf,
+    _lock: Flock<File>,
+}
+
+impl PrivateDirectory {
+    fn create() -> io::Result<Self> {
+        let parent = std::env::temp_dir();
+        remove_abandoned(&parent);
+        // Another process may take a fresh directory for an abandoned one before it is locked.
+        for _ in 0..16 {
+            let id = u64::from_le_bytes(*random::id128()?.first_chunk().expect("16 bytes"));
+            let path = parent.join(format!("{PRIVATE_PREFIX}{id:016x}"));
+            DirBuilder::new().mode(0o700).create(&path)?;
+            if let Some(lock) = lock(&path)
+                && path.is_dir()
+            {
+                return Ok(Self { path, _lock: lock });
+            }
+        }
+        Err(io::Error::other("every directory created was removed at once by somebody else"))
+    }
+}
+
+impl Drop for PrivateDirectory {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.path);
+    }
+}
+
+fn lock(path: &Path) -> Option<Flock<File>> {
+    let handle = File::open(path).ok()?;
+    Flock::lock(handle, FlockArg::LockExclusiveNonblock).ok()
+}
+
+/// Removes private directories whose owners were killed.
+fn remove_abandoned(parent: &Path) {
+    let Ok(entries) = fs::read_dir(parent) else { return };
+    for entry in entries.flatten() {
+        let ours = |found: fs::Metadata| found.is_dir() && found.uid() == credentials::euid();
+        if entry.file_name().to_str().is_some_and(|name| name.starts_with(PRIVATE_PREFIX))
+            && entry.metadata().is_ok_and(ours)
+            && let Some(_lock) = lock(&entry.path())
+        {
+            let _ = fs::remove_dir_all(entry.path());
+        }
+    }
+}

@@ -1,0 +1,437 @@
+//! The writing end of a port: one log, its policy when full, and the bells of its readers.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex};
+
+use super::TopicError;
+use super::codec::{Body, BodyError};
+use super::core::Command;
+use super::error::{OpenError, PublishError, WaitError};
+use super::node::NodeShared;
+use super::peer::NodeInfo;
+use super::stats::{Counters, PortStats};
+use super::topic::{Filter, check_topic};
+use crate::control::PortCard;
+use crate::frame::{self, EncodeError, Encoding, Head, Headers, Role};
+use crate::ring::writer::ClaimError;
+use crate::ring::{self, LogHeader, LogLayout};
+use crate::segment::{PeerSegment, Sealed};
+use crate::wake::{Bell, Patience, Then, Wait};
+
+/// Logs up to this size get all their pages when they are made: a page fault costs more than a message.
+pub(super) const PREFAULT: usize = 1 << 20;
+
+/// What happens when a publisher's log is full because a subscriber has not kept up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Overflow {
+    /// Wait for room, up to the timeout; then [`PublishError::Full`]. The default, with 1 s. Nothing is lost
+    /// that was published, and one stalled subscriber delays all others of this publisher by the timeout a
+    /// message.
+    Block {
+        /// How long.
+        timeout: Duration,
+    },
+    /// Return [`PublishError::Full`] at once.
+    Fail,
+    /// Drop the message: `publish` succeeds, and every subscriber of this publisher is told
+    /// ([`RecvError::Lagged`](crate::RecvError::Lagged)).
+    DropNewest,
+}
+
+impl Default for Overflow {
+    fn default() -> Self {
+        Overflow::Block { timeout: Duration::from_secs(1) }
+    }
+}
+
+/// What a writer keeps about a reader of its log.
+pub(super) struct Reader {
+    pub(super) node: NodeInfo,
+    pub(super) port: u64,
+    pub(super) bell: Bell,
+    pub(super) filters: Arc<[Filter]>,
+}
+
+pub(super) type Gates = ring::Gates<Arc<PeerSegment>, Reader>;
+
+/// What the port and the control thread share of a writing port.
+pub(super) struct OutletShared {
+    pub(super) port: u64,
+    pub(super) log: u64,
+    /// The topic, or the pattern.
+    pub(super) filter: Filter,
+    pub(super) layout: LogLayout,
+    pub(super) segment: Arc<Sealed>,
+    /// Wakes the port when a cursor has moved while it waits for room.
+    pub(super) bell: Bell,
+    pub(super) gates: Arc<Gates>,
+    pub(super) counters: Counters,
+    /// Readers that have a gate, for [`Outlet::wait_for_readers`].
+    audience: Mutex<usize>,
+    audience_changed: Condvar,
+}
+
+impl OutletShared {
+    /// Called by the control thread after a gate came or went; wakes the port if it waits for either.
+    pub(super) fn gates_changed(&self) {
+        *self.audience.lock() = self.gates.len();
+        self.audience_changed.notify_all();
+        self.bell.ring();
+    }
+
+    pub(super) fn stats(&self) -> PortStats {
+        let tail = ring::layout::tail(&*self.segment);
+        let gates = self.gates.snapshot();
+        let slowest = gates.iter().map(|gate| gate.position()).min();
+        self.counters.stats(slowest.map_or(0, |gate| tail.saturating_sub(gate)), gates.len())
+    }
+
+    pub(super) fn card(&self) -> PortCard {
+        PortCard {
+            id: self.port,
+            role: Role::Publisher,
+            filters: vec![self.filter.as_str().to_owned()],
+            pattern: self.filter.is_pattern(),
+            priority: frame::PortUp::DEFAULT_PRIORITY,
+            capacity: Some(self.layout.capacity()),
+        }
+    }
+}
+
+/// The settings of a writing port.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct OutletConfig {
+    pub(super) capacity: u64,
+    pub(super) overflow: Overflow,
+    pub(super) wait: Wait,
+}
+
+/// Whether a message went into the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Claimed {
+    Yes,
+    /// The policy is to drop it; that was told.
+    Dropped,
+}
+
+/// The writing end of a port, on its user's thread.
+pub(super) struct Outlet {
+    writer: ring::Writer<Arc<Sealed>, Arc<PeerSegment>, Reader>,
+    shared: Arc<OutletShared>,
+    node: Arc<NodeShared>,
+    config: OutletConfig,
+}
+
+impl Outlet {
+    pub(super) fn open(
+        node: &Arc<NodeShared>,
+        filter: Filter,
+        config: OutletConfig,
+    ) -> Result<Self, OpenError> {
+        if !node.origin.is_here() {
+            return Err(OpenError::Forked);
+        }
+        let capacity = config.capacity;
+        let layout = LogLayout::new(capacity).filter(|_| capacity >= ring::MIN_CAPACITY);
+        let layout = layout.ok_or(OpenError::Capacity { capacity })?;
+        let memory = |reason: String| OpenError::Memory { reason };
+        let size = layout.segment_size();
+        let segment = Sealed::create("ringbus-log", size, size <= PREFAULT + ring::layout::DATA)
+            .map_err(|e| memory(e.to_string()))?;
+        let (port, log) = (node.next_port(), node.next_log());
+        layout.initialise(&segment, &LogHeader { log, node: *node.info.id().as_bytes(), port });
+        let shared = Arc::new(OutletShared {
+            port,
+            log,
+            filter,
+            layout,
+            segment: Arc::new(segment),
+            bell: Bell::new().map_err(|e| memory(e.to_string()))?,
+            gates: Arc::new(ring::Gates::new()),
+            counters: Counters::default(),
+            audience: Mutex::new(0),
+            audience_changed: Condvar::new(),
+        });
+        let writer = ring::Writer::new(shared.segment.clone(), layout, shared.gates.clone());
+        let outlet = Self { writer, shared: shared.clone(), node: node.clone(), config };
+        node.ask(|reply| Command::OpenOutlet { outlet: shared, reply })?;
+        Ok(outlet)
+    }
+
+    pub(super) fn filter(&self) -> &Filter {
+        &self.shared.filter
+    }
+
+    pub(super) fn stats(&self) -> PortStats {
+        if self.node.origin.is_here() { self.shared.stats() } else { PortStats::default() }
+    }
+
+    pub(super) fn wait_for_readers(&self, wanted: usize, timeout: Duration) -> Result<(), WaitError> {
+        if !self.node.origin.is_here() {
+            return Err(WaitError::Forked);
+        }
+        let mut audience = self.shared.audience.lock();
+        let enough = |audience: &mut usize| *audience < wanted;
+        self.shared.audience_changed.wait_while_for(&mut audience, enough, timeout);
+        match *audience {
+            found if found >= wanted => Ok(()),
+            found => Err(WaitError::Timeout { found, wanted, waited: timeout }),
+        }
+    }
+
+    /// Which topic goes into the frame; `None` where the log has one.
+    pub(super) fn topic_for<'t>(&self, topic: Option<&'t str>) -> Result<Option<&'t str>, PublishError> {
+        let filter = &self.shared.filter;
+        match topic {
+            None if filter.is_pattern() => {
+                Err(PublishError::NeedsTopic { pattern: filter.as_str().to_owned() })
+            }
+            None => Ok(None),
+            Some(topic) if filter.is_pattern() => {
+                check_topic(topic)?;
+                if !filter.matches(topic) {
+                    return Err(TopicError::outside(topic).into());
+                }
+                Ok(Some(topic))
+            }
+            Some(topic) if topic == filter.as_str() => Ok(None),
+            Some(topic) => Err(TopicError::outside(topic).into()),
+        }
+    }
+
+    /// Encodes a message straight into the log and publishes it.
+    #[inline]
+    pub(super) fn publish(
+        &mut self,
+        head: &Head<'_>,
+        encoding: Encoding,
+        body: &impl Body,
+    ) -> Result<(), PublishError> {
+        if !self.node.origin.is_here() {
+            return Err(PublishError::Forked);
+        }
+        if body.known_size().is_none() {
+            // The size is known once it is encoded: try in what is free in one piece.
+            self.writer.claim_window();
+            match fill(self.writer.body_mut(), head, encoding, body) {
+                Ok((frame, payload)) => {
+                    self.finish(0, frame, payload, head);
+                    return Ok(());
+                }
+                Err(BodyError::Full) => {}
+                Err(BodyError::Encode(reason)) => return Err(PublishError::Encode { reason }),
+            }
+        }
+        self.publish_sized(head, encoding, body)
+    }
+
+    fn publish_sized(
+        &mut self,
+        head: &Head<'_>,
+        encoding: Encoding,
+        body: &impl Body,
+    ) -> Result<(), PublishError> {
+        let size = body.size().map_err(|error| refuse_body(error, 0))?;
+        let prefix = prefix_len(head)?;
+        if self.claim(prefix, size, 0)? == Claimed::Dropped {
+            return Ok(());
+        }
+        let room = &mut self.writer.body_mut()[..prefix + size];
+        let (frame, payload) = fill(room, head, encoding, body).map_err(|error| refuse_body(error, size))?;
+        self.finish(0, frame, payload, head);
+        Ok(())
+    }
+
+    /// Claims room for a payload of `size` bytes that starts 64-byte aligned, and writes the frame up to
+    /// it. Where in the claimed body the frame and the payload start; `None` if it was dropped.
+    pub(super) fn loan(
+        &mut self,
+        head: &Head<'_>,
+        encoding: Encoding,
+        size: usize,
+    ) -> Result<Option<(usize, usize)>, PublishError> {
+        const ALIGN: usize = 64;
+        if !self.node.origin.is_here() {
+            return Err(PublishError::Forked);
+        }
+        let prefix = prefix_len(head)?;
+        if self.claim(prefix, size, ALIGN - 1)? == Claimed::Dropped {
+            return Ok(None);
+        }
+        let filler = (self.writer.body_offset() + prefix).wrapping_neg() % ALIGN;
+        let room = &mut self.writer.body_mut()[filler..];
+        let begun = head.begin(room, encoding).map_err(refuse_head)?;
+        frame::finish_payload(room, begun, size);
+        Ok(Some((filler, filler + prefix)))
+    }
+
+    /// The body claimed by [`Outlet::loan`]; empty in a forked child, which has no such memory.
+    pub(super) fn loaned(&self) -> &[u8] {
+        if self.node.origin.is_here() { self.writer.body() } else { &[] }
+    }
+
+    pub(super) fn loaned_mut(&mut self) -> &mut [u8] {
+        if self.node.origin.is_here() { self.writer.body_mut() } else { &mut [] }
+    }
+
+    /// Publishes the loan.
+    pub(super) fn send_loan(
+        &mut self,
+        filler: usize,
+        payload: std::ops::Range<usize>,
+        topic: Option<&str>,
+    ) -> Result<(), PublishError> {
+        if !self.node.origin.is_here() {
+            return Err(PublishError::Forked);
+        }
+        let head = Head::Event { topic, headers: Headers::EMPTY };
+        self.finish(filler as u8, payload.end - filler, payload.len(), &head);
+        Ok(())
+    }
+
+    #[inline]
+    fn finish(&mut self, filler: u8, frame: usize, payload: usize, head: &Head<'_>) {
+        self.writer.commit(ring::Kind::Frame, 0, filler, frame);
+        self.shared.counters.message(payload);
+        self.writer.publish();
+        match head {
+            Head::Event { topic: Some(topic), .. } => {
+                let wanted = |reader: &Reader| reader.filters.iter().any(|filter| filter.matches(topic));
+                self.writer.ring(wanted, |reader| reader.bell.ring());
+            }
+            _ => self.writer.ring(|_| true, |reader| reader.bell.ring()),
+        }
+        if self.writer.has_corrupt() {
+            self.report_corrupt();
+        }
+    }
+
+    #[cold]
+    fn report_corrupt(&mut self) {
+        for (number, why) in self.writer.take_corrupt() {
+            self.node.tell(Command::CorruptReader { log: self.shared.log, number, why });
+        }
+    }
+
+    /// Claims room for a frame, and `spare` bytes, under the port's policy.
+    fn claim(&mut self, prefix: usize, payload: usize, spare: usize) -> Result<Claimed, PublishError> {
+        let body = prefix as u64 + payload as u64 + spare as u64;
+        match self.writer.claim(body) {
+            Ok(()) => Ok(Claimed::Yes),
+            Err(ClaimError::TooLarge { limit }) => Err(PublishError::TooLarge {
+                size: payload,
+                limit: (limit as usize).saturating_sub(prefix + spare),
+            }),
+            Err(ClaimError::Full) => self.claim_when_full(body),
+        }
+    }
+
+    #[cold]
+    fn claim_when_full(&mut self, body: u64) -> Result<Claimed, PublishError> {
+        let start = Instant::now();
+        let claimed = match self.config.overflow {
+            Overflow::Block { timeout } => {
+                let claimed = self.claim_by(body, start.checked_add(timeout));
+                self.shared.counters.blocked(start.elapsed());
+                claimed
+            }
+            Overflow::Fail => false,
+            Overflow::DropNewest => {
+                self.writer.skip();
+                self.writer.ring(|_| true, |reader| reader.bell.ring());
+                self.shared.counters.drop(1);
+                return Ok(Claimed::Dropped);
+            }
+        };
+        if self.writer.has_corrupt() {
+            self.report_corrupt();
+        }
+        if claimed { Ok(Claimed::Yes) } else { Err(self.full(start.elapsed())) }
+    }
+
+    /// Claims again and again until it goes or the deadline is over.
+    fn claim_by(&mut self, body: u64, deadline: Option<Instant>) -> bool {
+        let mut patience = Patience::new(self.config.wait, deadline);
+        loop {
+            match patience.next() {
+                Then::Look => {}
+                Then::GiveUp => return self.writer.claim(body).is_ok(),
+                Then::Sleep(timeout) => {
+                    self.shared.bell.drain();
+                    self.writer.arm();
+                    // Once more after arming: see `ring::waiter`.
+                    let claimed = self.writer.claim(body).is_ok();
+                    // An error is the kernel's refusal to poll: look again, until the deadline.
+                    let slept = claimed || self.shared.bell.wait(timeout).is_ok();
+                    self.writer.disarm();
+                    if claimed {
+                        return true;
+                    }
+                    if slept {
+                        patience.woke();
+                    }
+                }
+            }
+            if self.writer.claim(body).is_ok() {
+                return true;
+            }
+        }
+    }
+
+    pub(super) fn full(&self, waited: Duration) -> PublishError {
+        let tail = ring::layout::tail(&*self.shared.segment);
+        let (reader, lag) = match self.writer.slowest() {
+            Some(gate) => (gate.info.node.to_string(), tail.saturating_sub(gate.position())),
+            None => ("that has just left".to_owned(), 0),
+        };
+        PublishError::Full { reader, lag, waited }
+    }
+}
+
+impl Drop for Outlet {
+    fn drop(&mut self) {
+        if self.node.origin.is_here() {
+            self.writer.close();
+            self.writer.ring(|_| true, |reader| reader.bell.ring());
+            self.node.tell(Command::ClosePort { port: self.shared.port });
+        }
+    }
+}
+
+/// Writes head and body; lengths of the frame and of the payload.
+#[inline]
+fn fill(
+    room: &mut [u8],
+    head: &Head<'_>,
+    encoding: Encoding,
+    body: &impl Body,
+) -> Result<(usize, usize), BodyError> {
+    let start = head.begin(room, encoding).map_err(|error| match error {
+        EncodeError::NoSpace { .. } => BodyError::Full,
+        error => BodyError::Encode(error.to_string()),
+    })?;
+    let payload = body.write(&mut room[start..])?;
+    frame::finish_payload(room, start, payload);
+    Ok((start + payload, payload))
+}
+
+/// Bytes before the payload.
+fn prefix_len(head: &Head<'_>) -> Result<usize, PublishError> {
+    head.headers().check().map_err(refuse_head)?;
+    Ok(head.prefix_len())
+}
+
+fn refuse_head(error: EncodeError) -> PublishError {
+    PublishError::Headers { reason: error.to_string() }
+}
+
+fn refuse_body(error: BodyError, size: usize) -> PublishError {
+    let reason = match error {
+        BodyError::Encode(reason) => reason,
+        BodyError::Full => format!("its size changed from {size} bytes between two serialisations"),
+    };
+    PublishError::Encode { reason }
+}

@@ -1,0 +1,353 @@
+//! Ports that publish.
+
+use std::fmt;
+use std::marker::PhantomData;
+use std::ops::{Deref, DerefMut, Range};
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::codec::{Body, Bytes, Value};
+use super::error::{OpenError, PublishError, WaitError};
+use super::node::NodeShared;
+use super::outlet::{Outlet, OutletConfig, Overflow};
+use super::stats::PortStats;
+use super::topic::Filter;
+use crate::frame::{Encoding, Head, Headers};
+use crate::wake::Wait;
+
+/// Capacity of a log unless asked otherwise, in bytes. Larger rings than the L2 cache measure slower.
+const CAPACITY: u64 = 256 * 1024;
+
+/// Settings of a publisher; from [`Node::publisher_builder`](crate::Node::publisher_builder).
+///
+/// # Examples
+/// ```
+/// use ringbus::{Bus, Overflow};
+///
+/// let node = Bus::private()?.join("camera")?;
+/// let frames = node.publisher_builder("camera/front")
+///     .capacity(4 << 20) // messages up to 1 MiB
+///     .overflow(Overflow::DropNewest)
+///     .open_raw()?;
+/// # Ok::<(), ringbus::Error>(())
+/// ```
+#[must_use = "a builder does nothing until `open`"]
+pub struct PublisherBuilder<'n> {
+    node: &'n Arc<NodeShared>,
+    topic: &'n str,
+    config: OutletConfig,
+    compact: bool,
+}
+
+impl<'n> PublisherBuilder<'n> {
+    pub(super) fn new(node: &'n Arc<NodeShared>, topic: &'n str) -> Self {
+        let config =
+            OutletConfig { capacity: CAPACITY, overflow: Overflow::default(), wait: Wait::default() };
+        Self { node, topic, config, compact: false }
+    }
+
+    /// Bytes of the publisher's log: a power of two from 4 KiB to 4 GiB; default 256 KiB. The largest message
+    /// is a quarter of it. It is memory of this process, and what a subscriber may be behind.
+    pub fn capacity(mut self, bytes: u64) -> Self {
+        self.config.capacity = bytes;
+        self
+    }
+
+    /// What happens when the log is full; default: wait up to 1 s.
+    pub fn overflow(mut self, overflow: Overflow) -> Self {
+        self.config.overflow = overflow;
+        self
+    }
+
+    /// How to wait for room; default [`Wait::Adaptive`].
+    pub fn wait(mut self, wait: Wait) -> Self {
+        self.config.wait = wait;
+        self
+    }
+
+    /// Writes structs without their field names: smaller and faster, but fields can then neither be
+    /// reordered nor removed. Subscribers read both.
+    pub fn compact(mut self) -> Self {
+        self.compact = true;
+        self
+    }
+
+    /// Opens a publisher of values.
+    ///
+    /// # Errors
+    /// [`OpenError`]: topic or capacity are not valid, or the process is out of memory or file descriptors.
+    pub fn open<T: Serialize + ?Sized>(self) -> Result<Publisher<T>, OpenError> {
+        let compact = self.compact;
+        Ok(Publisher { outlet: self.open_outlet()?, compact, values: PhantomData })
+    }
+
+    /// Opens a publisher of bytes.
+    ///
+    /// # Errors
+    /// Those of [`PublisherBuilder::open`].
+    pub fn open_raw(self) -> Result<RawPublisher, OpenError> {
+        Ok(RawPublisher { outlet: self.open_outlet()? })
+    }
+
+    fn open_outlet(self) -> Result<Outlet, OpenError> {
+        Outlet::open(self.node, Filter::new(self.topic)?, self.config)
+    }
+}
+
+/// Publishes values of one type on a topic, or on all topics under a pattern.
+///
+/// Publishing encodes straight into shared memory, copies nothing else, and makes a system call only to
+/// wake a subscriber that sleeps. A message whose `publish` returned `Ok` reaches every subscriber that
+/// was attached, even if this process is killed right after.
+///
+/// # Examples
+/// ```
+/// # let node = ringbus::Bus::private()?.join("worker")?;
+/// let mut updates = node.subscriber::<(u32, String)>("task/*/progress")?;
+/// let mut progress = node.publisher::<(u32, String)>("task/**")?;
+/// progress.publish_to("task/42/progress", &(3, "parsing".to_owned()))?;
+/// assert_eq!(updates.recv()?.topic(), "task/42/progress");
+/// # Ok::<(), ringbus::Error>(())
+/// ```
+pub struct Publisher<T: ?Sized> {
+    outlet: Outlet,
+    compact: bool,
+    values: PhantomData<fn(&T)>,
+}
+
+impl<T: Serialize + ?Sized> Publisher<T> {
+    /// Publishes a value on the publisher's topic.
+    ///
+    /// # Errors
+    /// [`PublishError`]; the message was then not published.
+    #[inline]
+    pub fn publish(&mut self, value: &T) -> Result<(), PublishError> {
+        publish(
+            &mut self.outlet,
+            None,
+            Headers::EMPTY,
+            Encoding::MessagePack,
+            &Value { value, compact: self.compact },
+        )
+    }
+
+    /// Publishes a value on a topic under the publisher's pattern (or on its one topic).
+    ///
+    /// # Errors
+    /// [`PublishError`]; the message was then not published.
+    pub fn publish_to(&mut self, topic: &str, value: &T) -> Result<(), PublishError> {
+        let body = Value { value, compact: self.compact };
+        publish(&mut self.outlet, Some(topic), Headers::EMPTY, Encoding::MessagePack, &body)
+    }
+
+    /// Prepares a message with headers.
+    ///
+    /// # Examples
+    /// ```
+    /// # let node = ringbus::Bus::private()?.join("worker")?;
+    /// # let mut progress = node.publisher::<u32>("task/progress")?;
+    /// progress.message(&3).header("traceparent", "00-4bf9…").send()?;
+    /// # Ok::<(), ringbus::Error>(())
+    /// ```
+    pub fn message<'a>(&'a mut self, value: &'a T) -> Outgoing<'a, T> {
+        Outgoing { publisher: self, value, topic: None, headers: Vec::new() }
+    }
+}
+
+/// A message about to be published; from [`Publisher::message`].
+#[must_use = "nothing is published until `send`"]
+pub struct Outgoing<'a, T: ?Sized> {
+    publisher: &'a mut Publisher<T>,
+    value: &'a T,
+    topic: Option<&'a str>,
+    headers: Vec<(&'a str, &'a str)>,
+}
+
+impl<'a, T: Serialize + ?Sized> Outgoing<'a, T> {
+    /// The topic, under the publisher's pattern.
+    pub fn topic(mut self, topic: &'a str) -> Self {
+        self.topic = Some(topic);
+        self
+    }
+
+    /// Adds a header: at most 64 of them, 16 KiB together.
+    pub fn header(mut self, key: &'a str, value: &'a str) -> Self {
+        self.headers.push((key, value));
+        self
+    }
+
+    /// Publishes it.
+    ///
+    /// # Errors
+    /// [`PublishError`]; the message was then not published.
+    pub fn send(self) -> Result<(), PublishError> {
+        let body = Value { value: self.value, compact: self.publisher.compact };
+        let headers = Headers::from_slice(&self.headers);
+        headers.check().map_err(|error| PublishError::Headers { reason: error.to_string() })?;
+        publish(&mut self.publisher.outlet, self.topic, headers, Encoding::MessagePack, &body)
+    }
+}
+
+/// Publishes bytes on a topic, or on all topics under a pattern.
+///
+/// # Examples
+/// ```
+/// # let node = ringbus::Bus::private()?.join("camera")?;
+/// let mut camera = node.raw_subscriber("camera/**")?;
+/// let mut frames = node.raw_publisher("camera/front")?;
+/// let mut image = frames.loan(640 * 48)?; // in shared memory, 64-byte aligned
+/// image.fill(127);
+/// image.send()?;
+/// assert_eq!(camera.recv()?.len(), 640 * 48); // in place
+/// # Ok::<(), ringbus::Error>(())
+/// ```
+pub struct RawPublisher {
+    outlet: Outlet,
+}
+
+impl RawPublisher {
+    /// Publishes bytes on the publisher's topic.
+    ///
+    /// # Errors
+    /// [`PublishError`]; the message was then not published.
+    #[inline]
+    pub fn publish(&mut self, bytes: &[u8]) -> Result<(), PublishError> {
+        publish(&mut self.outlet, None, Headers::EMPTY, Encoding::Raw, &Bytes(bytes))
+    }
+
+    /// Publishes bytes on a topic under the publisher's pattern (or on its one topic).
+    ///
+    /// # Errors
+    /// [`PublishError`]; the message was then not published.
+    pub fn publish_to(&mut self, topic: &str, bytes: &[u8]) -> Result<(), PublishError> {
+        publish(&mut self.outlet, Some(topic), Headers::EMPTY, Encoding::Raw, &Bytes(bytes))
+    }
+
+    /// Lends `len` bytes of the log, to be filled in place and sent without a copy. They are 64-byte aligned
+    /// and hold whatever was there before: this publisher's earlier messages, or zeros.
+    ///
+    /// # Errors
+    /// [`PublishError`]; under [`Overflow::DropNewest`] too, a full log gives [`PublishError::Full`] here: there
+    /// is nothing to lend, and the message counts as dropped.
+    pub fn loan(&mut self, len: usize) -> Result<Loan<'_>, PublishError> {
+        self.lend(None, len)
+    }
+
+    /// [`RawPublisher::loan`] on a topic under the publisher's pattern.
+    ///
+    /// # Errors
+    /// Those of [`RawPublisher::loan`].
+    pub fn loan_to<'a>(&'a mut self, topic: &'a str, len: usize) -> Result<Loan<'a>, PublishError> {
+        self.lend(Some(topic), len)
+    }
+
+    fn lend<'a>(&'a mut self, topic: Option<&'a str>, len: usize) -> Result<Loan<'a>, PublishError> {
+        let topic = self.outlet.topic_for(topic)?;
+        let head = Head::Event { topic, headers: Headers::EMPTY };
+        match self.outlet.loan(&head, Encoding::Raw, len)? {
+            Some((filler, start)) => {
+                Ok(Loan { outlet: &mut self.outlet, filler, payload: start..start + len, topic })
+            }
+            None => Err(self.outlet.full(Duration::ZERO)),
+        }
+    }
+}
+
+/// Bytes of a publisher's log, to be filled and sent; dropped unsent, it leaves no trace.
+#[must_use = "a loan that is not sent is lost"]
+pub struct Loan<'a> {
+    outlet: &'a mut Outlet,
+    filler: usize,
+    payload: Range<usize>,
+    topic: Option<&'a str>,
+}
+
+impl Loan<'_> {
+    /// Publishes the message.
+    ///
+    /// # Errors
+    /// [`PublishError::Forked`]; nothing else, as the loan has made sure of the room.
+    pub fn send(self) -> Result<(), PublishError> {
+        self.outlet.send_loan(self.filler, self.payload, self.topic)
+    }
+}
+
+impl Deref for Loan<'_> {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        self.outlet.loaned().get(self.payload.clone()).unwrap_or_default()
+    }
+}
+
+impl DerefMut for Loan<'_> {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        self.outlet.loaned_mut().get_mut(self.payload.clone()).unwrap_or_default()
+    }
+}
+
+#[inline]
+fn publish(
+    outlet: &mut Outlet,
+    topic: Option<&str>,
+    headers: Headers<'_>,
+    encoding: Encoding,
+    body: &impl Body,
+) -> Result<(), PublishError> {
+    let topic = outlet.topic_for(topic)?;
+    outlet.publish(&Head::Event { topic, headers }, encoding, body)
+}
+
+impl<T: ?Sized> Publisher<T> {
+    /// Waits until at least `n` subscribers are attached: what is published from then on reaches them.
+    ///
+    /// # Errors
+    /// [`WaitError::Timeout`] says how many there are.
+    pub fn wait_for_subscribers(&self, n: usize, timeout: Duration) -> Result<(), WaitError> {
+        self.outlet.wait_for_readers(n, timeout)
+    }
+
+    /// The topic, or the pattern.
+    pub fn topic(&self) -> &str {
+        self.outlet.filter().as_str()
+    }
+
+    /// What was published so far.
+    pub fn stats(&self) -> PortStats {
+        self.outlet.stats()
+    }
+}
+
+impl RawPublisher {
+    /// Waits until at least `n` subscribers are attached: what is published from then on reaches them.
+    ///
+    /// # Errors
+    /// [`WaitError::Timeout`] says how many there are.
+    pub fn wait_for_subscribers(&self, n: usize, timeout: Duration) -> Result<(), WaitError> {
+        self.outlet.wait_for_readers(n, timeout)
+    }
+
+    /// The topic, or the pattern.
+    pub fn topic(&self) -> &str {
+        self.outlet.filter().as_str()
+    }
+
+    /// What was published so far.
+    pub fn stats(&self) -> PortStats {
+        self.outlet.stats()
+    }
+}
+
+impl<T: ?Sized> fmt::Debug for Publisher<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Publisher").field(&self.topic()).finish()
+    }
+}
+
+impl fmt::Debug for RawPublisher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("RawPublisher").field(&self.topic()).finish()
+    }
+}

@@ -1,0 +1,301 @@
+//! The bus on disk: a directory that holds one rendezvous socket per node, and nothing else.
+//!
+//! The directory decides who may join, so its owner, type and mode are checked each time it is opened.
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use nix::libc;
+
+use super::NodeId;
+use crate::sys::credentials;
+use crate::sys::seqpacket::{Listener, Socket};
+
+/// Longest path that a Unix socket can be bound to (unix(7)), without its terminating zero.
+const SOCKET_PATH: usize = 107;
+/// Bytes that a socket's name adds to the directory's path: `/.` + 32 digits + `.sock`.
+const SOCKET_NAME: usize = 39;
+/// A socket under a temporary name that has been refusing for this long was left by a killed process.
+const STALE_TEMPORARY: Duration = Duration::from_secs(60);
+/// Connections that may wait to be accepted; beyond that a dial is retried.
+const BACKLOG: u32 = 256;
+
+/// Why a bus's directory cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DirectoryError {
+    /// The path is too long for a socket.
+    #[error(
+        "{} has {} bytes, but a socket needs a path of at most {limit}: choose a shorter bus name, or set RINGBUS_DIR to a shorter directory", .path.display(), .path.as_os_str().len()
+    )]
+    TooLong {
+        /// The bus's directory.
+        path: PathBuf,
+        /// Most bytes it may have.
+        limit: usize,
+    },
+    /// Something that is no directory (or a symbolic link to one) has the bus's name.
+    #[error("{} is not a directory of its own (a symbolic link is refused): remove it, or choose another bus name", .path.display())]
+    NotADirectory {
+        /// What was found.
+        path: PathBuf,
+    },
+    /// It belongs to somebody else.
+    #[error("{} belongs to user {owner}, not to user {uid}: choose another bus name or RINGBUS_DIR", .path.display())]
+    NotOurs {
+        /// What was found.
+        path: PathBuf,
+        /// Whose it is.
+        owner: u32,
+        /// Who asks.
+        uid: u32,
+    },
+    /// Others could reach into it.
+    #[error("{} has mode {mode:04o}, which lets others in: run `chmod {expected:04o}` on it if you trust what is in there, or remove it", .path.display())]
+    TooOpen {
+        /// What was found.
+        path: PathBuf,
+        /// Its permission bits.
+        mode: u32,
+        /// What they have to be.
+        expected: u32,
+    },
+    /// The group does not own it.
+    #[error("{} belongs to group {found}, not to group {expected}: all nodes of a shared bus name the same group", .path.display())]
+    OtherGroup {
+        /// What was found.
+        path: PathBuf,
+        /// Its group.
+        found: u32,
+        /// The group asked for.
+        expected: u32,
+    },
+    /// The operating system refused.
+    #[error("cannot {what} {}: {source}", .path.display())]
+    Io {
+        /// What was tried.
+        what: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+}
+
+/// Where buses live: the parent of every bus's directory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Location {
+    base: PathBuf,
+    /// The group that shares the bus; `None`: this user alone.
+    group: Option<u32>,
+}
+
+impl Location {
+    /// `base`, else `$RINGBUS_DIR`, else `$XDG_RUNTIME_DIR/ringbus`, else `/tmp/ringbus-<uid>`.
+    pub(crate) fn new(base: Option<PathBuf>, group: Option<u32>) -> Self {
+        let set = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+        let base = base
+            .or_else(|| set("RINGBUS_DIR"))
+            .or_else(|| set("XDG_RUNTIME_DIR").map(|dir| dir.join("ringbus")))
+            .unwrap_or_else(|| PathBuf::from(format!("/tmp/ringbus-{}", credentials::euid())));
+        Self { base, group }
+    }
+
+    pub(crate) fn base(&self) -> &Path {
+        &self.base
+    }
+
+    pub(crate) fn group(&self) -> Option<u32> {
+        self.group
+    }
+
+    /// Names of the buses that have a directory here, sorted.
+    pub(crate) fn buses(&self) -> Vec<String> {
+        let Ok(entries) = fs::read_dir(&self.base) else { return Vec::new() };
+        let directories = entries.flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+        let mut names: Vec<String> =
+            directories.filter_map(|entry| entry.file_name().into_string().ok()).collect();
+        names.sort();
+        names
+    }
+}
+
+/// One bus's directory, opened and checked.
+#[derive(Debug, Clone)]
+pub(crate) struct Directory {
+    path: PathBuf,
+    group: Option<u32>,
+}
+
+impl Directory {
+    /// Creates the directory if it is missing, and checks that nobody but those it is for can reach in.
+    pub(crate) fn open(location: &Location, bus: &str) -> Result<Self, DirectoryError> {
+        let path = location.base.join(bus);
+        let limit = SOCKET_PATH - SOCKET_NAME;
+        if path.as_os_str().len() > limit {
+            return Err(DirectoryError::TooLong { path, limit });
+        }
+        open_base(location)?;
+        let created = match DirBuilder::new().mode(0o700).create(&path) {
+            Ok(()) => true,
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => false,
+            Err(source) => return Err(DirectoryError::Io { what: "create", path, source }),
+        };
+        // All further looks go through this handle: the name could be exchanged meanwhile.
+        let handle = open_directory(&path)?;
+        if created {
+            // Whatever the umask was.
+            own(&handle, &path, location.group)?;
+        }
+        check(&handle, &path, location.group)?;
+        Ok(Self { path, group: location.group })
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn socket(&self, id: NodeId) -> PathBuf {
+        self.path.join(format!("{id}.sock"))
+    }
+
+    /// Puts the node's rendezvous socket there: bound and listening before it has its name, since a
+    /// socket that refuses is taken for a dead node's.
+    pub(crate) fn listen(&self, id: NodeId) -> Result<Listener, DirectoryError> {
+        let temporary = self.path.join(format!(".{id}.tmp"));
+        let name = self.socket(id);
+        let io = |what, path: &Path| {
+            let path = path.to_owned();
+            move |source| DirectoryError::Io { what, path, source }
+        };
+        let listener = Listener::bind(&temporary, BACKLOG).map_err(io("bind a socket at", &temporary))?;
+        let mode = if self.group.is_some() { 0o660 } else { 0o600 };
+        let placed = std::os::unix::fs::chown(&temporary, None, self.group)
+            .and_then(|()| fs::set_permissions(&temporary, fs::Permissions::from_mode(mode)))
+            .and_then(|()| fs::rename(&temporary, &name));
+        if let Err(source) = placed {
+            let _ = fs::remove_file(&temporary);
+            return Err(DirectoryError::Io { what: "place the socket", path: name, source });
+        }
+        Ok(listener)
+    }
+
+    /// Whether the node's socket is still there: somebody may have cleaned up.
+    pub(crate) fn holds(&self, id: NodeId) -> bool {
+        fs::symlink_metadata(self.socket(id)).is_ok()
+    }
+
+    /// The nodes that have a socket here. Left-over temporary ones are removed on the way.
+    pub(crate) fn nodes(&self) -> Result<Vec<NodeId>, DirectoryError> {
+        let io = |source| DirectoryError::Io { what: "list", path: self.path.clone(), source };
+        let mut nodes = Vec::new();
+        for entry in fs::read_dir(&self.path).map_err(io)? {
+            let Ok(entry) = entry else { continue };
+            let name = entry.file_name();
+            let Some(name) = name.to_str() else { continue };
+            if let Some(id) = name.strip_suffix(".sock").and_then(NodeId::parse) {
+                nodes.push(id);
+            } else if name.starts_with('.') && name.ends_with(".tmp") {
+                remove_stale_temporary(&entry);
+            }
+        }
+        Ok(nodes)
+    }
+
+    /// Connects to a node's socket.
+    pub(crate) fn dial(&self, id: NodeId) -> io::Result<Socket> {
+        Socket::connect(&self.socket(id))
+    }
+
+    /// Removes the socket of a node that refused: ids are random and never used again, so whoever owned
+    /// it is dead.
+    pub(crate) fn remove(&self, id: NodeId) {
+        let _ = fs::remove_file(self.socket(id));
+    }
+}
+
+fn open_base(location: &Location) -> Result<(), DirectoryError> {
+    let base = &location.base;
+    let io = |what| move |source| DirectoryError::Io { what, path: base.clone(), source };
+    DirBuilder::new().recursive(true).mode(0o700).create(base).map_err(io("create"))?;
+    let found = open_directory(base)?.metadata().map_err(io("look at"))?;
+    let (owner, uid) = (found.uid(), credentials::euid());
+    let mode = found.mode() & 0o7777;
+    // Whoever can rename in the base can put another directory in the bus's place.
+    let sticky = mode & 0o1000 != 0;
+    if owner != uid && owner != 0 && location.group.is_none() {
+        return Err(DirectoryError::NotOurs { path: base.clone(), owner, uid });
+    }
+    if mode & 0o022 != 0 && !sticky && location.group.is_none() {
+        return Err(DirectoryError::TooOpen { path: base.clone(), mode, expected: mode & !0o022 });
+    }
+    Ok(())
+}
+
+/// The directory itself; a symbolic link is not followed.
+fn open_directory(path: &Path) -> Result<File, DirectoryError> {
+    let flags = libc::O_DIRECTORY | libc::O_NOFOLLOW | libc::O_CLOEXEC;
+    match OpenOptions::new().read(true).custom_flags(flags).open(path) {
+        Ok(handle) => Ok(handle),
+        Err(error) if matches!(error.raw_os_error(), Some(libc::ENOTDIR | libc::ELOOP)) => {
+            Err(DirectoryError::NotADirectory { path: path.to_owned() })
+        }
+        Err(source) => match fs::symlink_metadata(path) {
+            // Somebody else's 0700: the more telling error.
+            Ok(found) if found.uid() != credentials::euid() => Err(DirectoryError::NotOurs {
+                path: path.to_owned(),
+                owner: found.uid(),
+                uid: credentials::euid(),
+            }),
+            _ => Err(DirectoryError::Io { what: "open", path: path.to_owned(), source }),
+        },
+    }
+}
+
+fn mode(group: Option<u32>) -> u32 {
+    if group.is_some() { 0o1770 } else { 0o700 }
+}
+
+fn own(handle: &File, path: &Path, group: Option<u32>) -> Result<(), DirectoryError> {
+    let owned = match group {
+        Some(gid) => std::os::unix::fs::fchown(handle, None, Some(gid)),
+        None => Ok(()),
+    };
+    owned.and_then(|()| handle.set_permissions(fs::Permissions::from_mode(mode(group)))).map_err(|source| {
+        DirectoryError::Io { what: "set the permissions of", path: path.to_owned(), source }
+    })
+}
+
+fn check(handle: &File, path: &Path, group: Option<u32>) -> Result<(), DirectoryError> {
+    let path = path.to_owned();
+    let found = match handle.metadata() {
+        Ok(found) => found,
+        Err(source) => return Err(DirectoryError::Io { what: "look at", path, source }),
+    };
+    let (owner, uid) = (found.uid(), credentials::euid());
+    match group {
+        Some(expected) if found.gid() != expected => {
+            return Err(DirectoryError::OtherGroup { path, found: found.gid(), expected });
+        }
+        None if owner != uid => return Err(DirectoryError::NotOurs { path, owner, uid }),
+        _ => {}
+    }
+    let (found, expected) = (found.mode() & 0o7777, mode(group));
+    if found != expected {
+        return Err(DirectoryError::TooOpen { path, mode: found, expected });
+    }
+    Ok(())
+}
+
+fn remove_stale_temporary(entry: &fs::DirEntry) {
+    let old = |found: fs::Metadata| found.modified().ok()?.elapsed().ok();
+    let age = entry.metadata().ok().and_then(old);
+    if age.is_some_and(|age| age > STALE_TEMPORARY)
+        && Socket::connect(&entry.path()).is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
+    {
+        let _ = fs::remove_file(entry.path());
+    }
+}

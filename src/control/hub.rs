@@ -1,0 +1,413 @@
+//! All sessions of one node, sans-IO: which connection stays when both ends dialled, who is up, who is gone.
+//!
+//! Hello is sent by whoever dialled, and answered by hello_ack. Nothing but the hello precedes the answer,
+//! so a connection may be closed before it without loss. When both ends dialled:
+//!
+//! ```text
+//!    lower id                     higher id
+//!    hello ──────── c1 ──────────▶  has dialled too, the lower's stays: hello_ack on c1, close c2
+//!    hold c2 ◀───── c2 ──────── hello
+//!    up on c1 ◀──── c1 ────── hello_ack
+//!    close c2       (had c1 failed: hello_ack on c2)
+//! ```
+
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::time::Instant;
+
+use super::message::Message;
+use super::session::{Phase, Session, SessionError, encode};
+use super::{Card, NodeId, VERSION};
+use crate::frame::{Control, Hello};
+use crate::sys::credentials::Credentials;
+
+/// Names one connection of a node, for as long as the node lives.
+pub(crate) type ConnId = u64;
+
+/// Why a node was not let in. Others on the bus are not affected.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Refusal {
+    /// The two speak different major versions of the protocol.
+    #[error(
+        "it speaks protocol {theirs:?}, this node {ours:?}: run the same major version of ringbus on both"
+    )]
+    Incompatible {
+        /// Major and minor version of the other node.
+        theirs: (u16, u16),
+        /// Major and minor version of this node.
+        ours: (u16, u16),
+    },
+    /// It runs as another user, and the bus is not a group's.
+    #[error("it runs as user {uid}: open the bus with `group(..)` on all nodes to share it between users")]
+    OtherUser {
+        /// The other node's user id, as the kernel tells it.
+        uid: u32,
+    },
+    /// It did not keep to the protocol.
+    #[error("it broke the protocol: {what}")]
+    Protocol {
+        /// What it did.
+        what: String,
+    },
+}
+
+/// Why an established session ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Gone {
+    /// It said goodbye.
+    Goodbye,
+    /// Its process ended, or at least its end of the connection.
+    Died,
+    /// This node cut it off.
+    Cut(String),
+}
+
+/// What the hub tells the layer above, in order. `I` is an fd that came in.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Event<I> {
+    /// A session is established: tell the peer every port, then `PortsDone`.
+    /// `capabilities` are those that both have.
+    Up { card: Card, credentials: Credentials, capabilities: u64 },
+    /// A datagram from an established peer.
+    Message { peer: NodeId, message: Message, fds: Vec<I> },
+    /// An established peer is gone; nothing of it follows.
+    Down { peer: NodeId, why: Gone },
+    /// A node was not let in.
+    Refused { peer: Option<NodeId>, why: Refusal },
+    /// Close the connection; the farewell, if any, is sent before if the socket takes it.
+    Close { conn: ConnId, farewell: Option<Vec<u8>> },
+}
+
+struct Conn<F> {
+    session: Session<F>,
+    /// Known from the start if dialled, from the hello if accepted.
+    peer: Option<NodeId>,
+    /// Who the hello of an accepted connection was from, until it is answered.
+    card: Option<(Card, u64)>,
+    credentials: Option<Credentials>,
+}
+
+/// All sessions of a node. `F` is an fd to send, `I` one that came in.
+pub(crate) struct Hub<F, I> {
+    card: Card,
+    capabilities: u64,
+    /// The only user admitted; `None`: any that reaches the socket (a group's bus).
+    only_uid: Option<u32>,
+    /// In the order of their making.
+    conns: BTreeMap<ConnId, Conn<F>>,
+    next_conn: ConnId,
+    /// Established sessions.
+    up: HashMap<NodeId, ConnId>,
+    /// Nodes never to be dialled again.
+    refused: HashSet<NodeId>,
+    events: VecDeque<Event<I>>,
+}
+
+impl<F: Clone, I> Hub<F, I> {
+    pub(crate) fn new(card: Card, capabilities: u64, only_uid: Option<u32>) -> Self {
+        Self {
+            card,
+            capabilities,
+            only_uid,
+            conns: BTreeMap::new(),
+            next_conn: 1,
+            up: HashMap::new(),
+            refused: HashSet::new(),
+            events: VecDeque::new(),
+        }
+    }
+
+    /// Whether there is no point in dialling this node: it is up, on its way, refused, or this one.
+    pub(crate) fn knows(&self, id: NodeId) -> bool {
+        id == self.card.id
+            || self.refused.contains(&id)
+            || self.conns.values().any(|conn| conn.peer == Some(id))
+    }
+
+    /// A connection to this node was made.
+    pub(crate) fn dialled(&mut self, id: NodeId, credentials: Credentials, now: Instant) -> Option<ConnId> {
+        let conn = self.insert(Phase::Dialling, Some(id), credentials, now)?;
+        let hello = Control::Hello(hello(&self.card, self.capabilities));
+        let pushed = self.conns.get_mut(&conn)?.session.push(&hello, &[]);
+        debug_assert_eq!(pushed, Ok(()));
+        Some(conn)
+    }
+
+    /// A connection was accepted. `None` if its user is not admitted: close it.
+    pub(crate) fn accepted(&mut self, credentials: Credentials, now: Instant) -> Option<ConnId> {
+        self.insert(Phase::Accepting, None, credentials, now)
+    }
+
+    fn insert(
+        &mut self,
+        phase: Phase,
+        peer: Option<NodeId>,
+        credentials: Credentials,
+        now: Instant,
+    ) -> Option<ConnId> {
+        let uid = credentials.uid;
+        if self.only_uid.is_some_and(|only| only != uid) {
+            self.refuse(peer, Refusal::OtherUser { uid });
+            return None;
+        }
+        let conn = self.next_conn;
+        self.next_conn += 1;
+        let session = Session::new(phase, now);
+        self.conns.insert(conn, Conn { session, peer, card: None, credentials: Some(credentials) });
+        Some(conn)
+    }
+
+    /// A datagram came in on `conn`.
+    pub(crate) fn handle_datagram(
+        &mut self,
+        conn: ConnId,
+        bytes: &[u8],
+        fds: Vec<I>,
+        lost_fds: bool,
+        now: Instant,
+    ) {
+        let Some(entry) = self.conns.get_mut(&conn) else { return };
+        let control = match entry.session.handle_datagram(bytes, fds.len(), lost_fds, now) {
+            Ok(Some(control)) => control,
+            Ok(None) => return,
+            Err(error) => return self.fail(conn, &error),
+        };
+        match control {
+            Control::Hello(hello) => self.handle_hello(conn, &hello),
+            Control::HelloAck(hello) => self.handle_hello_ack(conn, &hello),
+            Control::Incompatible { major, minor } => {
+                self.refuse_conn(conn, Refusal::Incompatible { theirs: (major, minor), ours: VERSION });
+            }
+            Control::Goodbye => self.end(conn, Gone::Goodbye),
+            _ => {
+                if let (Some(peer), Some(message)) = (entry.peer, Message::from_control(&control)) {
+                    self.events.push_back(Event::Message { peer, message, fds });
+                }
+            }
+        }
+    }
+
+    fn handle_hello(&mut self, conn: ConnId, hello: &Hello<'_>) {
+        let theirs = (hello.major, hello.minor);
+        if hello.major != VERSION.0 {
+            let (major, minor) = VERSION;
+            self.refuse(Some(NodeId(hello.id)), Refusal::Incompatible { theirs, ours: VERSION });
+            return self.close_with(conn, encode(&Control::Incompatible { major, minor }).ok());
+        }
+        let card = card_of(hello);
+        let id = card.id;
+        if id == self.card.id || self.refused.contains(&id) || self.up.contains_key(&id) {
+            // An established session stays: a second connection is a leftover of crossing dials, or of a
+            // peer that will dial again once this node has noticed that the first is dead.
+            return self.close(conn);
+        }
+        let own_dial = self.dial_to(id);
+        let Some(entry) = self.conns.get_mut(&conn) else { return };
+        entry.peer = Some(id);
+        entry.card = Some((card, hello.capabilities));
+        match own_dial {
+            Some(_) if self.card.id < id => entry.session.phase = Phase::Held,
+            Some(dial) => {
+                self.admit(conn);
+                self.close(dial);
+            }
+            None => self.admit(conn),
+        }
+    }
+
+    fn dial_to(&self, id: NodeId) -> Option<ConnId> {
+        let found = self
+            .conns
+            .iter()
+            .find(|(_, entry)| entry.peer == Some(id) && entry.session.phase == Phase::Dialling);
+        found.map(|(conn, _)| *conn)
+    }
+
+    /// Answers the hello of an accepted connection.
+    fn admit(&mut self, conn: ConnId) {
+        let hello = Control::HelloAck(hello(&self.card, self.capabilities));
+        let Some(entry) = self.conns.get_mut(&conn) else { return };
+        match (entry.session.push(&hello, &[]), entry.card.take()) {
+            (Ok(()), Some((card, capabilities))) => self.establish(conn, card, capabilities),
+            (Err(error), _) => self.fail(conn, &error),
+            (Ok(()), None) => debug_assert!(false, "admitted after its hello"),
+        }
+    }
+
+    fn handle_hello_ack(&mut self, conn: ConnId, hello: &Hello<'_>) {
+        let card = card_of(hello);
+        let Some(entry) = self.conns.get(&conn) else { return };
+        if hello.major != VERSION.0 {
+            let theirs = (hello.major, hello.minor);
+            return self.refuse_conn(conn, Refusal::Incompatible { theirs, ours: VERSION });
+        }
+        if entry.peer != Some(card.id) {
+            let what = format!("socket of node {:?} answered as {}", entry.peer, card.id);
+            return self.refuse_conn(conn, Refusal::Protocol { what });
+        }
+        if self.up.contains_key(&card.id) {
+            return self.close(conn);
+        }
+        self.establish(conn, card, hello.capabilities);
+    }
+
+    fn establish(&mut self, conn: ConnId, card: Card, theirs: u64) {
+        let Some(entry) = self.conns.get_mut(&conn) else { return };
+        entry.session.phase = Phase::Up;
+        let id = card.id;
+        let Some(credentials) = entry.credentials.take() else { return };
+        self.up.insert(id, conn);
+        let capabilities = self.capabilities & theirs;
+        self.events.push_back(Event::Up { card, credentials, capabilities });
+        // Whatever else is under way with this peer has lost.
+        let others = self.conns.iter().filter(|(other, entry)| **other != conn && entry.peer == Some(id));
+        for other in others.map(|(other, _)| *other).collect::<Vec<_>>() {
+            self.close(other);
+        }
+    }
+
+    /// The peer of `conn` has ended it, or is dead; everything received was handed in before.
+    pub(crate) fn handle_lost(&mut self, conn: ConnId) {
+        self.end(conn, Gone::Died);
+    }
+
+    /// Cuts an established peer off, for good.
+    pub(crate) fn cut(&mut self, peer: NodeId, why: String) {
+        self.refused.insert(peer);
+        if let Some(conn) = self.up.get(&peer).copied() {
+            self.end(conn, Gone::Cut(why));
+        }
+    }
+
+    fn fail(&mut self, conn: ConnId, error: &SessionError) {
+        let peer = self.conns.get(&conn).and_then(|entry| entry.peer);
+        if *error == SessionError::Silent {
+            // Stopped or swamped, not at fault: it may be dialled again.
+            return self.end(conn, Gone::Died);
+        }
+        match peer {
+            Some(peer) if self.up.get(&peer) == Some(&conn) => self.cut(peer, error.to_string()),
+            _ => self.refuse_conn(conn, Refusal::Protocol { what: error.to_string() }),
+        }
+    }
+
+    fn refuse_conn(&mut self, conn: ConnId, why: Refusal) {
+        let peer = self.conns.get(&conn).and_then(|entry| entry.peer);
+        self.refuse(peer, why);
+        self.close(conn);
+    }
+
+    fn refuse(&mut self, peer: Option<NodeId>, why: Refusal) {
+        // One that could be anybody's node is not remembered: its next attempt is refused again.
+        let first = peer.is_none_or(|peer| self.refused.insert(peer));
+        if first {
+            self.events.push_back(Event::Refused { peer, why });
+        }
+    }
+
+    /// Ends a connection; if it was a failed dial, an accepted one from the same peer takes its place.
+    fn end(&mut self, conn: ConnId, why: Gone) {
+        let Some(entry) = self.conns.get(&conn) else { return };
+        let (peer, dialling) = (entry.peer, entry.session.phase == Phase::Dialling);
+        self.close(conn);
+        let Some(peer) = peer else { return };
+        if self.up.get(&peer) == Some(&conn) {
+            self.up.remove(&peer);
+            self.events.push_back(Event::Down { peer, why });
+        } else if dialling {
+            let held = self
+                .conns
+                .iter()
+                .find(|(_, entry)| entry.peer == Some(peer) && entry.session.phase == Phase::Held);
+            if let Some(held) = held.map(|(conn, _)| *conn) {
+                self.admit(held);
+            }
+        }
+    }
+
+    fn close(&mut self, conn: ConnId) {
+        self.close_with(conn, None);
+    }
+
+    fn close_with(&mut self, conn: ConnId, farewell: Option<Vec<u8>>) {
+        if self.conns.remove(&conn).is_some() {
+            self.events.push_back(Event::Close { conn, farewell });
+        }
+    }
+
+    /// Queues a datagram for an established peer; one that is not (any more) is passed over.
+    pub(crate) fn send(&mut self, peer: NodeId, control: &Control<'_>, fds: &[F]) {
+        let Some(conn) = self.up.get(&peer).copied() else { return };
+        let Some(entry) = self.conns.get_mut(&conn) else { return };
+        if let Err(error) = entry.session.push(control, fds) {
+            self.fail(conn, &error);
+        }
+    }
+
+    /// The established peers.
+    pub(crate) fn peers(&self) -> impl Iterator<Item = NodeId> + '_ {
+        self.up.keys().copied()
+    }
+
+    /// Marks what has been queued for a peer so far; for [`Hub::has_sent`].
+    pub(crate) fn mark(&self, peer: NodeId) -> Option<u64> {
+        self.session(peer).map(Session::mark)
+    }
+
+    /// Whether all up to the mark is in the socket, or the peer is gone.
+    pub(crate) fn has_sent(&self, peer: NodeId, mark: u64) -> bool {
+        self.session(peer).is_none_or(|session| session.has_sent(mark))
+    }
+
+    fn session(&self, peer: NodeId) -> Option<&Session<F>> {
+        self.up.get(&peer).and_then(|conn| self.conns.get(conn)).map(|entry| &entry.session)
+    }
+
+    pub(crate) fn poll_event(&mut self) -> Option<Event<I>> {
+        self.events.pop_front()
+    }
+
+    /// What to put into this connection's socket next; call [`Hub::transmitted`] once it is in.
+    pub(crate) fn poll_transmit(&mut self, conn: ConnId) -> Option<(&[u8], &[F])> {
+        self.conns.get_mut(&conn)?.session.poll_transmit()
+    }
+
+    pub(crate) fn transmitted(&mut self, conn: ConnId) {
+        if let Some(entry) = self.conns.get_mut(&conn) {
+            entry.session.transmitted();
+        }
+    }
+
+    /// When [`Hub::handle_timeout`] wants to be called.
+    pub(crate) fn poll_timeout(&self) -> Option<Instant> {
+        self.conns.values().filter_map(|entry| entry.session.poll_timeout()).min()
+    }
+
+    pub(crate) fn handle_timeout(&mut self, now: Instant) {
+        let late = |entry: &Conn<F>| entry.session.poll_timeout().is_some_and(|due| due <= now);
+        let due: Vec<ConnId> =
+            self.conns.iter().filter(|(_, entry)| late(entry)).map(|(conn, _)| *conn).collect();
+        for conn in due {
+            let Some(entry) = self.conns.get_mut(&conn) else { continue };
+            if let Err(error) = entry.session.handle_timeout(now) {
+                self.fail(conn, &error);
+            }
+        }
+    }
+}
+
+fn hello(card: &Card, capabilities: u64) -> Hello<'_> {
+    let (major, minor) = VERSION;
+    Hello {
+        major,
+        minor,
+        id: card.id.0,
+        name: &card.name,
+        started_unix_ms: card.started_unix_ms,
+        capabilities,
+    }
+}
+
+fn card_of(hello: &Hello<'_>) -> Card {
+    Card { id: NodeId(hello.id), name: hello.name.into(), started_unix_ms: hello.started_unix_ms }
+}

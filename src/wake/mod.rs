@@ -1,0 +1,10 @@
+//! Bells, and how long to look before sleeping on one.
+//!
+//! The protocol that makes sleeping safe is [`crate::ring::Waiter`]; this is what it sleeps on.
+
+mod bell;
+mod strategy;
+
+pub(crate) use bell::Bell;
+pub use strategy::Wait;
+pub(crate) use strategy::{Patience, Then};
