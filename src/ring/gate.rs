@@ -28,23 +28,23 @@ const FIRST_NUMBER: u32 = 1;
 
 /// One reader of a log, as its writer sees it. `R` is the reader's segment, `T` what the layer above
 /// keeps about it (its bell, its name).
-pub(crate) struct Gate<R, T> {
+pub struct Gate<R, T> {
     number: u16,
     /// Written by the publishing thread, and once by whoever sets it; read by the control thread.
     position: AtomicU64,
     /// The reader's first segment, which holds `parked`.
-    pub(crate) parked: R,
-    pub(crate) info: T,
+    pub parked: R,
+    pub info: T,
 }
 
 impl<R, T> Gate<R, T> {
     /// What the reader is called in `Record::addressee` and on the session; never reused within a log.
-    pub(crate) fn number(&self) -> u16 {
+    pub fn number(&self) -> u16 {
         self.number
     }
 
     /// Everything before this position the reader has done with. Bytes, since the log began.
-    pub(crate) fn position(&self) -> u64 {
+    pub fn position(&self) -> u64 {
         self.position.load(Relaxed)
     }
 
@@ -67,7 +67,7 @@ struct Entry<R, T> {
 }
 
 /// The gates of one log.
-pub(crate) struct Gates<R, T> {
+pub struct Gates<R, T> {
     table: Mutex<Table<R, T>>,
     generation: AtomicU64,
 }
@@ -79,14 +79,14 @@ struct Table<R, T> {
 }
 
 impl<R: Memory + Clone, T> Gates<R, T> {
-    pub(crate) fn new() -> Self {
+    pub fn new() -> Self {
         let table = Table { entries: Vec::new(), next_number: FIRST_NUMBER };
         Self { table: Mutex::new(table), generation: AtomicU64::new(0) }
     }
 
     /// Adds a gate at position 0: only before the log's first publish.
     /// `None` if the log has given out all its 65 535 reader numbers.
-    pub(crate) fn add_first(&self, parked: R, info: T) -> Option<Arc<Gate<R, T>>> {
+    pub fn add_first(&self, parked: R, info: T) -> Option<Arc<Gate<R, T>>> {
         let mut table = self.table.lock();
         let gate = Self::push(&mut table, 0, parked, info)?;
         self.bump(&table);
@@ -95,7 +95,7 @@ impl<R: Memory + Clone, T> Gates<R, T> {
 
     /// Adds a gate while the writer may be publishing to `log`, and returns it with its position.
     /// `None` if the log has given out all its 65 535 reader numbers.
-    pub(crate) fn add_late(&self, log: &impl Memory, parked: R, info: T) -> Option<(Arc<Gate<R, T>>, u64)> {
+    pub fn add_late(&self, log: &impl Memory, parked: R, info: T) -> Option<(Arc<Gate<R, T>>, u64)> {
         let gate = {
             let mut table = self.table.lock();
             let gate = Self::push(&mut table, UNSET, parked, info)?;
@@ -108,7 +108,7 @@ impl<R: Memory + Clone, T> Gates<R, T> {
     }
 
     /// Lets the gate follow the cursor at `offset` of `segment`. False if there is no such gate (any more).
-    pub(crate) fn follow(&self, number: u16, segment: R, offset: usize) -> bool {
+    pub fn follow(&self, number: u16, segment: R, offset: usize) -> bool {
         let mut table = self.table.lock();
         let Some(entry) = table.entries.iter_mut().find(|entry| entry.gate.number == number) else {
             return false;
@@ -119,7 +119,7 @@ impl<R: Memory + Clone, T> Gates<R, T> {
     }
 
     /// Takes a gate away; the writer stops looking at the reader's segment before its next claim.
-    pub(crate) fn remove(&self, number: u16) -> Option<Arc<Gate<R, T>>> {
+    pub fn remove(&self, number: u16) -> Option<Arc<Gate<R, T>>> {
         let mut table = self.table.lock();
         let index = table.entries.iter().position(|entry| entry.gate.number == number)?;
         let gate = table.entries.swap_remove(index).gate;
@@ -127,12 +127,12 @@ impl<R: Memory + Clone, T> Gates<R, T> {
         Some(gate)
     }
 
-    pub(crate) fn len(&self) -> usize {
+    pub fn len(&self) -> usize {
         self.table.lock().entries.len()
     }
 
     /// All gates as they stand.
-    pub(crate) fn snapshot(&self) -> Vec<Arc<Gate<R, T>>> {
+    pub fn snapshot(&self) -> Vec<Arc<Gate<R, T>>> {
         self.table.lock().entries.iter().map(|entry| entry.gate.clone()).collect()
     }
 

@@ -14,7 +14,7 @@ use crate::segment::Memory;
 
 /// What an ungated reader finds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum LossyNext {
+pub enum LossyNext {
     /// Nothing new.
     Empty,
     /// A frame was copied out; its sequence number.
@@ -26,7 +26,7 @@ pub(crate) enum LossyNext {
 }
 
 /// A reader without a gate; `M` is the writer's log.
-pub(crate) struct LossyReader<M> {
+pub struct LossyReader<M> {
     log: M,
     layout: LogLayout,
     position: u64,
@@ -38,7 +38,7 @@ struct Overrun;
 
 impl<M: Memory> LossyReader<M> {
     /// A reader of what is published from now on.
-    pub(crate) fn at_tail(log: M, layout: LogLayout) -> Self {
+    pub fn at_tail(log: M, layout: LogLayout) -> Self {
         let position = log.load(TAIL, Acquire) & !(HEADER - 1);
         Self { log, layout, position, expected: None }
     }
@@ -47,7 +47,7 @@ impl<M: Memory> LossyReader<M> {
     ///
     /// # Errors
     /// [`Corrupt`]: the writer broke the protocol.
-    pub(crate) fn next(&mut self, frame: &mut Vec<u8>) -> Result<LossyNext, Corrupt> {
+    pub fn next(&mut self, frame: &mut Vec<u8>) -> Result<LossyNext, Corrupt> {
         // In this order for the reasons given in `Reader::at_end`.
         let closed = self.log.load(CLOSED, Acquire);
         let next_sequence = self.log.load(NEXT_SEQUENCE, Acquire);

@@ -25,26 +25,26 @@
 //!
 //! [`Memory`]: crate::segment::Memory
 
-pub(crate) mod gate;
-pub(crate) mod layout;
-pub(crate) mod lossy;
-pub(crate) mod reader;
+pub mod gate;
+pub mod layout;
+pub mod lossy;
+pub mod reader;
 mod record;
 mod sync;
-pub(crate) mod waiter;
-pub(crate) mod writer;
+pub mod waiter;
+pub mod writer;
 
 #[cfg(all(test, loom))]
 mod models;
 #[cfg(all(test, not(loom)))]
 mod tests;
 
-pub(crate) use gate::{Gate, Gates};
-pub(crate) use layout::{CursorSegment, LogHeader, LogLayout, MIN_CAPACITY};
-pub(crate) use reader::{Next, Reader};
-pub(crate) use record::{HEADER, Kind, Record};
-pub(crate) use waiter::{Ringer, Waiter};
-pub(crate) use writer::Writer;
+pub use gate::{Gate, Gates};
+pub use layout::{CursorSegment, LogHeader, LogLayout, MIN_CAPACITY};
+pub use reader::{Next, Reader};
+pub use record::{HEADER, Kind, Record};
+pub use waiter::{Ringer, Waiter};
+pub use writer::Writer;
 
 /// What a log or cursor segment may not look like: its owner broke the protocol and is to be dropped.
 ///

@@ -13,7 +13,7 @@ use crate::segment::{Memory, MemoryMut};
 
 /// What a reader finds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Next {
+pub enum Next {
     /// Nothing new.
     Empty,
     /// A record; it stays readable until [`Reader::release`].
@@ -25,7 +25,7 @@ pub(crate) enum Next {
 }
 
 /// A gated reader. `M` is the writer's log, `C` the reader's own cursor segment.
-pub(crate) struct Reader<M, C> {
+pub struct Reader<M, C> {
     log: M,
     layout: LogLayout,
     cursors: C,
@@ -55,7 +55,7 @@ impl<M: Memory, C: MemoryMut> Reader<M, C> {
     ///
     /// # Errors
     /// [`Corrupt::Tail`] if no reader can stand there.
-    pub(crate) fn new(
+    pub fn new(
         log: M,
         layout: LogLayout,
         cursors: C,
@@ -90,7 +90,7 @@ impl<M: Memory, C: MemoryMut> Reader<M, C> {
     /// # Errors
     /// [`Corrupt`]: the writer broke the protocol; this reader is of no more use.
     #[inline]
-    pub(crate) fn next(&mut self) -> Result<Next, Corrupt> {
+    pub fn next(&mut self) -> Result<Next, Corrupt> {
         self.release();
         // One look at the tail a call, so that a writer that fills faster than padding and records for
         // others are passed over cannot hold the caller here.
@@ -101,14 +101,12 @@ impl<M: Memory, C: MemoryMut> Reader<M, C> {
                     return Ok(Next::Empty);
                 }
                 looked = true;
-                // Acquire pairs with the Release store in `Writer::publish`.
-                self.tail = self.log.load(TAIL, Acquire);
+                self.tail = self.load_tail()?;
                 if self.tail == self.position
                     && let Some(end) = self.at_end()?
                 {
                     return Ok(end);
                 }
-                self.check_tail()?;
             }
             if let Some(found) = self.record()? {
                 return Ok(found);
@@ -118,7 +116,7 @@ impl<M: Memory, C: MemoryMut> Reader<M, C> {
 
     /// Done with the record in hand: the writer may overwrite it once the cursor is stored.
     #[inline(always)]
-    pub(crate) fn release(&mut self) {
+    pub fn release(&mut self) {
         if let Some((end, _)) = self.in_hand.take() {
             self.pass(end);
         }
@@ -129,7 +127,7 @@ impl<M: Memory, C: MemoryMut> Reader<M, C> {
     /// Safe as far as this process goes: the slice borrows the reader, and releasing needs it mutably.
     /// That the writer leaves the bytes alone is the protocol's promise, not the kernel's; for a writer that
     /// is not trusted to keep it (another user's, `Trust::Copy`) use [`Reader::copy`].
-    pub(crate) fn frame(&self) -> &[u8] {
+    pub fn frame(&self) -> &[u8] {
         let Some((_, record)) = &self.in_hand else { return &[] };
         // SAFETY: the record was range-checked by `record`, and lies between gate and tail, where a
         // writer that keeps to the protocol does not store until the record is released.
@@ -140,14 +138,14 @@ impl<M: Memory, C: MemoryMut> Reader<M, C> {
     ///
     /// # Panics
     /// If the range leaves the frame, or no record is in hand.
-    pub(crate) fn copy(&self, offset: usize, into: &mut [u8]) {
+    pub fn copy(&self, offset: usize, into: &mut [u8]) {
         let (_, record) = self.in_hand.expect("a record is in hand");
         assert!(offset <= record.len as usize && into.len() <= record.len as usize - offset);
         self.log.copy(self.layout.offset(record.frame) + offset, into);
     }
 
     /// Stores the cursor if it is behind; before parking, and when the port closes.
-    pub(crate) fn flush(&mut self) {
+    pub fn flush(&mut self) {
         if self.stored != self.position {
             self.store_cursor();
         }
@@ -155,19 +153,19 @@ impl<M: Memory, C: MemoryMut> Reader<M, C> {
 
     /// True once after the writer was found asleep for room: ring its bell.
     #[inline(always)]
-    pub(crate) fn take_ring_due(&mut self) -> bool {
+    pub fn take_ring_due(&mut self) -> bool {
         std::mem::take(&mut self.ring_due)
     }
 
     /// Whether anything is there to be told, without taking it: the look after arming.
-    pub(crate) fn is_ready(&self) -> bool {
+    pub fn is_ready(&self) -> bool {
         self.in_hand.map_or(self.position, |(end, _)| end) != self.log.load(TAIL, Acquire)
             || self.log.load(CLOSED, Acquire) != OPEN
             || self.expected.is_some_and(|expected| self.log.load(NEXT_SEQUENCE, Acquire) > expected)
     }
 
     /// Bytes published and not yet released.
-    pub(crate) fn lag(&self) -> u64 {
+    pub fn lag(&self) -> u64 {
         self.log.load(TAIL, Relaxed).saturating_sub(self.position)
     }
 
@@ -184,7 +182,7 @@ impl<M: Memory, C: MemoryMut> Reader<M, C> {
         // all numbers below `next_sequence` that were not read were dropped.
         let closed = self.log.load(CLOSED, Acquire);
         let next_sequence = self.log.load(NEXT_SEQUENCE, Acquire);
-        self.tail = self.log.load(TAIL, Acquire);
+        self.tail = self.load_tail()?;
         let (tail, position) = (self.tail, self.position);
         if tail != position {
             return Ok(None);
@@ -202,13 +200,16 @@ impl<M: Memory, C: MemoryMut> Reader<M, C> {
         }
     }
 
+    /// The tail as it is now: at most a capacity ahead, or the reader keeps the one it had.
     #[inline(always)]
-    fn check_tail(&self) -> Result<(), Corrupt> {
-        let (tail, position, capacity) = (self.tail, self.position, self.layout.capacity());
+    fn load_tail(&self) -> Result<u64, Corrupt> {
+        // Acquire pairs with the Release store in `Writer::publish`.
+        let tail = self.log.load(TAIL, Acquire);
+        let (position, capacity) = (self.position, self.layout.capacity());
         if tail.wrapping_sub(position) > capacity || !tail.is_multiple_of(HEADER) {
             return Err(Corrupt::Tail { tail, position, capacity });
         }
-        Ok(())
+        Ok(tail)
     }
 
     /// Takes the record at `position`, which is before the tail. `None` if it was not for this reader.
@@ -250,7 +251,7 @@ impl<M: Memory, C: MemoryMut> Reader<M, C> {
         Ok(Some(Next::Record(record)))
     }
 
-    /// Moves past a record; stores the cursor every capacity / 8 with a fence, and at once while the writer waits.
+    /// Moves past a record; stores the cursor every capacity / 8, and at once while the writer waits.
     #[inline(always)]
     fn pass(&mut self, end: u64) {
         self.position = end;

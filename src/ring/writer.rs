@@ -10,7 +10,7 @@ use crate::segment::{Memory, MemoryMut};
 
 /// Why a record could not be claimed. Nothing was written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum ClaimError {
+pub enum ClaimError {
     /// The record can never fit: `limit` is the largest body in bytes.
     TooLarge { limit: u64 },
     /// The slowest reader is in the way.
@@ -23,7 +23,7 @@ pub(crate) enum ClaimError {
 /// bytes `tail..limit` belong to this writer alone: no gated reader looks at them until `TAIL` says so.
 /// And `tail + claimed ≤ published + L` (`LogLayout::largest_claim`), however much is committed between two
 /// publishes: late gates, readers without a gate and the waking of a waiting writer rely on it.
-pub(crate) struct Writer<M, R, T> {
+pub struct Writer<M, R, T> {
     log: M,
     layout: LogLayout,
     gates: Arc<Gates<R, T>>,
@@ -45,7 +45,7 @@ pub(crate) struct Writer<M, R, T> {
 
 impl<M: MemoryMut, R: Memory + Clone, T> Writer<M, R, T> {
     /// A writer at position 0 of an initialised, unpublished log.
-    pub(crate) fn new(log: M, layout: LogLayout, gates: Arc<Gates<R, T>>) -> Self {
+    pub fn new(log: M, layout: LogLayout, gates: Arc<Gates<R, T>>) -> Self {
         assert!(log.size() >= layout.segment_size(), "the segment was created for this layout");
         Self {
             log,
@@ -64,12 +64,12 @@ impl<M: MemoryMut, R: Memory + Clone, T> Writer<M, R, T> {
     }
 
     /// Largest body (filler and frame) of one record, in bytes.
-    pub(crate) fn largest_body(&self) -> u64 {
+    pub fn largest_body(&self) -> u64 {
         self.layout.largest_record() - HEADER
     }
 
     /// Sequence number that the next record gets.
-    pub(crate) fn sequence(&self) -> u64 {
+    pub fn sequence(&self) -> u64 {
         self.sequence
     }
 
@@ -77,7 +77,7 @@ impl<M: MemoryMut, R: Memory + Clone, T> Writer<M, R, T> {
     ///
     /// # Errors
     /// [`ClaimError`]; nothing was written.
-    pub(crate) fn claim(&mut self, body: u64) -> Result<(), ClaimError> {
+    pub fn claim(&mut self, body: u64) -> Result<(), ClaimError> {
         if body > self.largest_body() {
             return Err(ClaimError::TooLarge { limit: self.largest_body() });
         }
@@ -99,7 +99,7 @@ impl<M: MemoryMut, R: Memory + Clone, T> Writer<M, R, T> {
 
     /// Claims what is free in one piece at the tail, up to the largest record: for a frame whose size is
     /// known only once it is encoded. May be empty. A later [`Writer::claim`] replaces it.
-    pub(crate) fn claim_window(&mut self) {
+    pub fn claim_window(&mut self) {
         let most = self.layout.largest_record().min(self.layout.contiguous(self.tail));
         self.begin(most);
         self.make_room(most); // less may still do
@@ -110,7 +110,7 @@ impl<M: MemoryMut, R: Memory + Clone, T> Writer<M, R, T> {
     }
 
     /// The claimed bytes behind the header.
-    pub(crate) fn body_mut(&mut self) -> &mut [u8] {
+    pub fn body_mut(&mut self) -> &mut [u8] {
         let (at, len) = self.body_range();
         // SAFETY: `start + claimed ≤ limit` (claim), so by this type's invariant no gated reader looks at
         // the range, and `&mut self` makes the slice the only one.
@@ -118,7 +118,7 @@ impl<M: MemoryMut, R: Memory + Clone, T> Writer<M, R, T> {
     }
 
     /// The claimed bytes, to read back.
-    pub(crate) fn body(&self) -> &[u8] {
+    pub fn body(&self) -> &[u8] {
         let (at, len) = self.body_range();
         // SAFETY: as in `body_mut`; `&self` keeps the writer from writing meanwhile.
         unsafe { self.log.slice(at, len) }
@@ -129,12 +129,12 @@ impl<M: MemoryMut, R: Memory + Clone, T> Writer<M, R, T> {
     }
 
     /// Offset within the segment of the claimed body, for alignment.
-    pub(crate) fn body_offset(&self) -> usize {
+    pub fn body_offset(&self) -> usize {
         self.layout.offset(self.start) + HEADER as usize
     }
 
     /// Finishes the claimed record: `filler` bytes, then `len` bytes of frame. Not yet visible.
-    pub(crate) fn commit(&mut self, kind: Kind, addressee: u16, filler: u8, len: usize) {
+    pub fn commit(&mut self, kind: Kind, addressee: u16, filler: u8, len: usize) {
         let body = u64::from(filler) + len as u64;
         let size = record::size(body);
         assert!(size <= self.claimed, "commit stays within what was claimed");
@@ -146,13 +146,13 @@ impl<M: MemoryMut, R: Memory + Clone, T> Writer<M, R, T> {
     }
 
     /// Makes everything committed visible. Look at [`Writer::ring`] afterwards.
-    pub(crate) fn publish(&mut self) {
+    pub fn publish(&mut self) {
         self.show_tail();
         fence(SeqCst); // pairs with `Waiter::arm` (parked) and `Gates::add_late` (a late gate)
     }
 
     /// Consumes a sequence number for a message that is dropped, and tells readers that have caught up.
-    pub(crate) fn skip(&mut self) {
+    pub fn skip(&mut self) {
         self.show_tail(); // or readers would count what is committed and not published as dropped
         self.sequence += 1;
         // Release: a reader that loads this before the tail finds every record before the drop.
@@ -161,7 +161,7 @@ impl<M: MemoryMut, R: Memory + Clone, T> Writer<M, R, T> {
     }
 
     /// Says that nothing follows: counts as a publish.
-    pub(crate) fn close(&mut self) {
+    pub fn close(&mut self) {
         self.show_tail(); // `closed` is no further than the tail
         // For readers without a gate that lose the last records: they learn how many.
         self.log.store(NEXT_SEQUENCE, self.sequence, Release);
@@ -173,7 +173,7 @@ impl<M: MemoryMut, R: Memory + Clone, T> Writer<M, R, T> {
     /// Calls `bell` for every reader that sleeps, has not been rung for this sleep, and is wanted; or,
     /// wanted or not, has left half the log unread: it is in the writer's way soon.
     #[inline(always)]
-    pub(crate) fn ring(&mut self, wanted: impl Fn(&T) -> bool, mut bell: impl FnMut(&T)) {
+    pub fn ring(&mut self, wanted: impl Fn(&T) -> bool, mut bell: impl FnMut(&T)) {
         let mut in_the_way = false;
         let half = self.layout.capacity() / 2;
         for seen in self.view.readers_mut() {
@@ -208,26 +208,26 @@ impl<M: MemoryMut, R: Memory + Clone, T> Writer<M, R, T> {
 
     /// Announces that the writer sleeps until a cursor moves, its bell drained before. Then claim once
     /// more before sleeping.
-    pub(crate) fn arm(&mut self) {
+    pub fn arm(&mut self) {
         self.waiting.arm(&self.log);
     }
 
     /// The writer no longer sleeps.
-    pub(crate) fn disarm(&mut self) {
+    pub fn disarm(&mut self) {
         self.waiting.disarm(&self.log);
     }
 
     /// The reader that is furthest behind, as far as the gates tell.
-    pub(crate) fn slowest(&self) -> Option<&Gate<R, T>> {
+    pub fn slowest(&self) -> Option<&Gate<R, T>> {
         self.view.readers().iter().map(|seen| &*seen.gate).min_by_key(|gate| gate.position())
     }
 
     /// Readers whose cursor was impossible, since the last call: reader number and what was seen.
-    pub(crate) fn take_corrupt(&mut self) -> Vec<(u16, Corrupt)> {
+    pub fn take_corrupt(&mut self) -> Vec<(u16, Corrupt)> {
         std::mem::take(&mut self.corrupt)
     }
 
-    pub(crate) fn has_corrupt(&self) -> bool {
+    pub fn has_corrupt(&self) -> bool {
         !self.corrupt.is_empty()
     }
 

@@ -170,6 +170,20 @@ fn a_count_of_drops_that_then_shrinks_is_refused() {
 }
 
 #[test]
+fn a_tail_that_was_refused_was_believed_at_the_next_call() {
+    for tail in [48, 65, 1 << 40] {
+        let mut readers = Readers::at(64);
+        readers.put(header(0, Kind::Frame, 0), 4);
+        readers.log.memory.store(TAIL, tail, Relaxed);
+        let refused = Corrupt::Tail { tail, position: 64, capacity: CAPACITY };
+        assert_eq!(readers.look().0, Err(refused));
+        assert_eq!(readers.look().0, Err(refused));
+        readers.log.memory.store(TAIL, 80, Relaxed);
+        assert!(matches!(readers.look().0, Ok(Next::Record(_))), "it was a passing madness");
+    }
+}
+
+#[test]
 fn what_is_refused_stays_refused() {
     let mut readers = Readers::at(0);
     readers.refuse_record(u64::MAX);
