@@ -13,9 +13,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use criterion::{Criterion, Throughput, criterion_group};
-use ringbus::internals::affinity;
 use ringbus::internals::ring::{CursorSegment, Gates, Kind, LogHeader, LogLayout, Next, Reader, Writer};
 use ringbus::internals::segment::{Heap, Memory, MemoryMut, PeerSegment, Sealed};
+use ringbus::internals::sys::affinity;
 
 const CAPACITY: u64 = 256 * 1024;
 const CURSORS: usize = 4096;

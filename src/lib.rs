@@ -8,13 +8,6 @@ mod bus;
 #[cfg(not(loom))]
 mod control;
 mod frame;
-// Public as far as `internals` goes, not to users.
-#[allow(
-    missing_docs,
-    clippy::len_without_is_empty,
-    clippy::new_without_default,
-    clippy::should_implement_trait
-)]
 mod ring;
 mod segment;
 mod sys;
@@ -36,18 +29,13 @@ pub mod internals {
     pub mod frame {
         pub use crate::frame::*;
     }
-
     pub mod ring {
-        pub use crate::ring::lossy::{LossyNext, LossyReader};
-        pub use crate::ring::writer::ClaimError;
         pub use crate::ring::*;
     }
-
     pub mod segment {
         pub use crate::segment::*;
     }
-
-    pub mod affinity {
-        pub use crate::sys::affinity::*;
+    pub mod sys {
+        pub use crate::sys::*;
     }
 }

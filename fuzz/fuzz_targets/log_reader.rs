@@ -7,7 +7,8 @@ use std::sync::atomic::Ordering::Relaxed;
 use arbitrary::Arbitrary;
 use libfuzzer_sys::fuzz_target;
 use ringbus::internals::ring::layout::{CLOSED, DATA, NEXT_SEQUENCE, OPEN, TAIL, WAITING};
-use ringbus::internals::ring::{CursorSegment, LogHeader, LogLayout, LossyNext, LossyReader, Next, Reader};
+use ringbus::internals::ring::lossy::{LossyNext, LossyReader};
+use ringbus::internals::ring::{CursorSegment, LogHeader, LogLayout, Next, Reader};
 use ringbus::internals::segment::{Heap, Memory, MemoryMut};
 
 const CURSORS: usize = 512;

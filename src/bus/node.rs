@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Acquire, Ordering::Relaxed};
 use std::sync::mpsc::{self, Sender};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -52,6 +52,8 @@ pub(super) struct NodeShared {
     bell: Bell,
     next_port: AtomicU64,
     next_log: AtomicU64,
+    /// Set when the control thread ends.
+    gone: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -77,7 +79,8 @@ impl Node {
         let driver = Driver::open(directory, card, only_uid, bell.clone())?;
         let (commands, queue) = mpsc::channel();
         let (joined, wait) = mpsc::sync_channel(1);
-        let core = Core::new(driver, queue, info.clone(), bus.trust, bus.private.clone());
+        let gone = Arc::new(AtomicBool::new(false));
+        let core = Core::new(driver, queue, info.clone(), bus, gone.clone());
         let thread = std::thread::Builder::new()
             .name("ringbus".into())
             .stack_size(STACK)
@@ -93,7 +96,17 @@ impl Node {
         let bus = bus.clone();
         let thread = Some(thread);
         Ok(Self {
-            shared: Arc::new(NodeShared { info, origin, bus, commands, bell, next_port, next_log, thread }),
+            shared: Arc::new(NodeShared {
+                info,
+                origin,
+                bus,
+                commands,
+                bell,
+                next_port,
+                next_log,
+                gone,
+                thread,
+            }),
         })
     }
 
@@ -211,7 +224,7 @@ impl NodeShared {
 
     /// Whether the control thread is gone: nothing new will arrive.
     pub(super) fn is_gone(&self) -> bool {
-        self.thread.as_ref().is_none_or(JoinHandle::is_finished)
+        self.gone.load(Acquire)
     }
 }
 

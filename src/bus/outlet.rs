@@ -50,7 +50,6 @@ impl Default for Overflow {
 /// What a writer keeps about a reader of its log.
 pub(super) struct Reader {
     pub(super) node: NodeInfo,
-    pub(super) port: u64,
     pub(super) bell: Bell,
     pub(super) filters: Arc<[Filter]>,
 }

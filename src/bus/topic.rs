@@ -135,10 +135,6 @@ impl Filter {
         &self.0
     }
 
-    pub(crate) fn shared(&self) -> Arc<str> {
-        self.0.clone()
-    }
-
     /// Whether it has wildcards.
     pub(crate) fn is_pattern(&self) -> bool {
         self.0.contains('*')

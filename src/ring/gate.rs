@@ -34,6 +34,7 @@ pub struct Gate<R, T> {
     position: AtomicU64,
     /// The reader's first segment, which holds `parked`.
     pub parked: R,
+    /// What the layer above keeps about the reader.
     pub info: T,
 }
 
@@ -79,6 +80,8 @@ struct Table<R, T> {
 }
 
 impl<R: Memory + Clone, T> Gates<R, T> {
+    /// No gates: nothing holds the writer up.
+    #[allow(clippy::new_without_default)] // made with its log, never by default
     pub fn new() -> Self {
         let table = Table { entries: Vec::new(), next_number: FIRST_NUMBER };
         Self { table: Mutex::new(table), generation: AtomicU64::new(0) }
@@ -127,6 +130,8 @@ impl<R: Memory + Clone, T> Gates<R, T> {
         Some(gate)
     }
 
+    /// How many there are.
+    #[allow(clippy::len_without_is_empty)] // nobody asks
     pub fn len(&self) -> usize {
         self.table.lock().entries.len()
     }

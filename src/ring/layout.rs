@@ -37,13 +37,20 @@ pub const MAX_CAPACITY: u64 = 1 << 32;
 /// `closed` of a log that is open.
 pub const OPEN: u64 = u64::MAX;
 
+/// Published end of the log.
 pub const TAIL: usize = 128;
+/// Sequence number after the last dropped message; of a closed log, after the last of all.
 pub const NEXT_SEQUENCE: usize = 136;
+/// Odd while the writer waits for room.
 pub const WAITING: usize = 256;
+/// The final position, or [`OPEN`].
 pub const CLOSED: usize = 384;
+/// The log that continues a closed one, or 0.
 pub const SUCCESSOR: usize = 392;
 
+/// Odd while the reader sleeps.
 pub const PARKED: usize = 128;
+/// Whether writers have to fence before they look at [`PARKED`].
 pub const MAY_PARK: usize = 136;
 const FIRST_CURSOR: usize = 256;
 
@@ -82,6 +89,7 @@ impl LogLayout {
         DATA + self.capacity as usize
     }
 
+    /// Bytes of the ring.
     pub fn capacity(self) -> u64 {
         self.capacity
     }
@@ -161,6 +169,7 @@ impl CursorSegment {
         Self { slots: ((size - FIRST_CURSOR) / LINE) as u32 }
     }
 
+    /// How many cursors fit.
     pub fn slots(self) -> u32 {
         self.slots
     }

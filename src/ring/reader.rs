@@ -90,6 +90,7 @@ impl<M: Memory, C: MemoryMut> Reader<M, C> {
     /// # Errors
     /// [`Corrupt`]: the writer broke the protocol; this reader is of no more use.
     #[inline]
+    #[allow(clippy::should_implement_trait)] // no iterator: a record is lent until the next call
     pub fn next(&mut self) -> Result<Next, Corrupt> {
         self.release();
         // One look at the tail a call, so that a writer that fills faster than padding and records for

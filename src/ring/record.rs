@@ -29,11 +29,13 @@ pub enum Kind {
 /// A record as the reader hands it out: range-checked against its log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Record {
+    /// What it holds.
     pub kind: Kind,
     /// Position of the frame's first byte.
     pub frame: u64,
     /// Bytes of the frame.
     pub len: u32,
+    /// Its number in the log.
     pub sequence: u64,
 }
 

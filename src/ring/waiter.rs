@@ -30,6 +30,7 @@ pub struct Waiter {
 }
 
 impl Waiter {
+    /// A waiter whose counter, zero so far, stands at this offset.
     pub fn new(at: usize) -> Self {
         Self { at, value: 0 }
     }
@@ -49,6 +50,7 @@ impl Waiter {
         }
     }
 
+    /// Whether a sleep is announced.
     pub fn is_armed(&self) -> bool {
         self.value & 1 == 1
     }
@@ -69,6 +71,7 @@ impl Ringer {
         (value & 1 == 1 && value != self.rung).then_some(value)
     }
 
+    /// The bell was rung for this value.
     pub fn rang(&mut self, value: u64) {
         self.rung = value;
     }

@@ -12,7 +12,10 @@ use crate::segment::{Memory, MemoryMut};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ClaimError {
     /// The record can never fit: `limit` is the largest body in bytes.
-    TooLarge { limit: u64 },
+    TooLarge {
+        /// Largest body, in bytes.
+        limit: u64,
+    },
     /// The slowest reader is in the way.
     Full,
 }
@@ -227,6 +230,7 @@ impl<M: MemoryMut, R: Memory + Clone, T> Writer<M, R, T> {
         std::mem::take(&mut self.corrupt)
     }
 
+    /// Whether [`Writer::take_corrupt`] has anything.
     pub fn has_corrupt(&self) -> bool {
         !self.corrupt.is_empty()
     }

@@ -115,12 +115,8 @@ impl Core {
             return;
         }
         let Some(segment) = reads.segments.get(&0).cloned() else { return };
-        let info = Reader {
-            node: peer.node.clone(),
-            port,
-            bell: reads.bell.clone(),
-            filters: reads.filters.clone(),
-        };
+        let info =
+            Reader { node: peer.node.clone(), bell: reads.bell.clone(), filters: reads.filters.clone() };
         let added = if first {
             shared.gates.add_first(segment, info).map(|gate| (gate, 0))
         } else {
