@@ -24,7 +24,7 @@ use crate::segment::Memory;
 /// A gate's position before anybody has set it.
 const UNSET: u64 = u64::MAX;
 /// Reader number 0 addresses every reader.
-const FIRST_NUMBER: u16 = 1;
+const FIRST_NUMBER: u32 = 1;
 
 /// One reader of a log, as its writer sees it. `R` is the reader's segment, `T` what the layer above
 /// keeps about it (its bell, its name).
@@ -75,7 +75,8 @@ pub struct Gates<R, T> {
 
 struct Table<R, T> {
     entries: Vec<Entry<R, T>>,
-    next_number: u16,
+    /// Above `u16::MAX` when all are given out.
+    next_number: u32,
 }
 
 impl<R: Memory + Clone, T> Gates<R, T> {
@@ -141,8 +142,8 @@ impl<R: Memory + Clone, T> Gates<R, T> {
     }
 
     fn push(table: &mut Table<R, T>, position: u64, parked: R, info: T) -> Option<Arc<Gate<R, T>>> {
-        let number = table.next_number;
-        table.next_number = number.checked_add(1)?;
+        let number = u16::try_from(table.next_number).ok()?;
+        table.next_number += 1;
         let gate = Arc::new(Gate { number, position: AtomicU64::new(position), parked, info });
         table.entries.push(Entry { gate: gate.clone(), cursor: None });
         Some(gate)
@@ -158,6 +159,8 @@ impl<R: Memory + Clone, T> Gates<R, T> {
 pub(super) struct View<R, T> {
     generation: u64,
     readers: Vec<Seen<R, T>>,
+    /// Numbers of readers that lost their gate: they may be a ring behind, and never get it back.
+    lost: Vec<u16>,
 }
 
 /// One reader in the copy.
@@ -169,10 +172,10 @@ pub(super) struct Seen<R, T> {
 
 impl<R: Memory + Clone, T> View<R, T> {
     pub(super) fn new() -> Self {
-        Self { generation: 0, readers: Vec::new() }
+        Self { generation: 0, readers: Vec::new(), lost: Vec::new() }
     }
 
-    /// Copies the table if it changed; true if so. `tail` is where the writer stands: unset gates go there.
+    /// Copies the table if it changed; true if so. `tail` is the published one: unset gates go there.
     #[inline(always)]
     pub(super) fn refresh(&mut self, gates: &Gates<R, T>, tail: u64) -> bool {
         // Relaxed: what it announces is read under the lock; that it is seen in time, see the module.
@@ -188,7 +191,9 @@ impl<R: Memory + Clone, T> View<R, T> {
         let table = gates.table.lock();
         self.generation = gates.generation.load(Relaxed);
         let before = std::mem::take(&mut self.readers);
-        self.readers.extend(table.entries.iter().map(|entry| {
+        let lost = &self.lost;
+        let kept = table.entries.iter().filter(|entry| !lost.contains(&entry.gate.number));
+        self.readers.extend(kept.map(|entry| {
             entry.gate.set(tail);
             let known = before.iter().find(|seen| seen.gate.number == entry.gate.number);
             Seen {
@@ -227,6 +232,7 @@ impl<R: Memory + Clone, T> View<R, T> {
                 true
             } else {
                 corrupt(&seen.gate, Corrupt::Cursor { cursor, gate, tail });
+                self.lost.push(seen.gate.number);
                 false
             }
         });

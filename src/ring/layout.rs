@@ -39,7 +39,7 @@ pub const OPEN: u64 = u64::MAX;
 
 /// Published end of the log.
 pub const TAIL: usize = 128;
-/// Sequence number after the last dropped message.
+/// Sequence number after the last dropped message; of a closed log, after the last of all.
 pub const NEXT_SEQUENCE: usize = 136;
 /// Odd while the writer waits for room.
 pub const WAITING: usize = 256;

@@ -16,6 +16,8 @@ use super::writer::ClaimError;
 use super::{Gates, Kind, LogLayout, Next, Reader, Writer};
 use crate::segment::{Memory, MemoryMut};
 
+mod stale_cursor;
+
 /// Smallest ring with four largest records: a body of 16 bytes, 32 with its header.
 const CAPACITY: u64 = 128;
 const BODY: usize = 16;

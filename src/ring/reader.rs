@@ -39,6 +39,9 @@ pub struct Reader<M, C> {
     tail: u64,
     /// The cursor as stored.
     stored: u64,
+    /// The cursor as last stored with a fence behind it. A writer that slept before may not have seen the
+    /// stores since; so it, not `stored`, is what must stay less than capacity / 8 behind.
+    fenced: u64,
     /// The record that was handed out and not released, and where it ends.
     in_hand: Option<(u64, Record)>,
     /// Sequence number due next; `None` until the first record if the writer could not tell.
@@ -74,6 +77,7 @@ impl<M: Memory, C: MemoryMut> Reader<M, C> {
             position,
             tail: position,
             stored: position,
+            fenced: position,
             in_hand: None,
             expected: sequence,
             ringer: Ringer::default(),
@@ -98,14 +102,12 @@ impl<M: Memory, C: MemoryMut> Reader<M, C> {
                     return Ok(Next::Empty);
                 }
                 looked = true;
-                // Acquire pairs with the Release store in `Writer::publish`.
-                self.tail = self.log.load(TAIL, Acquire);
+                self.tail = self.load_tail()?;
                 if self.tail == self.position
                     && let Some(end) = self.at_end()?
                 {
                     return Ok(end);
                 }
-                self.check_tail()?;
             }
             if let Some(found) = self.record()? {
                 return Ok(found);
@@ -158,7 +160,7 @@ impl<M: Memory, C: MemoryMut> Reader<M, C> {
 
     /// Whether anything is there to be told, without taking it: the look after arming.
     pub fn is_ready(&self) -> bool {
-        self.position != self.log.load(TAIL, Acquire)
+        self.in_hand.map_or(self.position, |(end, _)| end) != self.log.load(TAIL, Acquire)
             || self.log.load(CLOSED, Acquire) != OPEN
             || self.expected.is_some_and(|expected| self.log.load(NEXT_SEQUENCE, Acquire) > expected)
     }
@@ -171,8 +173,8 @@ impl<M: Memory, C: MemoryMut> Reader<M, C> {
     /// Caught up: dropped records, the end of the log, or nothing. `None` if records came meanwhile.
     fn at_end(&mut self) -> Result<Option<Next>, Corrupt> {
         if self.stored != self.position {
-            // No fence, no look at `waiting`: the cursor is less than capacity / 8 behind a reader that
-            // has caught up, so it cannot be what keeps a claim of at most capacity / 2 waiting.
+            // No fence, no look at `waiting`: `fenced` is less than capacity / 8 behind a reader that has
+            // caught up, so it cannot be what keeps a claim of at most capacity / 2 waiting.
             self.stored = self.position;
             self.cursors.store(self.cursor_at, self.position, Release);
         }
@@ -181,7 +183,7 @@ impl<M: Memory, C: MemoryMut> Reader<M, C> {
         // all numbers below `next_sequence` that were not read were dropped.
         let closed = self.log.load(CLOSED, Acquire);
         let next_sequence = self.log.load(NEXT_SEQUENCE, Acquire);
-        self.tail = self.log.load(TAIL, Acquire);
+        self.tail = self.load_tail()?;
         let (tail, position) = (self.tail, self.position);
         if tail != position {
             return Ok(None);
@@ -199,13 +201,16 @@ impl<M: Memory, C: MemoryMut> Reader<M, C> {
         }
     }
 
+    /// The tail as it is now: at most a capacity ahead, or the reader keeps the one it had.
     #[inline(always)]
-    fn check_tail(&self) -> Result<(), Corrupt> {
-        let (tail, position, capacity) = (self.tail, self.position, self.layout.capacity());
+    fn load_tail(&self) -> Result<u64, Corrupt> {
+        // Acquire pairs with the Release store in `Writer::publish`.
+        let tail = self.log.load(TAIL, Acquire);
+        let (position, capacity) = (self.position, self.layout.capacity());
         if tail.wrapping_sub(position) > capacity || !tail.is_multiple_of(HEADER) {
             return Err(Corrupt::Tail { tail, position, capacity });
         }
-        Ok(())
+        Ok(tail)
     }
 
     /// Takes the record at `position`, which is before the tail. `None` if it was not for this reader.
@@ -251,7 +256,7 @@ impl<M: Memory, C: MemoryMut> Reader<M, C> {
     #[inline(always)]
     fn pass(&mut self, end: u64) {
         self.position = end;
-        let due = end - self.stored >= self.layout.capacity() / 8;
+        let due = end - self.fenced >= self.layout.capacity() / 8;
         if due || self.log.load(WAITING, Relaxed) & 1 == 1 {
             self.store_cursor();
         }
@@ -259,6 +264,7 @@ impl<M: Memory, C: MemoryMut> Reader<M, C> {
 
     fn store_cursor(&mut self) {
         self.stored = self.position;
+        self.fenced = self.position;
         // Release pairs with the Acquire load in `View::advance`: reads of what lies before are over.
         self.cursors.store(self.cursor_at, self.position, Release);
         fence(SeqCst); // pairs with `Waiter::arm` of the writer
