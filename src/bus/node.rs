@@ -20,7 +20,7 @@ use super::subscriber::{RawSubscriber, Subscriber, SubscriberBuilder};
 use super::topic::check_name;
 use crate::control::{Card, Directory, Driver, NodeId};
 use crate::sys::fork::Origin;
-use crate::sys::{clock, credentials, membarrier, random};
+use crate::sys::{clock, credentials, random};
 use crate::wake::Bell;
 
 /// Stack of the control thread: it keeps its state on the heap.
@@ -62,8 +62,6 @@ impl Node {
         check_name("node name", name)?;
         let io = |what| move |source| JoinError::Io { what, source };
         let origin = Origin::here().map_err(io("watch for forks"))?;
-        // Once a process, before its first attach: writers that use it later find it done.
-        membarrier::register_private();
         // Checked again: the directory may have changed since the bus was opened, or be gone.
         let directory = match &bus.private {
             Some(_) => bus.directory.clone(),

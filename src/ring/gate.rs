@@ -32,6 +32,8 @@ pub struct Gate<R, T> {
     number: u16,
     /// Written by the publishing thread, and once by whoever sets it; read by the control thread.
     position: AtomicU64,
+    /// Sequence number of the record at the position that the publishing thread tried to set.
+    sequence: AtomicU64,
     /// The reader's first segment, which holds `parked`.
     pub parked: R,
     /// What the layer above keeps about the reader.
@@ -49,12 +51,49 @@ impl<R, T> Gate<R, T> {
         self.position.load(Relaxed)
     }
 
-    /// Sets an unset gate to `tail`; the position it has now, whoever set it.
-    fn set(&self, tail: u64) -> u64 {
-        match self.position.compare_exchange(UNSET, tail, AcqRel, Acquire) {
-            Ok(_) => tail,
-            Err(position) => position,
+    /// The publishing thread sets an unset gate to its tail, and says which record is due there.
+    fn set_by_writer(&self, tail: u64, sequence: u64) {
+        if self.position.load(Relaxed) == UNSET {
+            self.sequence.store(sequence, Relaxed); // seen by whoever finds the gate set: AcqRel below
+            let _ = self.position.compare_exchange(UNSET, tail, AcqRel, Relaxed);
         }
+    }
+
+    /// The control thread sets an unset gate; position and sequence number it has now, whoever set it.
+    fn set_by_control(&self, tail: u64, sequence: Option<u64>) -> (u64, Option<u64>) {
+        match self.position.compare_exchange(UNSET, tail, AcqRel, Acquire) {
+            Ok(_) => (tail, sequence),
+            Err(position) => (position, Some(self.sequence.load(Relaxed))),
+        }
+    }
+}
+
+/// The sequence number that belongs to the published tail, for a writer that may drop messages: a late
+/// reader has to know it to be told of the first drop. Both words are the writer's; `before` is stored
+/// before the tail, `after` after it.
+#[derive(Default)]
+struct Numbering {
+    before: AtomicU64,
+    after: AtomicU64,
+}
+
+impl Numbering {
+    /// Looks for a moment without a publish under way: a few tries, since one takes nanoseconds.
+    const TRIES: usize = if cfg!(loom) { 2 } else { 100 };
+
+    /// The published tail, and the number due there if it could be told.
+    fn read(&self, log: &impl Memory) -> (u64, Option<u64>) {
+        for _ in 0..Self::TRIES {
+            let after = self.after.load(Acquire);
+            // Not older than `after` (Acquire, pairs with the Release there); and if it is newer, then
+            // `before` is seen newer too (Acquire, pairs with the Release of the tail).
+            let tail = log.load(TAIL, Acquire);
+            if self.before.load(Relaxed) == after {
+                return (tail, Some(after));
+            }
+            std::hint::spin_loop();
+        }
+        (log.load(TAIL, Relaxed), None)
     }
 }
 
@@ -71,6 +110,7 @@ struct Entry<R, T> {
 pub struct Gates<R, T> {
     table: Mutex<Table<R, T>>,
     generation: AtomicU64,
+    numbering: Option<Numbering>,
 }
 
 struct Table<R, T> {
@@ -84,7 +124,29 @@ impl<R: Memory + Clone, T> Gates<R, T> {
     #[allow(clippy::new_without_default)] // made with its log, never by default
     pub fn new() -> Self {
         let table = Table { entries: Vec::new(), next_number: FIRST_NUMBER };
-        Self { table: Mutex::new(table), generation: AtomicU64::new(0) }
+        Self { table: Mutex::new(table), generation: AtomicU64::new(0), numbering: None }
+    }
+
+    /// The same for a log whose writer may drop messages ([`Writer::skip`](super::Writer::skip)): late readers
+    /// learn which number is due, for two more stores a publish.
+    pub fn numbered() -> Self {
+        Self { numbering: Some(Numbering::default()), ..Self::new() }
+    }
+
+    /// The writer is about to publish up to (not including) this number.
+    #[inline(always)]
+    pub(super) fn numbering_before(&self, sequence: u64) {
+        if let Some(numbering) = &self.numbering {
+            numbering.before.store(sequence, Relaxed); // ordered by the Release store of the tail
+        }
+    }
+
+    /// The writer has done so.
+    #[inline(always)]
+    pub(super) fn numbering_after(&self, sequence: u64) {
+        if let Some(numbering) = &self.numbering {
+            numbering.after.store(sequence, Release); // pairs with the Acquire in `Numbering::read`
+        }
     }
 
     /// Adds a gate at position 0: only before the log's first publish.
@@ -96,9 +158,11 @@ impl<R: Memory + Clone, T> Gates<R, T> {
         Some(gate)
     }
 
-    /// Adds a gate while the writer may be publishing to `log`, and returns it with its position.
+    /// Adds a gate while the writer may be publishing to `log`; returns it with its position and, where it
+    /// can be told, the sequence number due there (always, but for a publish that takes very long, if the
+    /// gates are [numbered](Gates::numbered)).
     /// `None` if the log has given out all its 65 535 reader numbers.
-    pub fn add_late(&self, log: &impl Memory, parked: R, info: T) -> Option<(Arc<Gate<R, T>>, u64)> {
+    pub fn add_late(&self, log: &impl Memory, parked: R, info: T) -> Option<LateGate<R, T>> {
         let gate = {
             let mut table = self.table.lock();
             let gate = Self::push(&mut table, UNSET, parked, info)?;
@@ -106,8 +170,12 @@ impl<R: Memory + Clone, T> Gates<R, T> {
             gate
         };
         fence(SeqCst); // pairs with the fence in `Writer::publish`; see the module's comment
-        let position = gate.set(log.load(TAIL, Relaxed));
-        Some((gate, position))
+        let (tail, due) = match &self.numbering {
+            Some(numbering) => numbering.read(log),
+            None => (log.load(TAIL, Relaxed), None),
+        };
+        let (position, sequence) = gate.set_by_control(tail, due);
+        Some(LateGate { gate, position, sequence })
     }
 
     /// Lets the gate follow the cursor at `offset` of `segment`. False if there is no such gate (any more).
@@ -144,7 +212,8 @@ impl<R: Memory + Clone, T> Gates<R, T> {
     fn push(table: &mut Table<R, T>, position: u64, parked: R, info: T) -> Option<Arc<Gate<R, T>>> {
         let number = u16::try_from(table.next_number).ok()?;
         table.next_number += 1;
-        let gate = Arc::new(Gate { number, position: AtomicU64::new(position), parked, info });
+        let (position, sequence) = (AtomicU64::new(position), AtomicU64::new(0));
+        let gate = Arc::new(Gate { number, position, sequence, parked, info });
         table.entries.push(Entry { gate: gate.clone(), cursor: None });
         Some(gate)
     }
@@ -153,6 +222,16 @@ impl<R: Memory + Clone, T> Gates<R, T> {
     fn bump(&self, _table: &MutexGuard<'_, Table<R, T>>) {
         self.generation.store(self.generation.load(Relaxed) + 1, Relaxed);
     }
+}
+
+/// A gate that was added while the writer ran.
+pub struct LateGate<R, T> {
+    /// The gate.
+    pub gate: Arc<Gate<R, T>>,
+    /// Where it was set.
+    pub position: u64,
+    /// Sequence number of the next record there, where it could be told.
+    pub sequence: Option<u64>,
 }
 
 /// The publishing thread's copy of the table.
@@ -175,26 +254,27 @@ impl<R: Memory + Clone, T> View<R, T> {
         Self { generation: 0, readers: Vec::new(), lost: Vec::new() }
     }
 
-    /// Copies the table if it changed; true if so. `tail` is the published one: unset gates go there.
+    /// Copies the table if it changed; true if so. `tail` is the published one, `sequence` the number due
+    /// there: unset gates go there.
     #[inline(always)]
-    pub(super) fn refresh(&mut self, gates: &Gates<R, T>, tail: u64) -> bool {
+    pub(super) fn refresh(&mut self, gates: &Gates<R, T>, tail: u64, sequence: u64) -> bool {
         // Relaxed: what it announces is read under the lock; that it is seen in time, see the module.
         if gates.generation.load(Relaxed) == self.generation {
             return false;
         }
-        self.copy(gates, tail);
+        self.copy(gates, tail, sequence);
         true
     }
 
     #[cold]
-    fn copy(&mut self, gates: &Gates<R, T>, tail: u64) {
+    fn copy(&mut self, gates: &Gates<R, T>, tail: u64, sequence: u64) {
         let table = gates.table.lock();
         self.generation = gates.generation.load(Relaxed);
         let before = std::mem::take(&mut self.readers);
         let lost = &self.lost;
         let kept = table.entries.iter().filter(|entry| !lost.contains(&entry.gate.number));
         self.readers.extend(kept.map(|entry| {
-            entry.gate.set(tail);
+            entry.gate.set_by_writer(tail, sequence);
             let known = before.iter().find(|seen| seen.gate.number == entry.gate.number);
             Seen {
                 gate: entry.gate.clone(),

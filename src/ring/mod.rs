@@ -4,9 +4,11 @@
 //! lines that ship are the lines that loom checks (`models.rs`) and the fuzzer feeds (`fuzz/`).
 //!
 //! ```text
-//!            position 0 ──────────────────────────────────────────────▶ grows for ever (u64)
-//!                    gate            cursor      position          tail
-//!   overwritable ──────┤ read, not told ├ told ─────┤ published ──────┤ free ── … ──┤ limit = gate + capacity
+//!  0 ─▶  ... ──────┬──────────────────┬──────────────────┬──────────────────┬─────────────────┬──▶ grows for ever
+//!                 gate              cursor            position             tail             limit = gate + capacity
+//!   may be         │ told, but not    │ read, but        │ published,       │ the writer's
+//!   overwritten    │ yet looked at    │ not yet told     │ not yet read     │ to fill
+//!                  │ by the writer    │ (lazy store)     │                  │
 //! ```
 //!
 //! Who writes what: the writer its log (records, `tail`, `waiting`, `closed`), each reader its own cursor
@@ -39,7 +41,7 @@ mod models;
 #[cfg(all(test, not(loom)))]
 mod tests;
 
-pub use gate::{Gate, Gates};
+pub use gate::{Gate, Gates, LateGate};
 pub use layout::{CursorSegment, LogHeader, LogLayout, MIN_CAPACITY};
 pub use reader::{Next, Reader};
 pub use record::{HEADER, Kind, Record};

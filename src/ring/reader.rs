@@ -46,6 +46,8 @@ pub struct Reader<M, C> {
     in_hand: Option<(u64, Record)>,
     /// Sequence number due next; `None` until the first record if the writer could not tell.
     expected: Option<u64>,
+    /// Nothing from here on is read: the writer is gone, or not to be listened to any more.
+    until: u64,
     ringer: Ringer,
     ring_due: bool,
 }
@@ -80,6 +82,7 @@ impl<M: Memory, C: MemoryMut> Reader<M, C> {
             fenced: position,
             in_hand: None,
             expected: sequence,
+            until: u64::MAX,
             ringer: Ringer::default(),
             ring_due: false,
         })
@@ -113,6 +116,13 @@ impl<M: Memory, C: MemoryMut> Reader<M, C> {
                 return Ok(found);
             }
         }
+    }
+
+    /// Reads on to this position (or to the end of the record in hand), and no further.
+    pub fn end_at(&mut self, until: u64) {
+        let done = self.in_hand.map_or(self.position, |(end, _)| end);
+        self.until = until.max(done);
+        self.tail = self.tail.min(self.until);
     }
 
     /// Done with the record in hand: the writer may overwrite it once the cursor is stored.
@@ -188,6 +198,9 @@ impl<M: Memory, C: MemoryMut> Reader<M, C> {
         if tail != position {
             return Ok(None);
         }
+        if position == self.until && self.log.load(TAIL, Relaxed) != position {
+            return Ok(Some(Next::Empty)); // it went on without this reader
+        }
         if let Some(expected) = self.expected
             && next_sequence > expected
         {
@@ -201,11 +214,12 @@ impl<M: Memory, C: MemoryMut> Reader<M, C> {
         }
     }
 
-    /// The tail as it is now: at most a capacity ahead, or the reader keeps the one it had.
+    /// The tail as it is now, as far as it counts: at most a capacity ahead, or the reader keeps the one it
+    /// had.
     #[inline(always)]
     fn load_tail(&self) -> Result<u64, Corrupt> {
         // Acquire pairs with the Release store in `Writer::publish`.
-        let tail = self.log.load(TAIL, Acquire);
+        let tail = self.log.load(TAIL, Acquire).min(self.until);
         let (position, capacity) = (self.position, self.layout.capacity());
         if tail.wrapping_sub(position) > capacity || !tail.is_multiple_of(HEADER) {
             return Err(Corrupt::Tail { tail, position, capacity });

@@ -35,6 +35,8 @@ pub struct Writer<M, R, T> {
     tail: u64,
     /// The tail as the readers see it: gates are set to it, and cursors cannot be past it.
     published: u64,
+    /// Sequence number due at the published tail.
+    due: u64,
     /// First position that must not be written. Stale by design: cursors are only read when it is reached.
     limit: u64,
     /// Sequence number of the next record.
@@ -57,6 +59,7 @@ impl<M: MemoryMut, R: Memory + Clone, T> Writer<M, R, T> {
             view: View::new(),
             tail: 0,
             published: 0,
+            due: 0,
             limit: u64::MAX,
             sequence: 0,
             start: 0,
@@ -158,8 +161,11 @@ impl<M: MemoryMut, R: Memory + Clone, T> Writer<M, R, T> {
     pub fn skip(&mut self) {
         self.show_tail(); // or readers would count what is committed and not published as dropped
         self.sequence += 1;
+        self.due = self.sequence;
+        self.gates.numbering_before(self.due);
         // Release: a reader that loads this before the tail finds every record before the drop.
         self.log.store(NEXT_SEQUENCE, self.sequence, Release);
+        self.gates.numbering_after(self.due);
         fence(SeqCst); // as in `publish`
     }
 
@@ -238,8 +244,11 @@ impl<M: MemoryMut, R: Memory + Clone, T> Writer<M, R, T> {
     #[inline(always)]
     fn show_tail(&mut self) {
         self.published = self.tail;
+        self.due = self.sequence;
+        self.gates.numbering_before(self.due);
         // Release pairs with the Acquire load in `Reader::next`: whoever sees the tail sees the records.
         self.log.store(TAIL, self.tail, Release);
+        self.gates.numbering_after(self.due);
     }
 
     /// Before `bytes` are claimed.
@@ -252,7 +261,7 @@ impl<M: MemoryMut, R: Memory + Clone, T> Writer<M, R, T> {
         // with it that this byte is within L of the writer. Pairs with the Acquire fence in `LossyReader`.
         // (The fence in `publish` does as much today; this one does not depend on it, and is free on x86.)
         fence(Release);
-        if self.view.refresh(&self.gates, self.published) {
+        if self.view.refresh(&self.gates, self.published, self.due) {
             self.limit = self.view.limit(self.layout);
         }
     }

@@ -4,7 +4,9 @@ use crate::ring::layout::{CLOSED, NEXT_SEQUENCE, OPEN, PARKED, TAIL, WAITING};
 use crate::ring::sync::Arc;
 use crate::ring::sync::Ordering::Relaxed;
 use crate::ring::writer::ClaimError;
-use crate::ring::{CursorSegment, Gates, HEADER, Kind, LogHeader, LogLayout, Next, Reader, Record, Writer};
+use crate::ring::{
+    CursorSegment, Gates, HEADER, Kind, LateGate, LogHeader, LogLayout, Next, Reader, Record, Writer,
+};
 use crate::segment::{Heap, Memory, MemoryMut};
 
 pub type TestWriter = Writer<Heap, Heap, usize>;
@@ -75,7 +77,8 @@ impl Log {
     /// A reader that joins now, told which number is next or not; it does not follow yet.
     pub fn deaf_late_reader(&self, info: usize, sequence: Option<u64>) -> End {
         let cursors = Heap::new(CURSORS);
-        let (gate, position) = self.gates.add_late(&self.memory, cursors.clone(), info).unwrap();
+        let LateGate { gate, position, .. } =
+            self.gates.add_late(&self.memory, cursors.clone(), info).unwrap();
         self.end(cursors, gate.number(), position, sequence)
     }
 

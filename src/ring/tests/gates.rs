@@ -3,7 +3,7 @@
 use super::fixture::{Log, TestGates, bytes, filling};
 use crate::ring::sync::Arc;
 use crate::ring::writer::ClaimError;
-use crate::ring::{Corrupt, Gates, HEADER, Next};
+use crate::ring::{Corrupt, Gates, HEADER, LateGate, Next};
 use crate::segment::Heap;
 
 const CAPACITY: u64 = 256;
@@ -79,7 +79,7 @@ fn a_late_reader_gets_everything_from_its_gate_on() {
 fn a_late_gate_stands_where_the_writer_met_it_if_it_was_first() {
     let mut log = Log::new(CAPACITY);
     log.write(b"before").unwrap();
-    let (gate, position) = log.gates.add_late(&log.memory, Heap::new(512), 1).unwrap();
+    let LateGate { gate, position, .. } = log.gates.add_late(&log.memory, Heap::new(512), 1).unwrap();
     assert_eq!((gate.position(), position), (32, 32));
     log.write(b"after").unwrap();
     assert_eq!(gate.position(), 32, "set once");
