@@ -90,6 +90,7 @@ struct Conn<F> {
 /// All sessions of a node. `F` is an fd to send, `I` one that came in.
 pub(crate) struct Hub<F, I> {
     card: Card,
+    pub(super) version: (u16, u16),
     capabilities: u64,
     /// The only user admitted; `None`: any that reaches the socket (a group's bus).
     only_uid: Option<u32>,
@@ -107,6 +108,7 @@ impl<F: Clone, I> Hub<F, I> {
     pub(crate) fn new(card: Card, capabilities: u64, only_uid: Option<u32>) -> Self {
         Self {
             card,
+            version: VERSION,
             capabilities,
             only_uid,
             conns: BTreeMap::new(),
@@ -127,7 +129,7 @@ impl<F: Clone, I> Hub<F, I> {
     /// A connection to this node was made.
     pub(crate) fn dialled(&mut self, id: NodeId, credentials: Credentials, now: Instant) -> Option<ConnId> {
         let conn = self.insert(Phase::Dialling, Some(id), credentials, now)?;
-        let hello = Control::Hello(hello(&self.card, self.capabilities));
+        let hello = Control::Hello(hello(self.version, &self.card, self.capabilities));
         let pushed = self.conns.get_mut(&conn)?.session.push(&hello, &[]);
         debug_assert_eq!(pushed, Ok(()));
         Some(conn)
@@ -157,6 +159,12 @@ impl<F: Clone, I> Hub<F, I> {
         Some(conn)
     }
 
+    /// Whether the caller owes its hello. One that has hung up by then gave up waiting, or is dead: a hello
+    /// that it left is not to be handed in, or a peer would come and go that never was.
+    pub(crate) fn awaits_hello(&self, conn: ConnId) -> bool {
+        self.conns.get(&conn).is_some_and(|entry| entry.session.phase == Phase::Accepting)
+    }
+
     /// A datagram came in on `conn`.
     pub(crate) fn handle_datagram(
         &mut self,
@@ -176,7 +184,7 @@ impl<F: Clone, I> Hub<F, I> {
             Control::Hello(hello) => self.handle_hello(conn, &hello),
             Control::HelloAck(hello) => self.handle_hello_ack(conn, &hello),
             Control::Incompatible { major, minor } => {
-                self.refuse_conn(conn, Refusal::Incompatible { theirs: (major, minor), ours: VERSION });
+                self.refuse_conn(conn, Refusal::Incompatible { theirs: (major, minor), ours: self.version });
             }
             Control::Goodbye => self.end(conn, Gone::Goodbye),
             _ => {
@@ -189,9 +197,9 @@ impl<F: Clone, I> Hub<F, I> {
 
     fn handle_hello(&mut self, conn: ConnId, hello: &Hello<'_>) {
         let theirs = (hello.major, hello.minor);
-        if hello.major != VERSION.0 {
-            let (major, minor) = VERSION;
-            self.refuse(Some(NodeId(hello.id)), Refusal::Incompatible { theirs, ours: VERSION });
+        if hello.major != self.version.0 {
+            let (major, minor) = self.version;
+            self.refuse(Some(NodeId(hello.id)), Refusal::Incompatible { theirs, ours: self.version });
             return self.close_with(conn, encode(&Control::Incompatible { major, minor }).ok());
         }
         let card = card_of(hello);
@@ -225,7 +233,7 @@ impl<F: Clone, I> Hub<F, I> {
 
     /// Answers the hello of an accepted connection.
     fn admit(&mut self, conn: ConnId) {
-        let hello = Control::HelloAck(hello(&self.card, self.capabilities));
+        let hello = Control::HelloAck(hello(self.version, &self.card, self.capabilities));
         let Some(entry) = self.conns.get_mut(&conn) else { return };
         match (entry.session.push(&hello, &[]), entry.card.take()) {
             (Ok(()), Some((card, capabilities))) => self.establish(conn, card, capabilities),
@@ -237,9 +245,9 @@ impl<F: Clone, I> Hub<F, I> {
     fn handle_hello_ack(&mut self, conn: ConnId, hello: &Hello<'_>) {
         let card = card_of(hello);
         let Some(entry) = self.conns.get(&conn) else { return };
-        if hello.major != VERSION.0 {
+        if hello.major != self.version.0 {
             let theirs = (hello.major, hello.minor);
-            return self.refuse_conn(conn, Refusal::Incompatible { theirs, ours: VERSION });
+            return self.refuse_conn(conn, Refusal::Incompatible { theirs, ours: self.version });
         }
         if entry.peer != Some(card.id) {
             let what = format!("socket of node {:?} answered as {}", entry.peer, card.id);
@@ -271,11 +279,15 @@ impl<F: Clone, I> Hub<F, I> {
         self.end(conn, Gone::Died);
     }
 
-    /// Cuts an established peer off, for good.
+    /// Cuts a peer off, for good.
     pub(crate) fn cut(&mut self, peer: NodeId, why: String) {
         self.refused.insert(peer);
         if let Some(conn) = self.up.get(&peer).copied() {
-            self.end(conn, Gone::Cut(why));
+            return self.end(conn, Gone::Cut(why));
+        }
+        let under_way = self.conns.iter().filter(|(_, entry)| entry.peer == Some(peer));
+        for conn in under_way.map(|(conn, _)| *conn).collect::<Vec<_>>() {
+            self.close(conn);
         }
     }
 
@@ -396,16 +408,9 @@ impl<F: Clone, I> Hub<F, I> {
     }
 }
 
-fn hello(card: &Card, capabilities: u64) -> Hello<'_> {
-    let (major, minor) = VERSION;
-    Hello {
-        major,
-        minor,
-        id: card.id.0,
-        name: &card.name,
-        started_unix_ms: card.started_unix_ms,
-        capabilities,
-    }
+fn hello((major, minor): (u16, u16), card: &Card, capabilities: u64) -> Hello<'_> {
+    let id = card.id.0;
+    Hello { major, minor, id, name: &card.name, started_unix_ms: card.started_unix_ms, capabilities }
 }
 
 fn card_of(hello: &Hello<'_>) -> Card {

@@ -22,6 +22,8 @@ mod driver;
 mod hub;
 mod message;
 mod session;
+#[cfg(test)]
+mod tests;
 
 pub use directory::DirectoryError;
 pub(crate) use directory::{Directory, Location};

@@ -1,0 +1,13 @@
+//! The control plane in virtual time (`net`), then over real sockets (`bus`).
+
+use crate::frame::Control;
+
+mod crossing;
+mod handshake;
+mod net;
+mod session;
+mod violations;
+
+fn encode(control: &Control<'_>) -> Vec<u8> {
+    super::session::encode(control).expect("within its limits")
+}
