@@ -3,6 +3,7 @@
 use crate::frame::Control;
 
 mod crossing;
+mod directory;
 mod handshake;
 mod net;
 mod session;

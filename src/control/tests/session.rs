@@ -214,8 +214,9 @@ fn marks_hold_while_datagrams_are_sent_again() {
     net.deliver(0, 1, true);
     net.settle();
     net.advance(A_WHILE);
-    net.room = 0;
-    net.take(Step::Deliver { wire: 0, end: 0 }); // back to the first, and no room for it
+    net.room = 2;
+    net.take(Step::Deliver { wire: 0, end: 0 });
+    assert_eq!(net.under_way(0, 1), [Control::Resending { from: 1 }, numbered(1).0], "no room for more");
     let hub = &net.nodes[0].hub;
     assert!(hub.has_sent(id(1), mark), "it was in the socket");
     assert_eq!(hub.mark(id(1)), Some(mark));
