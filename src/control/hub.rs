@@ -121,9 +121,7 @@ impl<F: Clone, I> Hub<F, I> {
 
     /// Whether there is no point in dialling this node: it is up, on its way, refused, or this one.
     pub(crate) fn knows(&self, id: NodeId) -> bool {
-        id == self.card.id
-            || self.refused.contains(&id)
-            || self.conns.values().any(|conn| conn.peer == Some(id))
+        id == self.card.id || self.refused.contains(&id) || self.has_conn(id)
     }
 
     /// A connection to this node was made.
@@ -163,6 +161,17 @@ impl<F: Clone, I> Hub<F, I> {
     /// that it left is not to be handed in, or a peer would come and go that never was.
     pub(crate) fn awaits_hello(&self, conn: ConnId) -> bool {
         self.conns.get(&conn).is_some_and(|entry| entry.session.phase == Phase::Accepting)
+    }
+
+    /// Callers that have not been answered yet.
+    pub(crate) fn callers(&self) -> usize {
+        let waiting = |entry: &&Conn<F>| matches!(entry.session.phase, Phase::Accepting | Phase::Held);
+        self.conns.values().filter(waiting).count()
+    }
+
+    /// Whether a connection to this node is there, or under way.
+    pub(crate) fn has_conn(&self, id: NodeId) -> bool {
+        self.conns.values().any(|conn| conn.peer == Some(id))
     }
 
     /// A datagram came in on `conn`.

@@ -17,6 +17,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+mod caller;
 mod directory;
 mod driver;
 mod hub;

@@ -2,9 +2,12 @@
 
 use crate::frame::Control;
 
+mod bus;
 mod crossing;
+mod deaths;
 mod directory;
 mod handshake;
+mod hostile;
 mod net;
 mod session;
 mod violations;
