@@ -175,10 +175,8 @@ fn three_nodes_that_dial_each_other_at_once_are_all_joined() {
 fn twenty_nodes_are_all_joined() {
     let bus = Bus::new();
     let mut nodes = bus.joined(20);
-    for from in 0..20 {
-        for to in (0..20).filter(|to| *to != from) {
-            nodes[from].send(to, 2);
-        }
+    for (from, node) in nodes.iter_mut().enumerate() {
+        (0..20).filter(|to| *to != from).for_each(|to| node.send(to, 2));
     }
     turn_until(&mut nodes, |nodes| nodes.iter().all(|node| node.received().len() == 19));
     assert!(nodes.iter().all(|node| node.ups() == 19 && node.downs().is_empty()));
@@ -237,6 +235,7 @@ fn more_than_a_socket_holds_arrives_once_the_peer_reads() {
     turn_until(&mut nodes, |nodes| nodes[1].received().len() == 5000);
     assert_eq!(nodes[1].received(), (0..5000).collect::<Vec<_>>());
     assert!(nodes[0].driver.all_sent(&mut marks) && marks.is_empty());
+    assert!(turns_within(&mut nodes[0], Duration::from_millis(100)) <= 3, "room is of no interest any more");
 }
 
 #[test]
@@ -328,6 +327,23 @@ fn a_full_backlog_is_dialled_again_until_there_is_room() {
     let mut buffer = [0; 1024];
     let len = socket.recv(&mut buffer).expect("receives").len;
     assert!(matches!(Control::decode(&buffer[..len]), Ok(Control::Hello(hello)) if hello.id == id(0).0));
+}
+
+#[test]
+fn a_node_that_has_come_by_itself_is_not_dialled_again() {
+    let bus = Bus::new();
+    let listener = Listener::bind(&bus.socket(7), 1).expect("binds");
+    let waiting: Vec<_> = std::iter::from_fn(|| Socket::connect(&bus.socket(7)).ok()).collect();
+    let mut nodes = [bus.join(0)];
+    let caller = bus.call(0);
+    caller.send(&super::encode(&Control::Hello(super::handshake::hello(7))), &[]).expect("sends");
+    turn_until(&mut nodes, |nodes| nodes[0].ups() == 1);
+    for _ in &waiting {
+        listener.accept().expect("accepts").expect("waits");
+    }
+    let start = Instant::now();
+    turn_until(&mut nodes, |_| start.elapsed() > Duration::from_millis(50));
+    assert!(listener.accept().expect("accepts").is_none());
 }
 
 #[test]
