@@ -29,12 +29,11 @@ mod tests;
 pub use directory::DirectoryError;
 pub(crate) use directory::{Directory, Location};
 pub(crate) use driver::Driver;
-pub use hub::Refusal;
-pub(crate) use hub::{Event, Gone};
-pub(crate) use message::{Message, PortCard, PortReport};
+pub use hub::{ConnId, Event, Gone, Hub, Refusal};
+pub use message::{Message, PortCard, PortReport};
 
 /// Protocol version spoken: another major is refused, a newer minor only adds.
-pub(crate) const VERSION: (u16, u16) = (1, 0);
+pub const VERSION: (u16, u16) = (1, 0);
 
 /// How long a peer has to answer a hello.
 pub(crate) const HANDSHAKE: Duration = Duration::from_secs(2);
@@ -71,7 +70,7 @@ impl fmt::Debug for NodeId {
 
 /// What a node says of itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Card {
+pub struct Card {
     pub id: NodeId,
     pub name: Arc<str>,
     /// Milliseconds since 1970.
