@@ -90,6 +90,7 @@ struct Conn<F> {
 /// All sessions of a node. `F` is an fd to send, `I` one that came in.
 pub struct Hub<F, I> {
     card: Card,
+    /// [`VERSION`], except where tests make an older or newer node.
     pub(super) version: (u16, u16),
     capabilities: u64,
     /// The only user admitted; `None`: any that reaches the socket (a group's bus).

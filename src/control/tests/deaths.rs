@@ -155,6 +155,23 @@ impl Second {
         let pid = self.process.id().to_string();
         assert!(Command::new("kill").args([signal, &pid]).status().expect("runs").success());
     }
+
+    /// Stops the process, and returns when each of its threads has stopped.
+    fn stop(&self) {
+        self.signal("-STOP");
+        let deadline = Instant::now() + DEADLINE;
+        while !self.is_stopped() {
+            assert!(Instant::now() < deadline, "the second process stops");
+        }
+    }
+
+    fn is_stopped(&self) -> bool {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.process.id())).expect("lists");
+        tasks.flatten().all(|task| {
+            let stat = std::fs::read_to_string(task.path().join("stat")).expect("reads");
+            stat.rsplit(") ").next().is_some_and(|state| state.starts_with('T'))
+        })
+    }
 }
 
 impl Drop for Second {
@@ -259,7 +276,7 @@ fn a_stopped_peer_is_not_taken_for_dead_and_misses_nothing() {
     let bus = Bus::new();
     let mut nodes = [Node::open(bus.directory(), 0)];
     let second = Second::start(&bus, "echoes", &mut nodes);
-    second.signal("-STOP");
+    second.stop();
     for n in 0..2000 {
         nodes[0].driver.send(id(OTHER), &Control::Stats { request: 4 * n }, &[]);
     }
@@ -279,7 +296,7 @@ fn a_node_stopped_while_it_was_dialled_comes_up_once() {
     let bus = Bus::new();
     let mut nodes = vec![Node::open(bus.directory(), 0)];
     let second = Second::start(&bus, "echoes", &mut nodes);
-    second.signal("-STOP");
+    second.stop();
     let mut late = vec![bus.join(2)];
     let start = Instant::now();
     turn_until(&mut late, |_| start.elapsed() > Duration::from_millis(2500));
