@@ -116,6 +116,17 @@ pub mod internals {
     pub mod sys {
         pub use crate::sys::*;
     }
+
+    /// For `fuzz/fuzz_targets/session.rs` alone, which needs nodes and peers of its own making.
+    #[cfg(fuzzing)]
+    pub mod control {
+        pub use crate::control::{Card, ConnId, Event, Hub, Message, NodeId, PortCard, VERSION};
+        pub use crate::sys::credentials::Credentials;
+
+        pub fn node_id(bytes: [u8; 16]) -> NodeId {
+            NodeId(bytes)
+        }
+    }
 }
 
 #[doc = include_str!("../README.md")]

@@ -125,4 +125,19 @@ mod tests {
         }
         assert!(start.elapsed() >= 2 * SPIN);
     }
+
+    #[test]
+    fn adapting_gives_up_at_its_deadline_and_sleeps_no_longer_than_that() {
+        let mut patience = Patience::new(Wait::Adaptive, Some(Instant::now() + Duration::from_secs(60)));
+        let Some(Then::Sleep(Some(left))) =
+            (0..u32::MAX).map(|_| patience.next()).find(|then| *then != Then::Look)
+        else {
+            panic!("no sleep")
+        };
+        assert!(left > Duration::from_secs(50) && left <= Duration::from_secs(60));
+
+        let mut patience = Patience::new(Wait::Adaptive, Some(Instant::now()));
+        let then = (0..u32::MAX).map(|_| patience.next()).find(|then| *then != Then::Look);
+        assert_eq!(then, Some(Then::GiveUp));
+    }
 }

@@ -66,7 +66,7 @@ impl Core {
                 if let Some(state) = self.peers.remove(&peer) {
                     tracing::info!(node = %state.node, ?why, "node left");
                     let cut = match why {
-                        Gone::Goodbye | Gone::Died => None,
+                        Gone::Goodbye | Gone::Died | Gone::Unread => None,
                         Gone::Cut(what) => Some(what),
                     };
                     self.remove_gates(|node, _| node == peer);
