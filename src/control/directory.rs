@@ -18,6 +18,8 @@ use crate::sys::seqpacket::{Listener, Socket};
 const SOCKET_PATH: usize = 107;
 /// Bytes that a socket's name adds to the directory's path: `/.` + 32 digits + `.sock`.
 const SOCKET_NAME: usize = 39;
+/// Longest path that a bus's directory can have, in bytes.
+pub(crate) const LONGEST_PATH: usize = SOCKET_PATH - SOCKET_NAME;
 /// A socket under a temporary name that has been refusing for this long was left by a killed process.
 const STALE_TEMPORARY: Duration = Duration::from_secs(60);
 /// Connections that may wait to be accepted; beyond that a dial is retried.
@@ -112,6 +114,15 @@ impl Location {
         self.group
     }
 
+    /// The directory of the bus of this name.
+    fn path(&self, bus: &str) -> Result<PathBuf, DirectoryError> {
+        let path = self.base.join(bus);
+        match path.as_os_str().len() > LONGEST_PATH {
+            true => Err(DirectoryError::TooLong { path, limit: LONGEST_PATH }),
+            false => Ok(path),
+        }
+    }
+
     /// Names of the buses that have a directory here, sorted.
     pub(crate) fn buses(&self) -> Vec<String> {
         let Ok(entries) = fs::read_dir(&self.base) else { return Vec::new() };
@@ -133,11 +144,7 @@ pub(crate) struct Directory {
 impl Directory {
     /// Creates the directory if it is missing, and checks that nobody but those it is for can reach in.
     pub(crate) fn open(location: &Location, bus: &str) -> Result<Self, DirectoryError> {
-        let path = location.base.join(bus);
-        let limit = SOCKET_PATH - SOCKET_NAME;
-        if path.as_os_str().len() > limit {
-            return Err(DirectoryError::TooLong { path, limit });
-        }
+        let path = location.path(bus)?;
         open_base(location)?;
         let created = match DirBuilder::new().mode(0o700).create(&path) {
             Ok(()) => true,
@@ -152,6 +159,21 @@ impl Directory {
         }
         check(&handle, &path, location.group)?;
         Ok(Self { path, group: location.group })
+    }
+
+    /// Checks what [`Directory::open`] checks, and creates nothing: `None` where it would.
+    #[cfg_attr(not(feature = "cli"), allow(dead_code))] // the command's `ls` and `doctor`
+    pub(crate) fn examine(location: &Location, bus: &str) -> Result<Option<Self>, DirectoryError> {
+        let path = location.path(bus)?;
+        if is_missing(&location.base) {
+            return Ok(None);
+        }
+        check_base(location)?;
+        if is_missing(&path) {
+            return Ok(None);
+        }
+        check(&open_directory(&path)?, &path, location.group)?;
+        Ok(Some(Self { path, group: location.group }))
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -219,9 +241,15 @@ impl Directory {
 
 fn open_base(location: &Location) -> Result<(), DirectoryError> {
     let base = &location.base;
-    let io = |what| move |source| DirectoryError::Io { what, path: base.clone(), source };
-    DirBuilder::new().recursive(true).mode(0o700).create(base).map_err(io("create"))?;
-    let found = open_directory(base)?.metadata().map_err(io("look at"))?;
+    let io = |source| DirectoryError::Io { what: "create", path: base.clone(), source };
+    DirBuilder::new().recursive(true).mode(0o700).create(base).map_err(io)?;
+    check_base(location)
+}
+
+fn check_base(location: &Location) -> Result<(), DirectoryError> {
+    let base = &location.base;
+    let io = |source| DirectoryError::Io { what: "look at", path: base.clone(), source };
+    let found = open_directory(base)?.metadata().map_err(io)?;
     let (owner, uid) = (found.uid(), credentials::euid());
     let mode = found.mode() & 0o7777;
     // Whoever can rename in the base can put another directory in the bus's place.
@@ -233,6 +261,10 @@ fn open_base(location: &Location) -> Result<(), DirectoryError> {
         return Err(DirectoryError::TooOpen { path: base.clone(), mode, expected: mode & !0o022 });
     }
     Ok(())
+}
+
+fn is_missing(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
 }
 
 /// The directory itself; a symbolic link is not followed.

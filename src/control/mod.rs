@@ -24,6 +24,8 @@ mod message;
 mod session;
 
 pub use directory::DirectoryError;
+#[cfg(feature = "cli")]
+pub(crate) use directory::LONGEST_PATH;
 pub(crate) use directory::{Directory, Location};
 pub(crate) use driver::Driver;
 pub use hub::Refusal;
