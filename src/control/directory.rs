@@ -162,7 +162,7 @@ impl Directory {
     }
 
     /// Checks what [`Directory::open`] checks, and creates nothing: `None` where it would.
-    #[cfg_attr(not(feature = "cli"), allow(dead_code))] // the command's `ls` and `doctor`
+    #[cfg(feature = "cli")]
     pub(crate) fn examine(location: &Location, bus: &str) -> Result<Option<Self>, DirectoryError> {
         let path = location.path(bus)?;
         if is_missing(&location.base) {
@@ -263,6 +263,7 @@ fn check_base(location: &Location) -> Result<(), DirectoryError> {
     Ok(())
 }
 
+#[cfg(feature = "cli")]
 fn is_missing(path: &Path) -> bool {
     fs::symlink_metadata(path).is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
 }
