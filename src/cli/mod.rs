@@ -120,7 +120,7 @@ pub fn main() -> ExitCode {
 /// One line, whatever is in the message.
 fn fail(message: &str, code: u8) -> ExitCode {
     let words: Vec<&str> = message.split_whitespace().collect();
-    let _ = writeln!(io::stderr(), "error: {}", words.join(" "));
+    note(format!("error: {}", words.join(" ")));
     ExitCode::from(code)
 }
 
@@ -193,9 +193,18 @@ fn stdout_error(error: io::Error) -> Failure {
     }
 }
 
-/// Says something beside the result, on stderr.
+/// Says something beside the result, in a line on stderr.
 fn note(text: impl fmt::Display) {
-    let _ = writeln!(io::stderr(), "{text}");
+    let _ = writeln!(io::stderr(), "{}", printable(&text.to_string()));
+}
+
+/// Text that may come from another process, without what a terminal would obey.
+fn printable(text: &str) -> String {
+    let mut printable = String::with_capacity(text.len());
+    for c in text.chars() {
+        if c.is_control() { printable.extend(c.escape_default()) } else { printable.push(c) }
+    }
+    printable
 }
 
 /// A number that is read by people: `1,234,567`.
@@ -246,6 +255,11 @@ mod tests {
         for (number, text) in [(0, "0"), (999, "999"), (1000, "1,000"), (1_234_567, "1,234,567")] {
             assert_eq!(grouped(number), text);
         }
+    }
+
+    #[test]
+    fn control_characters_do_not_reach_the_terminal() {
+        assert_eq!(printable("é \x1b[2J\n"), "é \\u{1b}[2J\\n");
     }
 
     #[test]

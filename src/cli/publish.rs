@@ -107,7 +107,10 @@ pub(super) fn run(common: &Common, options: &Options) -> Outcome {
         port.publish(&value)?;
     }
     if alone && port.published > 0 && port.publisher.stats().peers == 0 {
-        note(format!("note: nobody subscribed to {topic} on bus {} (--wait 1 waits for a subscriber)", node.bus().name()));
+        note(format!(
+            "note: nobody subscribed to {topic} on bus {} (--wait 1 waits for a subscriber)",
+            node.bus().name()
+        ));
     }
     Ok(())
 }

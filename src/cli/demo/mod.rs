@@ -91,7 +91,7 @@ pub(super) fn run(common: &Common, options: &Options) -> Outcome {
     let interrupt = Interrupt::new()?;
     let say = |text: String| if options.json { Ok(note(text)) } else { print(text) };
     let bus = Bus::private()?;
-    say(format!("four processes on a private bus: two publish, two subscribe to {FILTER}\n"))?;
+    say(format!("four processes on a private bus: two publish, two subscribe to {FILTER}"))?;
 
     let mut crew = Crew::start(&bus, &CAST, common.verbose)?;
     let deadline = Instant::now() + START;
