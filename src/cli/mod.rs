@@ -13,7 +13,7 @@
 #![forbid(unsafe_code)]
 
 use std::fmt;
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -33,7 +33,7 @@ mod subscribe;
 
 /// A message bus between the processes of this host: look at it, publish to it, listen to it.
 #[derive(Debug, Parser)]
-#[command(name = "ringbus", version, propagate_version = true, arg_required_else_help = true)]
+#[command(name = "ringbus", version, arg_required_else_help = true)]
 struct Cli {
     #[command(flatten)]
     common: Common,
@@ -46,10 +46,10 @@ struct Cli {
 #[command(next_help_heading = "Global options")]
 struct Common {
     /// Bus to use [default: default]
-    #[arg(long, global = true, value_name = "NAME", env = "RINGBUS_BUS")]
+    #[arg(long, global = true, value_name = "NAME", env = "RINGBUS_BUS", hide_env_values = true)]
     bus: Option<String>,
     /// Directory that holds buses [default: $XDG_RUNTIME_DIR/ringbus, else /tmp/ringbus-<uid>]
-    #[arg(long, global = true, value_name = "DIR", env = "RINGBUS_DIR")]
+    #[arg(long, global = true, value_name = "DIR", env = "RINGBUS_DIR", hide_env_values = true)]
     dir: Option<PathBuf>,
     /// Group that the bus is shared with, if it is; all its nodes name the same one
     #[arg(long, global = true, value_name = "GROUP")]
@@ -150,7 +150,8 @@ fn log_to_stderr(verbose: u8) {
         _ => "trace",
     };
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).init();
+    let colours = io::stderr().is_terminal();
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(colours).init();
 }
 
 impl Common {

@@ -25,8 +25,9 @@ const LONGEST_LINE: usize = 1 << 30;
 /// Publish a value, or one a line from stdin
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
-VALUE is JSON, or text if it does not begin as JSON does ({ [ \"): 3 is a number, \"3\" and three are
-strings. It is sent as MessagePack: integers stay integers, objects become maps with string keys, so
+VALUE is JSON if it can be read as JSON, else text: 3 is a number, \"3\" and three are strings. What begins
+like JSON ({ [ \") and is not is an error; --text takes it as it is.
+It is sent as MessagePack: integers stay integers, objects become maps with string keys, so
   ringbus pub task/progress '{\"done\":3}'
 reaches a subscriber::<Progress> whose `done` is an integer. No VALUE is null (nil): a bare signal.
 Binary and the like: {\"$bin\":\"base64\"}, {\"$ext\":[type,\"base64\"]}, {\"$map\":[[key,value],…]},
@@ -37,8 +38,8 @@ where nobody subscribes the messages go nowhere: --wait 1 waits for a subscriber
 pub(super) struct Options {
     /// Where to publish, such as task/42/progress
     topic: String,
-    /// JSON, or else text; `-` reads one value a line from stdin [default: null]
-    #[arg(allow_hyphen_values = true)]
+    /// JSON, else text; `-` reads one value a line from stdin [default: null]
+    #[arg(allow_negative_numbers = true)]
     value: Option<String>,
     /// Take values as text, whatever they look like
     #[arg(long)]

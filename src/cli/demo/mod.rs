@@ -89,7 +89,13 @@ fn is_worker((_, role): &(&str, Role)) -> bool {
 
 pub(super) fn run(common: &Common, options: &Options) -> Outcome {
     let interrupt = Interrupt::new()?;
-    let say = |text: String| if options.json { Ok(note(text)) } else { print(text) };
+    let say = |text: String| {
+        if options.json {
+            note(text);
+            return Ok(());
+        }
+        print(text)
+    };
     let bus = Bus::private()?;
     say(format!("four processes on a private bus: two publish, two subscribe to {FILTER}"))?;
 

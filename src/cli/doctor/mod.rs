@@ -173,12 +173,10 @@ fn bells() -> Check {
 
 fn process_handles() -> Check {
     const NAME: &str = "process handles";
-    let peer = UnixStream::pair().and_then(|(one, _other)| {
-        let handle = getsockopt(&one.as_fd(), sockopt::PeerPidfd);
-        Ok(handle.is_ok())
-    });
+    let peer =
+        UnixStream::pair().is_ok_and(|(one, _other)| getsockopt(&one.as_fd(), sockopt::PeerPidfd).is_ok());
     let open = pidfd::open(std::process::id() as i32).is_ok();
-    match (matches!(peer, Ok(true)), open) {
+    match (peer, open) {
         (true, true) => Check::ok(NAME, "SO_PEERPIDFD, pidfd_open"),
         (true, false) => Check::ok(NAME, "SO_PEERPIDFD"),
         (false, true) => Check::warn(

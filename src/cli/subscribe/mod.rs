@@ -138,7 +138,12 @@ impl Drain<'_> {
                 PollFd::new(stdout.as_fd(), PollFlags::empty()), // an error: its reader is gone
             ];
             wait(&mut fds, timeout)?;
-            interrupt.check()?;
+            if let Err(interrupted) = interrupt.check() {
+                // What had arrived is still printed, unless it never ends.
+                let start = Instant::now();
+                while self.take(&mut subscriber)? && start.elapsed() < GRACE {}
+                return Err(interrupted);
+            }
             if fds[2].any() == Some(true) {
                 return Ok(());
             }
@@ -148,10 +153,11 @@ impl Drain<'_> {
         }
     }
 
-    fn take(&mut self, subscriber: &mut RawSubscriber) -> Outcome {
+    /// Takes a batch; false if that was all.
+    fn take(&mut self, subscriber: &mut RawSubscriber) -> Outcome<bool> {
         for _ in 0..BATCH {
             match subscriber.try_recv() {
-                Ok(None) => break,
+                Ok(None) => return Ok(false),
                 Ok(Some(sample)) if self.buffer.push(Entry::cost(&sample), || Entry::new(&sample)) => {}
                 Ok(Some(_)) => self.dropped += 1,
                 Err(error @ (RecvError::Forked | RecvError::NodeGone)) => return Err(error.into()),
@@ -159,7 +165,7 @@ impl Drain<'_> {
                 Err(error) => drop(self.notices.try_send(error.to_string())),
             }
         }
-        Ok(())
+        Ok(true)
     }
 
     fn tell_drops(&mut self) {
