@@ -12,6 +12,7 @@ use super::error::{BusError, JoinError};
 use super::node::Node;
 use super::topic::check_bus_name;
 use crate::control::{Directory, Location};
+use crate::sys::fork::Origin;
 use crate::sys::{credentials, random};
 
 /// Environment variable that names the default bus.
@@ -196,6 +197,8 @@ fn find_group(name: &str) -> Result<u32, BusError> {
 #[derive(Debug)]
 pub(super) struct PrivateDirectory {
     path: PathBuf,
+    /// A forked child that drops its copy leaves the directory to its parent.
+    origin: Origin,
     _lock: Flock<File>,
 }
 
@@ -211,7 +214,7 @@ impl PrivateDirectory {
             if let Some(lock) = lock(&path)
                 && path.is_dir()
             {
-                return Ok(Self { path, _lock: lock });
+                return Ok(Self { path, origin: Origin::here()?, _lock: lock });
             }
         }
         Err(io::Error::other("every directory created was removed at once by somebody else"))
@@ -220,7 +223,9 @@ impl PrivateDirectory {
 
 impl Drop for PrivateDirectory {
     fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.path);
+        if self.origin.is_here() {
+            let _ = fs::remove_dir_all(&self.path);
+        }
     }
 }
 

@@ -57,7 +57,7 @@ impl Patience {
 
     /// Called after a look in vain.
     pub(crate) fn next(&mut self) -> Then {
-        self.looks += 1;
+        self.looks = self.looks.wrapping_add(1);
         if self.wait != Wait::Park && !self.looks.is_multiple_of(LOOKS) {
             std::hint::spin_loop();
             return Then::Look;
