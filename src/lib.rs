@@ -83,6 +83,9 @@ compile_error!("ringbus needs Linux: it is built on memfd seals, eventfd, pidfd 
 
 #[cfg(not(loom))]
 mod bus;
+#[cfg(all(feature = "cli", not(loom)))]
+#[doc(hidden)]
+pub mod cli;
 #[cfg(not(loom))]
 mod control;
 mod frame;

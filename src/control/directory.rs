@@ -19,6 +19,8 @@ const SOCKET_PATH: usize = 107;
 /// Bytes that a socket's name adds to the directory's path: `/` + 32 digits + `.sock`, or a temporary
 /// `/.` + 32 digits + `.tmp`.
 const SOCKET_NAME: usize = 38;
+/// Longest path that a bus's directory can have, in bytes.
+pub(crate) const LONGEST_PATH: usize = SOCKET_PATH - SOCKET_NAME;
 /// A socket under a temporary name that has been refusing for this long was left by a killed process.
 const STALE_TEMPORARY: Duration = Duration::from_secs(60);
 /// Connections that may wait to be accepted; beyond that a dial is retried.
@@ -102,6 +104,8 @@ impl Location {
             .or_else(|| set("RINGBUS_DIR"))
             .or_else(|| set("XDG_RUNTIME_DIR").map(|dir| dir.join("ringbus")))
             .unwrap_or_else(|| PathBuf::from(format!("/tmp/ringbus-{}", credentials::euid())));
+        // The process may change its working directory between two joins.
+        let base = std::path::absolute(&base).unwrap_or(base);
         Self { base, group }
     }
 
@@ -111,6 +115,15 @@ impl Location {
 
     pub(crate) fn group(&self) -> Option<u32> {
         self.group
+    }
+
+    /// The directory of the bus of this name.
+    fn path(&self, bus: &str) -> Result<PathBuf, DirectoryError> {
+        let path = self.base.join(bus);
+        match path.as_os_str().len() > LONGEST_PATH {
+            true => Err(DirectoryError::TooLong { path, limit: LONGEST_PATH }),
+            false => Ok(path),
+        }
     }
 
     /// Names of the buses that have a directory here, sorted.
@@ -134,11 +147,7 @@ pub(crate) struct Directory {
 impl Directory {
     /// Creates the directory if it is missing, and checks that nobody but those it is for can reach in.
     pub(crate) fn open(location: &Location, bus: &str) -> Result<Self, DirectoryError> {
-        let path = location.base.join(bus);
-        let limit = SOCKET_PATH - SOCKET_NAME;
-        if path.as_os_str().len() > limit {
-            return Err(DirectoryError::TooLong { path, limit });
-        }
+        let path = location.path(bus)?;
         open_base(location)?;
         if let Err(source) = create(&path, location.group) {
             return Err(DirectoryError::Io { what: "create", path, source });
@@ -147,6 +156,21 @@ impl Directory {
         let handle = open_directory(&path)?;
         check(&handle, &path, location.group)?;
         Ok(Self { path, group: location.group })
+    }
+
+    /// Checks what [`Directory::open`] checks, and creates nothing: `None` where it would.
+    #[cfg(feature = "cli")]
+    pub(crate) fn examine(location: &Location, bus: &str) -> Result<Option<Self>, DirectoryError> {
+        let path = location.path(bus)?;
+        if is_missing(&location.base) {
+            return Ok(None);
+        }
+        check_base(location)?;
+        if is_missing(&path) {
+            return Ok(None);
+        }
+        check(&open_directory(&path)?, &path, location.group)?;
+        Ok(Some(Self { path, group: location.group }))
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -214,9 +238,15 @@ impl Directory {
 
 fn open_base(location: &Location) -> Result<(), DirectoryError> {
     let base = &location.base;
-    let io = |what| move |source| DirectoryError::Io { what, path: base.clone(), source };
-    create_all(base).map_err(io("create"))?;
-    let found = open_directory(base)?.metadata().map_err(io("look at"))?;
+    let io = |source| DirectoryError::Io { what: "create", path: base.clone(), source };
+    create_all(base).map_err(io)?;
+    check_base(location)
+}
+
+fn check_base(location: &Location) -> Result<(), DirectoryError> {
+    let base = &location.base;
+    let io = |source| DirectoryError::Io { what: "look at", path: base.clone(), source };
+    let found = open_directory(base)?.metadata().map_err(io)?;
     let (owner, uid) = (found.uid(), credentials::euid());
     let mode = found.mode() & 0o7777;
     // Whoever can rename in the base can put another directory in the bus's place.
@@ -255,6 +285,11 @@ fn create(path: &Path, group: Option<u32>) -> io::Result<()> {
         let _ = fs::remove_dir(&temporary);
     }
     placed.or_else(|error| if fs::symlink_metadata(path).is_ok() { Ok(()) } else { Err(error) })
+}
+
+#[cfg(feature = "cli")]
+fn is_missing(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
 }
 
 /// The directory itself; a symbolic link is not followed.

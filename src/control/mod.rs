@@ -27,6 +27,8 @@ mod session;
 mod tests;
 
 pub use directory::DirectoryError;
+#[cfg(feature = "cli")]
+pub(crate) use directory::LONGEST_PATH;
 pub(crate) use directory::{Directory, Location};
 pub(crate) use driver::Driver;
 #[cfg(fuzzing)]
