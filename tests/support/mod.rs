@@ -101,6 +101,10 @@ pub fn resources() -> (usize, usize) {
 pub struct Parent(BufReader<std::io::Stdin>);
 
 impl Parent {
+    pub fn new() -> Self {
+        Self(BufReader::new(std::io::stdin()))
+    }
+
     /// Tells the parent a line.
     pub fn say(&self, line: &str) {
         // One write, past the harness's capturing.
@@ -138,7 +142,7 @@ pub fn play(roles: &[(&str, Role)]) {
     let args = std::env::var(ARGS).expect("arguments");
     let args: Vec<&str> = args.split_terminator(ARG_END).collect();
     let (_, play) = roles.iter().find(|(name, _)| *name == role).expect("a role of this file");
-    play(&mut Parent(BufReader::new(std::io::stdin())), &args);
+    play(&mut Parent::new(), &args);
 }
 
 /// A second process, killed when dropped.
