@@ -32,7 +32,7 @@ use nix::unistd::{ForkResult, Pid, fork};
 use ringbus::{Bus, Node};
 
 /// How long a test waits for what has to happen before it fails. Nothing waits this long when all is well.
-pub const DEADLINE: Duration = Duration::from_secs(60);
+pub const DEADLINE: Duration = Duration::from_secs(40);
 
 const ROLE: &str = "RINGBUS_TEST_ROLE";
 const ARGS: &str = "RINGBUS_TEST_ARGS";
@@ -212,7 +212,8 @@ impl Child {
     /// The child's next line.
     #[track_caller]
     pub fn line(&mut self) -> String {
-        self.line_within(DEADLINE)
+        // Longer than the child itself waits for anything: it can say better what is wrong.
+        self.line_within(DEADLINE + DEADLINE / 4)
     }
 
     /// The child's next line, which may take this long.
