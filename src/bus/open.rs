@@ -12,6 +12,7 @@ use super::error::{BusError, JoinError};
 use super::node::Node;
 use super::topic::check_bus_name;
 use crate::control::{Directory, Location};
+use crate::sys::fork::Origin;
 use crate::sys::{credentials, random};
 
 /// Environment variable that names the default bus.
@@ -184,11 +185,13 @@ fn find_group(name: &str) -> Result<u32, BusError> {
 #[derive(Debug)]
 pub(super) struct PrivateDirectory {
     path: PathBuf,
-    _lock: Flock<File>,
+    lock: Option<Flock<File>>,
+    origin: Origin,
 }
 
 impl PrivateDirectory {
     fn create() -> io::Result<Self> {
+        let origin = Origin::here()?;
         let parent = std::env::temp_dir();
         remove_abandoned(&parent);
         // Another process may take a fresh directory for an abandoned one before it is locked.
@@ -199,7 +202,7 @@ impl PrivateDirectory {
             if let Some(lock) = lock(&path)
                 && path.is_dir()
             {
-                return Ok(Self { path, _lock: lock });
+                return Ok(Self { path, lock: Some(lock), origin });
             }
         }
         Err(io::Error::other("every directory created was removed at once by somebody else"))
@@ -208,7 +211,13 @@ impl PrivateDirectory {
 
 impl Drop for PrivateDirectory {
     fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.path);
+        let lock = self.lock.take();
+        if self.origin.is_here() {
+            let _ = fs::remove_dir_all(&self.path);
+        } else {
+            // A forked child's handle is its parent's lock: dropping it would unlock for both.
+            std::mem::forget(lock);
+        }
     }
 }
 
