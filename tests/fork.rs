@@ -18,6 +18,7 @@ fn child() {
         ("joins anew", joins_anew),
         ("exits", exits),
         ("forks again", forks_again),
+        ("shares a private bus", shares_a_private_bus),
     ]);
 }
 
@@ -40,6 +41,7 @@ in_a_process_of_its_own! {
     a_forked_child_can_join_anew: "joins anew";
     a_forked_child_that_exits_takes_nothing_with_it: "exits";
     a_forked_child_that_joined_can_fork_again: "forks again";
+    a_private_bus_outlives_the_forked_child_that_drops_it: "shares a private bus";
 }
 
 /// A node with ports of each kind, that reach each other and a second node's.
@@ -227,5 +229,21 @@ fn forks_again(parent: &mut Parent, args: &[&str]) {
     })
     .passes();
     still_works(&mut ports);
+    parent.say("passed");
+}
+
+fn shares_a_private_bus(parent: &mut Parent, _: &[&str]) {
+    let mut bus = Some(Bus::private().unwrap());
+    Forked::run(|| drop(bus.take())).passes();
+    let bus = bus.unwrap();
+    // It is not taken for abandoned, either: the next private bus cleans up.
+    drop(Bus::private().unwrap());
+    assert!(bus.dir().exists());
+    let node = bus.join("node").unwrap();
+    open_pair(&node, "own")();
+    drop(node);
+    let dir = bus.dir().to_owned();
+    drop(bus);
+    assert!(!dir.exists());
     parent.say("passed");
 }
