@@ -45,7 +45,7 @@ fn what_was_published_before_a_kill_arrives(wait: Wait) {
         let writer = Child::start("publishes and is killed", &[dir.arg(), &round.to_string()]);
         let message = subscriber.recv_timeout(DEADLINE).unwrap().expect("the last word");
         assert_eq!((message.topic(), *message), (&*format!("last/{round}"), round));
-        writer.is_killed();
+        writer.ends_by_kill();
     }
     eventually("the dead are gone", || node.peers().is_empty());
 }
@@ -88,7 +88,7 @@ fn forks_and_is_killed(parent: &mut Parent, args: &[&str]) {
 }
 
 #[test]
-fn a_publisher_goes_on_when_the_reader_it_waits_for_is_killed() {
+fn a_publisher_goes_on_when_the_reader_it_waits_for_ends_by_kill() {
     const MESSAGES: u32 = 100;
     let dir = Dir::new();
     let node = dir.join("publisher");
@@ -225,7 +225,7 @@ fn crashes_leave_no_file_fd_or_mapping_behind() {
     // The first time for what the survivor keeps for so many at once.
     for crashes in [50, 50] {
         for _ in 0..crashes {
-            Child::start("crashes", &[dir.arg()]).is_killed();
+            Child::start("crashes", &[dir.arg()]).ends_by_kill();
         }
         survivor.tell(&crashes.to_string());
         survivor.expect("counted");
@@ -240,7 +240,7 @@ fn crashes(_: &mut Parent, args: &[&str]) {
     let node = support::bus(args[0]).join("crashes").unwrap();
     let subscriber = node.raw_subscriber("survivor").unwrap();
     let mut publisher = node.raw_publisher("crash/x").unwrap();
-    if std::process::id() % 2 == 0 {
+    if std::process::id().is_multiple_of(2) {
         publisher.wait_for_subscribers(1, DEADLINE).unwrap();
     }
     publisher.publish(b"not lost").unwrap();

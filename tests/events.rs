@@ -146,13 +146,14 @@ struct Progress {
 impl Progress {
     fn new(writer: u64, counter: u64) -> Self {
         let random = scramble(writer << 56 ^ counter);
-        let part = |index: u64| (index % 3 > 0).then_some(index as f64 / 7.0);
+        let part = |index: u64| (!index.is_multiple_of(3)).then_some(index as f64 / 7.0);
         Self {
             writer,
             counter,
             label: "µ".repeat(random as usize % 200),
             parts: (0..random >> 16 & 0x1f).map(part).collect(),
-            nested: (random % 5 == 0 && counter > 0).then(|| Box::new(Self::new(writer, counter / 2))),
+            nested: (random.is_multiple_of(5) && counter > 0)
+                .then(|| Box::new(Self::new(writer, counter / 2))),
         }
     }
 }

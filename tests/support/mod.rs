@@ -246,7 +246,7 @@ impl Child {
 
     /// Waits until the child has been killed by its own hand.
     #[track_caller]
-    pub fn is_killed(mut self) {
+    pub fn ends_by_kill(mut self) {
         let status = self.wait();
         if std::os::unix::process::ExitStatusExt::signal(&status) != Some(Signal::SIGKILL as i32) {
             self.fail(&format!("ended with {status}"));
