@@ -228,14 +228,16 @@ impl NodeShared {
 
 impl Drop for NodeShared {
     fn drop(&mut self) {
-        // In a forked child there is no such thread.
-        if self.origin.is_here() {
-            self.tell(Command::Leave);
-            if let Some(thread) = self.thread.take()
-                && thread.join().is_err()
-            {
-                tracing::error!("the control thread has panicked");
-            }
+        let thread = self.thread.take();
+        if !self.origin.is_here() {
+            // In a forked child there is no such thread, and the handle must not be dropped either: that
+            // detaches whichever thread of the child has got its place.
+            std::mem::forget(thread);
+            return;
+        }
+        self.tell(Command::Leave);
+        if thread.is_some_and(|thread| thread.join().is_err()) {
+            tracing::error!("the control thread has panicked");
         }
     }
 }

@@ -197,13 +197,13 @@ fn find_group(name: &str) -> Result<u32, BusError> {
 #[derive(Debug)]
 pub(super) struct PrivateDirectory {
     path: PathBuf,
-    /// A forked child that drops its copy leaves the directory to its parent.
+    lock: Option<Flock<File>>,
     origin: Origin,
-    _lock: Flock<File>,
 }
 
 impl PrivateDirectory {
     fn create() -> io::Result<Self> {
+        let origin = Origin::here()?;
         let parent = std::env::temp_dir();
         remove_abandoned(&parent);
         // Another process may take a fresh directory for an abandoned one before it is locked.
@@ -214,7 +214,7 @@ impl PrivateDirectory {
             if let Some(lock) = lock(&path)
                 && path.is_dir()
             {
-                return Ok(Self { path, origin: Origin::here()?, _lock: lock });
+                return Ok(Self { path, lock: Some(lock), origin });
             }
         }
         Err(io::Error::other("every directory created was removed at once by somebody else"))
@@ -223,8 +223,12 @@ impl PrivateDirectory {
 
 impl Drop for PrivateDirectory {
     fn drop(&mut self) {
+        let lock = self.lock.take();
         if self.origin.is_here() {
             let _ = fs::remove_dir_all(&self.path);
+        } else {
+            // A forked child's handle is its parent's lock: dropping it would unlock for both.
+            std::mem::forget(lock);
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Bells, and how long to look before sleeping on one.
 //!
 //! The protocol that makes sleeping safe is [`crate::ring::Waiter`]; this is what it sleeps on.
+#![forbid(unsafe_code)]
 
 mod bell;
 mod strategy;
