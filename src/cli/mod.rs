@@ -48,13 +48,13 @@ struct Common {
     /// Bus to use [default: default]
     #[arg(long, global = true, value_name = "NAME", env = "RINGBUS_BUS", hide_env_values = true)]
     bus: Option<String>,
-    /// Directory that holds buses [default: $XDG_RUNTIME_DIR/ringbus, else /tmp/ringbus-<uid>]
+    /// Directory that holds buses [default: $XDG_RUNTIME_DIR/ringbus, else /tmp/ringbus-UID]
     #[arg(long, global = true, value_name = "DIR", env = "RINGBUS_DIR", hide_env_values = true)]
     dir: Option<PathBuf>,
     /// Group that the bus is shared with, if it is; all its nodes name the same one
     #[arg(long, global = true, value_name = "GROUP")]
     group: Option<String>,
-    /// Name to join the bus as [default: ringbus-<command>]
+    /// Name to join the bus as [default: ringbus-COMMAND]
     #[arg(long, global = true, value_name = "NAME")]
     name: Option<String>,
     /// Log to stderr: -v what happens on the bus, -vv details, -vvv everything; RUST_LOG overrides
