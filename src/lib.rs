@@ -1,10 +1,91 @@
 //! A message bus between the processes of one Linux host, over sealed shared memory.
+//!
+//! Processes that open a bus of the same name and join it can publish and subscribe to topics. There is no
+//! broker: each publisher owns a *log*, a ring in shared memory that it alone can write, and its subscribers
+//! read that. Neither takes a lock or makes a system call, unless somebody sleeps and has to be woken.
+//!
+//! ```text
+//!   Publisher ── encodes into ──▶ log ── tail ──▶ Subscriber ── decodes, or lends in place
+//!       ▲                    (a sealed memfd)         │
+//!       └────── never overwrites past ◀── cursor ─────┘   (in the subscriber's own sealed memfd)
+//! ```
+//!
+//! # An example
+//!
+//! ```
+//! let bus = ringbus::Bus::private()?; // between processes: ringbus::Bus::open("agents")?
+//! let planner = bus.join("planner")?;
+//! let worker = bus.join("worker")?;
+//!
+//! let mut updates = planner.subscriber::<(u32, String)>("task/*")?;
+//! let mut progress = worker.publisher::<(u32, String)>("task/progress")?;
+//! progress.publish(&(42, "parsing".to_owned()))?;
+//!
+//! let update = updates.recv()?;
+//! assert_eq!((update.0, update.topic(), update.source().name()), (42, "task/progress", "worker"));
+//! # Ok::<(), ringbus::Error>(())
+//! ```
+//!
+//! # Map
+//!
+//! | to … | use |
+//! | --- | --- |
+//! | open a bus | [`Bus::open`], [`Bus::from_env`], [`Bus::private`] for tests; [`Bus::builder`] for the directory, a group, [`Trust`] |
+//! | join it | [`Bus::join`], which gives a [`Node`]; [`Node::peers`], [`Node::refused`] and [`Node::survey`] look around |
+//! | publish values, or bytes | [`Node::publisher`], [`Node::raw_publisher`]; [`Node::publisher_builder`] for capacity and [`Overflow`] |
+//! | receive values, or bytes | [`Node::subscriber`], [`Node::raw_subscriber`]; [`Node::subscriber_builder`] for several filters and [`Wait`] |
+//! | write a message in place | [`RawPublisher::loan`], [`Loan::send`] |
+//! | read a message in place | [`RawSubscriber::recv`], which gives a [`Sample`] |
+//! | send headers along | [`Publisher::message`] |
+//! | handle errors | one enum per operation: [`BusError`], [`JoinError`], [`OpenError`], [`PublishError`], [`RecvError`], [`WaitError`]; [`Error`] holds any of them, for `?` |
+//!
+//! # Topics
+//!
+//! A topic has levels between `/`: `task/42/progress`. A subscriber's filter may have wildcards: `*` is one
+//! level, `**` any number of them, none included. A publisher is opened on one topic, or over a pattern
+//! (`task/**`) to [publish to](Publisher::publish_to) any topic under it. Topics that begin with `@` are the
+//! bus's own.
+//!
+//! # What arrives
+//!
+//! A subscriber that was open before a publisher gets all its messages, from the first one on; a later one
+//! gets what follows. Messages of one publisher arrive in order and once. A message whose `publish` returned
+//! `Ok` is there for every subscriber that was attached, even if the publisher is killed right after.
+//!
+//! A publisher never overwrites what a subscriber has not read. When its log is full, [`Overflow`] decides:
+//! wait (the default, up to 1 s), fail, or drop the message. A dropped message is told to all
+//! ([`RecvError::Lagged`]).
+//!
+//! # Waiting
+//!
+//! [`Wait::Adaptive`] looks for a few microseconds, then sleeps. For event loops and async runtimes a
+//! subscriber is an [`AsFd`](std::os::fd::AsFd), to be armed before each poll: [`Subscriber::arm`].
+//!
+//! # Threads and forks
+//!
+//! A [`Node`] is `Clone + Send + Sync`: join once per process, and clone it. Ports are `Send`, and each has
+//! one user at a time (`&mut self`): open one per thread. Every node has a control thread, which no message
+//! passes; it looks at the bus's directory once a second and sleeps otherwise, unless the bus changes.
+//!
+//! A forked child has none of its parent's ports: using them returns an error (`Forked`). It can open the bus
+//! and join by itself. The parent is not affected.
+//!
+//! # Features
+//!
+//! | feature | adds |
+//! | --- | --- |
+//! | `cli` | the `ringbus` command: `demo`, `ls`, `pub`, `sub`, `doctor`; nothing to the library |
+//!
+//! None is on by default. Linux only: 5.1 or later.
 
 #[cfg(not(target_os = "linux"))]
 compile_error!("ringbus needs Linux: it is built on memfd seals, eventfd, pidfd and membarrier");
 
 #[cfg(not(loom))]
 mod bus;
+#[cfg(all(feature = "cli", not(loom)))]
+#[doc(hidden)]
+pub mod cli;
 #[cfg(not(loom))]
 mod control;
 mod frame;
@@ -29,4 +110,28 @@ pub mod internals {
     pub mod frame {
         pub use crate::frame::*;
     }
+    pub mod ring {
+        pub use crate::ring::*;
+    }
+    pub mod segment {
+        pub use crate::segment::*;
+    }
+    pub mod sys {
+        pub use crate::sys::*;
+    }
+
+    /// For `fuzz/fuzz_targets/session.rs` alone, which needs nodes and peers of its own making.
+    #[cfg(fuzzing)]
+    pub mod control {
+        pub use crate::control::{Card, ConnId, Event, Hub, Message, NodeId, PortCard, VERSION};
+        pub use crate::sys::credentials::Credentials;
+
+        pub fn node_id(bytes: [u8; 16]) -> NodeId {
+            NodeId(bytes)
+        }
+    }
 }
+
+#[doc = include_str!("../README.md")]
+#[cfg(doctest)]
+struct ReadmeDoctests;

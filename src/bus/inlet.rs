@@ -20,11 +20,14 @@ use crate::ring::{self, CursorSegment, Next, Record, Waiter, layout};
 use crate::segment::{PeerSegment, Sealed, page_size};
 use crate::wake::{Bell, Patience, Then, Wait};
 
-/// Names a log on the whole bus.
+/// Names a log on the whole bus, as one reader was attached to it: a node that was lost and found again
+/// attaches the same reader anew, under another number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct LogKey {
     pub(super) node: NodeId,
     pub(super) log: u64,
+    /// The reader's number.
+    pub(super) number: u16,
 }
 
 /// Whose log it is, and what is in it.
@@ -53,7 +56,11 @@ pub(super) struct Source {
 /// What the control thread tells the port.
 pub(super) enum Change {
     Add(Box<Source>),
-    End(LogKey),
+    /// The writer is gone, or cut off: nothing from this position on is read.
+    End {
+        key: LogKey,
+        until: u64,
+    },
 }
 
 /// What the port and the control thread share of a reading port.
@@ -243,8 +250,9 @@ impl Inlet {
         for change in changes.drain(..) {
             match change {
                 Change::Add(source) => self.sources.push(*source),
-                Change::End(key) => {
+                Change::End { key, until } => {
                     for source in self.sources.iter_mut().filter(|source| source.key == key) {
+                        source.reader.end_at(until);
                         source.ended = true;
                     }
                 }

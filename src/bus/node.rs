@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Acquire, Ordering::Relaxed};
 use std::sync::mpsc::{self, Sender};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -20,7 +20,7 @@ use super::subscriber::{RawSubscriber, Subscriber, SubscriberBuilder};
 use super::topic::check_name;
 use crate::control::{Card, Directory, Driver, NodeId};
 use crate::sys::fork::Origin;
-use crate::sys::{clock, credentials, membarrier, random};
+use crate::sys::{clock, credentials, random};
 use crate::wake::Bell;
 
 /// Stack of the control thread: it keeps its state on the heap.
@@ -52,6 +52,8 @@ pub(super) struct NodeShared {
     bell: Bell,
     next_port: AtomicU64,
     next_log: AtomicU64,
+    /// Set when the control thread ends.
+    gone: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -60,8 +62,6 @@ impl Node {
         check_name("node name", name)?;
         let io = |what| move |source| JoinError::Io { what, source };
         let origin = Origin::here().map_err(io("watch for forks"))?;
-        // Once a process, before its first attach: writers that use it later find it done.
-        membarrier::register_private();
         // Checked again: the directory may have changed since the bus was opened, or be gone.
         let directory = match &bus.private {
             Some(_) => bus.directory.clone(),
@@ -77,7 +77,8 @@ impl Node {
         let driver = Driver::open(directory, card, only_uid, bell.clone())?;
         let (commands, queue) = mpsc::channel();
         let (joined, wait) = mpsc::sync_channel(1);
-        let core = Core::new(driver, queue, info.clone(), bus.trust, bus.private.clone());
+        let gone = Arc::new(AtomicBool::new(false));
+        let core = Core::new(driver, queue, info.clone(), bus, gone.clone());
         let thread = std::thread::Builder::new()
             .name("ringbus".into())
             .stack_size(STACK)
@@ -93,7 +94,17 @@ impl Node {
         let bus = bus.clone();
         let thread = Some(thread);
         Ok(Self {
-            shared: Arc::new(NodeShared { info, origin, bus, commands, bell, next_port, next_log, thread }),
+            shared: Arc::new(NodeShared {
+                info,
+                origin,
+                bus,
+                commands,
+                bell,
+                next_port,
+                next_log,
+                gone,
+                thread,
+            }),
         })
     }
 
@@ -211,7 +222,7 @@ impl NodeShared {
 
     /// Whether the control thread is gone: nothing new will arrive.
     pub(super) fn is_gone(&self) -> bool {
-        self.thread.as_ref().is_none_or(JoinHandle::is_finished)
+        self.gone.load(Acquire)
     }
 }
 

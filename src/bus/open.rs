@@ -163,11 +163,23 @@ impl BusBuilder {
     /// # Errors
     /// Those of [`Bus::open`]; [`BusError::Group`] if there is no such group.
     pub fn open(self) -> Result<Bus, BusError> {
-        check_bus_name(&self.name)?;
-        let group = self.group.map(|name| find_group(&name)).transpose()?;
-        let location = Location::new(self.dir, group);
+        let location = self.location()?;
         let directory = Directory::open(&location, &self.name)?;
         Ok(Bus { name: self.name, location, directory, trust: self.trust, private: None })
+    }
+
+    /// The directory that [`BusBuilder::open`] would open, checked as it would; `None` where it would create
+    /// it.
+    #[cfg(feature = "cli")]
+    pub(crate) fn examine(&self) -> Result<Option<PathBuf>, BusError> {
+        let directory = Directory::examine(&self.location()?, &self.name)?;
+        Ok(directory.map(|directory| directory.path().to_owned()))
+    }
+
+    fn location(&self) -> Result<Location, BusError> {
+        check_bus_name(&self.name)?;
+        let group = self.group.as_deref().map(find_group).transpose()?;
+        Ok(Location::new(self.dir.clone(), group))
     }
 }
 

@@ -50,7 +50,6 @@ impl Default for Overflow {
 /// What a writer keeps about a reader of its log.
 pub(super) struct Reader {
     pub(super) node: NodeInfo,
-    pub(super) port: u64,
     pub(super) bell: Bell,
     pub(super) filters: Arc<[Filter]>,
 }
@@ -150,7 +149,10 @@ impl Outlet {
             layout,
             segment: Arc::new(segment),
             bell: Bell::new().map_err(|e| memory(e.to_string()))?,
-            gates: Arc::new(ring::Gates::new()),
+            gates: Arc::new(match config.overflow {
+                Overflow::DropNewest => ring::Gates::numbered(),
+                _ => ring::Gates::new(),
+            }),
             counters: Counters::default(),
             audience: Mutex::new(0),
             audience_changed: Condvar::new(),

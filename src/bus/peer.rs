@@ -51,10 +51,6 @@ impl NodeInfo {
     pub fn uptime(&self) -> Duration {
         Duration::from_millis(clock::unix_ms().saturating_sub(self.0.started_unix_ms))
     }
-
-    pub(super) fn started_unix_ms(&self) -> u64 {
-        self.0.started_unix_ms
-    }
 }
 
 impl fmt::Display for NodeInfo {

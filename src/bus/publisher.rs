@@ -92,7 +92,7 @@ impl<'n> PublisherBuilder<'n> {
     }
 
     fn open_outlet(self) -> Result<Outlet, OpenError> {
-        Outlet::open(self.node, Filter::new(self.topic)?, self.config)
+        Outlet::open(self.node, Filter::of_publisher(self.topic)?, self.config)
     }
 }
 

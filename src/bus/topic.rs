@@ -125,6 +125,12 @@ impl Filter {
         Ok(Self(text.into()))
     }
 
+    /// What a publisher is opened for: a topic, or a pattern.
+    pub(crate) fn of_publisher(text: &str) -> Result<Self, TopicError> {
+        check_user("topic", text, true)?;
+        Ok(Self(text.into()))
+    }
+
     /// A peer's filter, which may be over reserved topics.
     pub(crate) fn from_peer(text: &str) -> Result<Self, TopicError> {
         check("filter", text, true)?;
@@ -133,10 +139,6 @@ impl Filter {
 
     pub(crate) fn as_str(&self) -> &str {
         &self.0
-    }
-
-    pub(crate) fn shared(&self) -> Arc<str> {
-        self.0.clone()
     }
 
     /// Whether it has wildcards.

@@ -11,13 +11,16 @@ use std::time::Duration;
 use nix::libc;
 
 use super::NodeId;
-use crate::sys::credentials;
 use crate::sys::seqpacket::{Listener, Socket};
+use crate::sys::{credentials, random};
 
 /// Longest path that a Unix socket can be bound to (unix(7)), without its terminating zero.
 const SOCKET_PATH: usize = 107;
-/// Bytes that a socket's name adds to the directory's path: `/.` + 32 digits + `.sock`.
-const SOCKET_NAME: usize = 39;
+/// Bytes that a socket's name adds to the directory's path: `/` + 32 digits + `.sock`, or a temporary
+/// `/.` + 32 digits + `.tmp`.
+const SOCKET_NAME: usize = 38;
+/// Longest path that a bus's directory can have, in bytes.
+pub(crate) const LONGEST_PATH: usize = SOCKET_PATH - SOCKET_NAME;
 /// A socket under a temporary name that has been refusing for this long was left by a killed process.
 const STALE_TEMPORARY: Duration = Duration::from_secs(60);
 /// Connections that may wait to be accepted; beyond that a dial is retried.
@@ -101,6 +104,8 @@ impl Location {
             .or_else(|| set("RINGBUS_DIR"))
             .or_else(|| set("XDG_RUNTIME_DIR").map(|dir| dir.join("ringbus")))
             .unwrap_or_else(|| PathBuf::from(format!("/tmp/ringbus-{}", credentials::euid())));
+        // The process may change its working directory between two joins.
+        let base = std::path::absolute(&base).unwrap_or(base);
         Self { base, group }
     }
 
@@ -112,12 +117,21 @@ impl Location {
         self.group
     }
 
+    /// The directory of the bus of this name.
+    fn path(&self, bus: &str) -> Result<PathBuf, DirectoryError> {
+        let path = self.base.join(bus);
+        match path.as_os_str().len() > LONGEST_PATH {
+            true => Err(DirectoryError::TooLong { path, limit: LONGEST_PATH }),
+            false => Ok(path),
+        }
+    }
+
     /// Names of the buses that have a directory here, sorted.
     pub(crate) fn buses(&self) -> Vec<String> {
         let Ok(entries) = fs::read_dir(&self.base) else { return Vec::new() };
         let directories = entries.flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
-        let mut names: Vec<String> =
-            directories.filter_map(|entry| entry.file_name().into_string().ok()).collect();
+        let names = directories.filter_map(|entry| entry.file_name().into_string().ok());
+        let mut names: Vec<String> = names.filter(|name| !name.starts_with('.')).collect();
         names.sort();
         names
     }
@@ -133,25 +147,30 @@ pub(crate) struct Directory {
 impl Directory {
     /// Creates the directory if it is missing, and checks that nobody but those it is for can reach in.
     pub(crate) fn open(location: &Location, bus: &str) -> Result<Self, DirectoryError> {
-        let path = location.base.join(bus);
-        let limit = SOCKET_PATH - SOCKET_NAME;
-        if path.as_os_str().len() > limit {
-            return Err(DirectoryError::TooLong { path, limit });
-        }
+        let path = location.path(bus)?;
         open_base(location)?;
-        let created = match DirBuilder::new().mode(0o700).create(&path) {
-            Ok(()) => true,
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => false,
-            Err(source) => return Err(DirectoryError::Io { what: "create", path, source }),
-        };
+        if let Err(source) = create(&path, location.group) {
+            return Err(DirectoryError::Io { what: "create", path, source });
+        }
         // All further looks go through this handle: the name could be exchanged meanwhile.
         let handle = open_directory(&path)?;
-        if created {
-            // Whatever the umask was.
-            own(&handle, &path, location.group)?;
-        }
         check(&handle, &path, location.group)?;
         Ok(Self { path, group: location.group })
+    }
+
+    /// Checks what [`Directory::open`] checks, and creates nothing: `None` where it would.
+    #[cfg(feature = "cli")]
+    pub(crate) fn examine(location: &Location, bus: &str) -> Result<Option<Self>, DirectoryError> {
+        let path = location.path(bus)?;
+        if is_missing(&location.base) {
+            return Ok(None);
+        }
+        check_base(location)?;
+        if is_missing(&path) {
+            return Ok(None);
+        }
+        check(&open_directory(&path)?, &path, location.group)?;
+        Ok(Some(Self { path, group: location.group }))
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -219,9 +238,15 @@ impl Directory {
 
 fn open_base(location: &Location) -> Result<(), DirectoryError> {
     let base = &location.base;
-    let io = |what| move |source| DirectoryError::Io { what, path: base.clone(), source };
-    DirBuilder::new().recursive(true).mode(0o700).create(base).map_err(io("create"))?;
-    let found = open_directory(base)?.metadata().map_err(io("look at"))?;
+    let io = |source| DirectoryError::Io { what: "create", path: base.clone(), source };
+    create_all(base).map_err(io)?;
+    check_base(location)
+}
+
+fn check_base(location: &Location) -> Result<(), DirectoryError> {
+    let base = &location.base;
+    let io = |source| DirectoryError::Io { what: "look at", path: base.clone(), source };
+    let found = open_directory(base)?.metadata().map_err(io)?;
     let (owner, uid) = (found.uid(), credentials::euid());
     let mode = found.mode() & 0o7777;
     // Whoever can rename in the base can put another directory in the bus's place.
@@ -233,6 +258,38 @@ fn open_base(location: &Location) -> Result<(), DirectoryError> {
         return Err(DirectoryError::TooOpen { path: base.clone(), mode, expected: mode & !0o022 });
     }
     Ok(())
+}
+
+fn create_all(path: &Path) -> io::Result<()> {
+    match (create(path, None), path.parent()) {
+        (Err(error), Some(parent)) if error.kind() == io::ErrorKind::NotFound => {
+            create_all(parent)?;
+            create(path, None)
+        }
+        (created, _) => created,
+    }
+}
+
+/// Creates a directory, unless something has its name: what that is, is for the caller to check.
+///
+/// It has its mode and its group before it has its name, since another node may look at any moment.
+fn create(path: &Path, group: Option<u32>) -> io::Result<()> {
+    if fs::symlink_metadata(path).is_ok() {
+        return Ok(());
+    }
+    let temporary = path.with_file_name(format!(".{}.tmp", NodeId(random::id128()?)));
+    DirBuilder::new().mode(0o700).create(&temporary)?;
+    // Replaces at most an empty directory that another node has put there in this moment.
+    let placed = own(&temporary, group).and_then(|()| fs::rename(&temporary, path));
+    if placed.is_err() {
+        let _ = fs::remove_dir(&temporary);
+    }
+    placed.or_else(|error| if fs::symlink_metadata(path).is_ok() { Ok(()) } else { Err(error) })
+}
+
+#[cfg(feature = "cli")]
+fn is_missing(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
 }
 
 /// The directory itself; a symbolic link is not followed.
@@ -259,14 +316,15 @@ fn mode(group: Option<u32>) -> u32 {
     if group.is_some() { 0o1770 } else { 0o700 }
 }
 
-fn own(handle: &File, path: &Path, group: Option<u32>) -> Result<(), DirectoryError> {
-    let owned = match group {
-        Some(gid) => std::os::unix::fs::fchown(handle, None, Some(gid)),
-        None => Ok(()),
-    };
-    owned.and_then(|()| handle.set_permissions(fs::Permissions::from_mode(mode(group)))).map_err(|source| {
-        DirectoryError::Io { what: "set the permissions of", path: path.to_owned(), source }
-    })
+fn own(path: &Path, group: Option<u32>) -> io::Result<()> {
+    if group.is_none() {
+        // A umask may have kept even the owner out.
+        fs::set_permissions(path, fs::Permissions::from_mode(mode(None)))?;
+    }
+    let flags = libc::O_DIRECTORY | libc::O_NOFOLLOW | libc::O_CLOEXEC;
+    let handle = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
+    std::os::unix::fs::fchown(&handle, None, group)?;
+    handle.set_permissions(fs::Permissions::from_mode(mode(group)))
 }
 
 fn check(handle: &File, path: &Path, group: Option<u32>) -> Result<(), DirectoryError> {

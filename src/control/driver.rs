@@ -9,24 +9,30 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::caller::Caller;
 use super::hub::{ConnId, Event, Hub};
 use super::{Card, Directory, DirectoryError, NodeId};
 use crate::frame::Control;
 use crate::sys::epoll::{Epoll, Events, Interest};
+use crate::sys::poll;
 use crate::sys::seqpacket::{Listener, MAX_DATAGRAM, Socket};
-use crate::sys::{credentials, pidfd};
 use crate::wake::Bell;
 
 /// How often the directory is looked at.
 const RESCAN: Duration = Duration::from_secs(1);
-/// How soon a dial is tried again when the peer's backlog was full, or this process short of something.
+/// How soon a dial is tried again, the first time, when the peer's backlog was full, or this process short of something.
 const REDIAL: Duration = Duration::from_millis(5);
 /// How long a dial is tried again: then the next look at the directory finds the node.
 const DIAL_FOR: Duration = super::HANDSHAKE;
-/// How soon fds that are too many in flight for this user (`ETOOMANYREFS`) are sent again: nothing tells.
-const RESEND: Duration = Duration::from_millis(10);
-/// Datagrams taken from one connection in a row: more than its socket holds unless the peer keeps sending.
+/// How soon it is looked again for what nothing tells of: room for fds that are too many in flight for this
+/// user (`ETOOMANYREFS`), a free fd for a caller.
+const RETRY: Duration = Duration::from_millis(10);
+/// Datagrams taken from one connection in a row, for the sake of the others. Its socket holds fewer unless
+/// the peer keeps sending, or the host's `net.core.wmem_default` was raised.
 const IN_A_ROW: usize = 1024;
+/// Callers that may have been accepted and not answered; the others wait in the backlog, where they cost
+/// this process no fds.
+const CALLERS: usize = 128;
 
 const LISTENER: u64 = 0;
 const BELL: u64 = 1;
@@ -45,9 +51,18 @@ struct Wire {
     blocked: bool,
 }
 
+/// Whether a dial may succeed a moment later: the peer's backlog is full, or this process is short of
+/// something.
+fn is_shortage(error: &io::Error) -> bool {
+    use nix::libc::{EAGAIN, EMFILE, ENFILE, ENOBUFS, ENOMEM};
+    error.raw_os_error().is_some_and(|errno| [EAGAIN, EMFILE, ENFILE, ENOBUFS, ENOMEM].contains(&errno))
+}
+
 struct Redial {
     node: NodeId,
     at: Instant,
+    /// How long the next pause is: each is twice the one before.
+    pause: Duration,
     until: Instant,
 }
 
@@ -63,8 +78,10 @@ pub(crate) struct Driver {
     wires: HashMap<ConnId, Wire>,
     redials: VecDeque<Redial>,
     rescan: Instant,
-    /// When to try again what ended with `ETOOMANYREFS`.
-    resend: Option<Instant>,
+    /// Whether the listener is out of the set for a while: nobody can be accepted now.
+    accept_paused: bool,
+    /// When to try again what could not be done.
+    retry: Option<Instant>,
     buffer: Box<[u8]>,
     events: VecDeque<Event<OwnedFd>>,
 }
@@ -102,7 +119,8 @@ impl Driver {
             wires: HashMap::new(),
             redials: VecDeque::new(),
             rescan: Instant::now() + RESCAN,
-            resend: None,
+            accept_paused: false,
+            retry: None,
             buffer: vec![0; MAX_DATAGRAM].into(),
             events: VecDeque::new(),
             directory,
@@ -116,17 +134,17 @@ impl Driver {
             .retain(|node| !self.hub.knows(*node) && !self.redials.iter().any(|redial| redial.node == *node));
         let now = Instant::now();
         for node in &nodes {
-            self.dial(*node, now, now + DIAL_FOR);
+            self.dial(*node, now, REDIAL, now + DIAL_FOR);
         }
         Ok(nodes)
     }
 
-    /// Whether a dial to this node is still open: under way, or to be tried again.
+    /// Whether this node may be heard of still: it is up, being dialled, or to be dialled again soon.
     pub(crate) fn is_dialling(&self, node: NodeId) -> bool {
-        self.redials.iter().any(|redial| redial.node == node) || self.hub.knows(node)
+        self.redials.iter().any(|redial| redial.node == node) || self.hub.has_conn(node)
     }
 
-    fn dial(&mut self, node: NodeId, now: Instant, until: Instant) {
+    fn dial(&mut self, node: NodeId, now: Instant, pause: Duration, until: Instant) {
         let again = match self.directory.dial(node) {
             Ok(socket) => return self.connected(node, socket, now),
             Err(error) => match error.kind() {
@@ -136,20 +154,24 @@ impl Driver {
                     self.directory.remove(node);
                     false
                 }
-                io::ErrorKind::NotFound => false,
-                _ => now < until,
+                _ => is_shortage(&error) && now < until,
             },
         };
         if again {
-            self.redials.push_back(Redial { node, at: now + REDIAL, until });
+            self.redials.push_back(Redial { node, at: now + pause, pause: pause * 2, until });
         }
     }
 
     fn connected(&mut self, node: NodeId, socket: Socket, now: Instant) {
-        match credentials::of_peer(&socket) {
-            Ok(credentials) => {
-                if let Some(conn) = self.hub.dialled(node, credentials, now) {
-                    self.watch(conn, socket, credentials.pid);
+        match Caller::behind(&socket) {
+            Ok(Caller { dead: true, .. }) => {
+                // A forked child of the dead node holds its socket.
+                tracing::debug!(%node, "orphaned socket removed");
+                self.directory.remove(node);
+            }
+            Ok(caller) => {
+                if let Some(conn) = self.hub.dialled(node, caller.credentials, now) {
+                    self.watch(conn, socket, caller.process);
                 }
             }
             Err(error) => tracing::warn!(%node, %error, "peer has no credentials"),
@@ -157,38 +179,40 @@ impl Driver {
     }
 
     fn accept(&mut self, now: Instant) {
-        loop {
+        for waiting in self.hub.callers()..=CALLERS {
+            if waiting == CALLERS {
+                tracing::warn!("{CALLERS} callers have not said hello: others have to wait");
+                break;
+            }
             match self.listener.accept() {
-                Ok(Some(socket)) => match credentials::of_peer(&socket) {
-                    Ok(credentials) => {
-                        if let Some(conn) = self.hub.accepted(credentials, now) {
-                            self.watch(conn, socket, credentials.pid);
-                        }
-                    }
-                    Err(error) => tracing::warn!(%error, "caller has no credentials"),
-                },
+                Ok(Some(socket)) => self.called(socket, now),
                 Ok(None) => return,
                 Err(error) => {
-                    // Out of fds: the caller waits in the backlog. Without a pause this would spin.
                     tracing::warn!(%error, "cannot accept");
-                    self.resend = Some(now + RESEND);
-                    let _ = self.epoll.remove(&self.listener);
-                    return;
+                    break;
                 }
             }
         }
+        // The callers wait in the backlog. Without a pause this would spin.
+        self.accept_paused = true;
+        self.retry.get_or_insert(now + RETRY);
+        let _ = self.epoll.remove(&self.listener);
     }
 
-    fn watch(&mut self, conn: ConnId, socket: Socket, pid: i32) {
-        let (socket_token, process_token) = tokens(conn);
-        let process = match pidfd::of_peer(&socket, pid) {
-            Ok(process) => Some(process),
-            Err(error) => {
-                // Dead already (the socket will tell), or no such thing here.
-                tracing::debug!(%error, pid, "no handle to the peer's process");
-                None
+    fn called(&mut self, socket: Socket, now: Instant) {
+        match Caller::behind(&socket) {
+            Ok(Caller { dead: true, .. }) => {}
+            Ok(caller) => {
+                if let Some(conn) = self.hub.accepted(caller.credentials, now) {
+                    self.watch(conn, socket, caller.process);
+                }
             }
-        };
+            Err(error) => tracing::warn!(%error, "caller has no credentials"),
+        }
+    }
+
+    fn watch(&mut self, conn: ConnId, socket: Socket, process: Option<OwnedFd>) {
+        let (socket_token, process_token) = tokens(conn);
         let watched = self.epoll.add(&socket, socket_token, Interest::READ).and_then(|()| match &process {
             Some(process) => self.epoll.add(process, process_token, Interest::READ),
             None => Ok(()),
@@ -200,14 +224,16 @@ impl Driver {
         }
     }
 
-    /// Waits until `deadline` (`None`: for ever) for something to happen, and handles all that did.
+    /// Sends what is queued, waits until `deadline` (`None`: for ever) for something to happen, and handles
+    /// all that did.
     ///
     /// # Errors
     /// Only what leaves the node without a control plane: epoll itself failed.
     pub(crate) fn turn(&mut self, deadline: Option<Instant>) -> io::Result<()> {
+        self.flush();
         let now = Instant::now();
         let redial = self.redials.iter().map(|redial| redial.at).min();
-        let due = [deadline, redial, self.resend, self.hub.poll_timeout(), Some(self.rescan)];
+        let due = [deadline, redial, self.retry, self.hub.poll_timeout(), Some(self.rescan)];
         let due = due.into_iter().flatten().min();
         let timeout = if self.events.is_empty() {
             due.map(|due| due.saturating_duration_since(now))
@@ -233,9 +259,11 @@ impl Driver {
     fn handle_ready(&mut self, token: u64, writable: bool, readable: bool, now: Instant) {
         let conn = token / 2;
         if token == tokens(conn).1 {
-            // Dead: what it sent is in the socket, and nothing follows.
-            self.receive(conn, now);
-            self.hub.handle_lost(conn);
+            // Dead: what it sent is in the socket, and nothing follows. More than fits into one turn is
+            // left for the next, when this fd is readable still.
+            if self.hub.awaits_hello(conn) || self.receive(conn, now) {
+                self.hub.handle_lost(conn);
+            }
             return;
         }
         if writable {
@@ -257,13 +285,17 @@ impl Driver {
 
     fn handle_timers(&mut self, now: Instant) {
         self.hub.handle_timeout(now);
-        if self.resend.is_some_and(|due| due <= now) {
-            self.resend = None;
-            let _ = self.epoll.add(&self.listener, LISTENER, Interest::READ); // unless it is there
+        if self.retry.is_some_and(|due| due <= now) {
+            self.retry = None;
+            if std::mem::take(&mut self.accept_paused) {
+                let _ = self.epoll.add(&self.listener, LISTENER, Interest::READ);
+            }
         }
         for _ in 0..self.redials.len() {
             match self.redials.pop_front() {
-                Some(redial) if redial.at <= now => self.dial(redial.node, now, redial.until),
+                // It has dialled meanwhile, or was refused.
+                Some(redial) if self.hub.knows(redial.node) => {}
+                Some(redial) if redial.at <= now => self.dial(redial.node, now, redial.pause, redial.until),
                 Some(later) => self.redials.push_back(later),
                 None => {}
             }
@@ -281,6 +313,7 @@ impl Driver {
                 Ok(listener) => {
                     let _ = self.epoll.remove(&self.listener);
                     self.listener = listener;
+                    self.accept_paused = false;
                     let _ = self.epoll.add(&self.listener, LISTENER, Interest::READ);
                 }
                 Err(error) => tracing::warn!(%error, "cannot place this node's socket again"),
@@ -291,12 +324,19 @@ impl Driver {
         }
     }
 
-    /// Takes what has arrived on a connection.
-    fn receive(&mut self, conn: ConnId, now: Instant) {
+    /// Takes what has arrived on a connection; false if there may be more.
+    fn receive(&mut self, conn: ConnId, now: Instant) -> bool {
         for _ in 0..IN_A_ROW {
-            let Some(wire) = self.wires.get(&conn) else { return };
+            let Some(wire) = self.wires.get(&conn) else { return true };
+            if self.hub.awaits_hello(conn) && poll::hung_up(wire.socket.as_fd()).unwrap_or(true) {
+                self.hub.handle_lost(conn);
+                return true;
+            }
             match wire.socket.recv(&mut self.buffer) {
-                Ok(received) if received.is_end() => return self.hub.handle_lost(conn),
+                Ok(received) if received.is_end() => {
+                    self.hub.handle_lost(conn);
+                    return true;
+                }
                 Ok(received) => {
                     // A cut datagram does not decode, which ends the session as it should.
                     let len = received.len.min(self.buffer.len());
@@ -304,16 +344,18 @@ impl Driver {
                     self.hub.handle_datagram(conn, &self.buffer[..len], received.fds, received.lost_fds, now);
                 }
                 Err(error) => match error.kind() {
-                    io::ErrorKind::WouldBlock => return,
+                    io::ErrorKind::WouldBlock => return true,
                     // A peer that died with unread input gives this first, then what it had sent.
                     io::ErrorKind::ConnectionReset => {}
                     _ => {
                         tracing::warn!(%error, "cannot receive");
-                        return self.hub.handle_lost(conn);
+                        self.hub.handle_lost(conn);
+                        return true;
                     }
                 },
             }
         }
+        false
     }
 
     /// Handles everything that has already arrived, from callers in the backlog too.
@@ -348,7 +390,7 @@ impl Driver {
                     let _ = self.epoll.modify(&wire.socket, tokens(conn).0, Interest::BOTH);
                 }
                 Err(error) if error.raw_os_error() == Some(nix::libc::ETOOMANYREFS) => {
-                    self.resend = Some(Instant::now() + RESEND);
+                    self.retry.get_or_insert_with(|| Instant::now() + RETRY);
                     return;
                 }
                 // Gone: what it sent before it went is still to be received, then its end.
@@ -395,7 +437,11 @@ impl Driver {
 
     /// A killed node leaves its socket; whoever notices the death removes it.
     fn remove_if_stale(&self, node: NodeId) {
-        if self.directory.dial(node).is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused) {
+        let stale = match self.directory.dial(node) {
+            Ok(socket) => Caller::behind(&socket).is_ok_and(|caller| caller.dead),
+            Err(error) => error.kind() == io::ErrorKind::ConnectionRefused,
+        };
+        if stale {
             self.directory.remove(node);
         }
     }

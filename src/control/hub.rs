@@ -21,7 +21,7 @@ use crate::frame::{Control, Hello};
 use crate::sys::credentials::Credentials;
 
 /// Names one connection of a node, for as long as the node lives.
-pub(crate) type ConnId = u64;
+pub type ConnId = u64;
 
 /// Why a node was not let in. Others on the bus are not affected.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -53,18 +53,21 @@ pub enum Refusal {
 
 /// Why an established session ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Gone {
+pub enum Gone {
     /// It said goodbye.
     Goodbye,
     /// Its process ended, or at least its end of the connection.
     Died,
+    /// It has not read for so long that this node had to forget what it had to say. It lives, and can come
+    /// back when it reads again.
+    Unread,
     /// This node cut it off.
     Cut(String),
 }
 
 /// What the hub tells the layer above, in order. `I` is an fd that came in.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Event<I> {
+pub enum Event<I> {
     /// A session is established: tell the peer every port, then `PortsDone`.
     /// `capabilities` are those that both have.
     Up { card: Card, credentials: Credentials, capabilities: u64 },
@@ -88,8 +91,10 @@ struct Conn<F> {
 }
 
 /// All sessions of a node. `F` is an fd to send, `I` one that came in.
-pub(crate) struct Hub<F, I> {
+pub struct Hub<F, I> {
     card: Card,
+    /// [`VERSION`], except where tests make an older or newer node.
+    pub(super) version: (u16, u16),
     capabilities: u64,
     /// The only user admitted; `None`: any that reaches the socket (a group's bus).
     only_uid: Option<u32>,
@@ -104,9 +109,10 @@ pub(crate) struct Hub<F, I> {
 }
 
 impl<F: Clone, I> Hub<F, I> {
-    pub(crate) fn new(card: Card, capabilities: u64, only_uid: Option<u32>) -> Self {
+    pub fn new(card: Card, capabilities: u64, only_uid: Option<u32>) -> Self {
         Self {
             card,
+            version: VERSION,
             capabilities,
             only_uid,
             conns: BTreeMap::new(),
@@ -118,23 +124,21 @@ impl<F: Clone, I> Hub<F, I> {
     }
 
     /// Whether there is no point in dialling this node: it is up, on its way, refused, or this one.
-    pub(crate) fn knows(&self, id: NodeId) -> bool {
-        id == self.card.id
-            || self.refused.contains(&id)
-            || self.conns.values().any(|conn| conn.peer == Some(id))
+    pub fn knows(&self, id: NodeId) -> bool {
+        id == self.card.id || self.refused.contains(&id) || self.has_conn(id)
     }
 
     /// A connection to this node was made.
-    pub(crate) fn dialled(&mut self, id: NodeId, credentials: Credentials, now: Instant) -> Option<ConnId> {
+    pub fn dialled(&mut self, id: NodeId, credentials: Credentials, now: Instant) -> Option<ConnId> {
         let conn = self.insert(Phase::Dialling, Some(id), credentials, now)?;
-        let hello = Control::Hello(hello(&self.card, self.capabilities));
+        let hello = Control::Hello(hello(self.version, &self.card, self.capabilities));
         let pushed = self.conns.get_mut(&conn)?.session.push(&hello, &[]);
         debug_assert_eq!(pushed, Ok(()));
         Some(conn)
     }
 
     /// A connection was accepted. `None` if its user is not admitted: close it.
-    pub(crate) fn accepted(&mut self, credentials: Credentials, now: Instant) -> Option<ConnId> {
+    pub fn accepted(&mut self, credentials: Credentials, now: Instant) -> Option<ConnId> {
         self.insert(Phase::Accepting, None, credentials, now)
     }
 
@@ -157,15 +161,25 @@ impl<F: Clone, I> Hub<F, I> {
         Some(conn)
     }
 
+    /// Whether the caller owes its hello. One that has hung up by then gave up waiting, or is dead: a hello
+    /// that it left is not to be handed in, or a peer would come and go that never was.
+    pub fn awaits_hello(&self, conn: ConnId) -> bool {
+        self.conns.get(&conn).is_some_and(|entry| entry.session.phase == Phase::Accepting)
+    }
+
+    /// Callers that have not been answered yet.
+    pub fn callers(&self) -> usize {
+        let waiting = |entry: &&Conn<F>| matches!(entry.session.phase, Phase::Accepting | Phase::Held);
+        self.conns.values().filter(waiting).count()
+    }
+
+    /// Whether a connection to this node is there, or under way.
+    pub fn has_conn(&self, id: NodeId) -> bool {
+        self.conns.values().any(|conn| conn.peer == Some(id))
+    }
+
     /// A datagram came in on `conn`.
-    pub(crate) fn handle_datagram(
-        &mut self,
-        conn: ConnId,
-        bytes: &[u8],
-        fds: Vec<I>,
-        lost_fds: bool,
-        now: Instant,
-    ) {
+    pub fn handle_datagram(&mut self, conn: ConnId, bytes: &[u8], fds: Vec<I>, lost_fds: bool, now: Instant) {
         let Some(entry) = self.conns.get_mut(&conn) else { return };
         let control = match entry.session.handle_datagram(bytes, fds.len(), lost_fds, now) {
             Ok(Some(control)) => control,
@@ -176,7 +190,7 @@ impl<F: Clone, I> Hub<F, I> {
             Control::Hello(hello) => self.handle_hello(conn, &hello),
             Control::HelloAck(hello) => self.handle_hello_ack(conn, &hello),
             Control::Incompatible { major, minor } => {
-                self.refuse_conn(conn, Refusal::Incompatible { theirs: (major, minor), ours: VERSION });
+                self.refuse_conn(conn, Refusal::Incompatible { theirs: (major, minor), ours: self.version });
             }
             Control::Goodbye => self.end(conn, Gone::Goodbye),
             _ => {
@@ -189,9 +203,9 @@ impl<F: Clone, I> Hub<F, I> {
 
     fn handle_hello(&mut self, conn: ConnId, hello: &Hello<'_>) {
         let theirs = (hello.major, hello.minor);
-        if hello.major != VERSION.0 {
-            let (major, minor) = VERSION;
-            self.refuse(Some(NodeId(hello.id)), Refusal::Incompatible { theirs, ours: VERSION });
+        if hello.major != self.version.0 {
+            let (major, minor) = self.version;
+            self.refuse(Some(NodeId(hello.id)), Refusal::Incompatible { theirs, ours: self.version });
             return self.close_with(conn, encode(&Control::Incompatible { major, minor }).ok());
         }
         let card = card_of(hello);
@@ -225,7 +239,7 @@ impl<F: Clone, I> Hub<F, I> {
 
     /// Answers the hello of an accepted connection.
     fn admit(&mut self, conn: ConnId) {
-        let hello = Control::HelloAck(hello(&self.card, self.capabilities));
+        let hello = Control::HelloAck(hello(self.version, &self.card, self.capabilities));
         let Some(entry) = self.conns.get_mut(&conn) else { return };
         match (entry.session.push(&hello, &[]), entry.card.take()) {
             (Ok(()), Some((card, capabilities))) => self.establish(conn, card, capabilities),
@@ -237,9 +251,9 @@ impl<F: Clone, I> Hub<F, I> {
     fn handle_hello_ack(&mut self, conn: ConnId, hello: &Hello<'_>) {
         let card = card_of(hello);
         let Some(entry) = self.conns.get(&conn) else { return };
-        if hello.major != VERSION.0 {
+        if hello.major != self.version.0 {
             let theirs = (hello.major, hello.minor);
-            return self.refuse_conn(conn, Refusal::Incompatible { theirs, ours: VERSION });
+            return self.refuse_conn(conn, Refusal::Incompatible { theirs, ours: self.version });
         }
         if entry.peer != Some(card.id) {
             let what = format!("socket of node {:?} answered as {}", entry.peer, card.id);
@@ -267,23 +281,29 @@ impl<F: Clone, I> Hub<F, I> {
     }
 
     /// The peer of `conn` has ended it, or is dead; everything received was handed in before.
-    pub(crate) fn handle_lost(&mut self, conn: ConnId) {
+    pub fn handle_lost(&mut self, conn: ConnId) {
         self.end(conn, Gone::Died);
     }
 
-    /// Cuts an established peer off, for good.
-    pub(crate) fn cut(&mut self, peer: NodeId, why: String) {
+    /// Cuts a peer off, for good.
+    pub fn cut(&mut self, peer: NodeId, why: String) {
         self.refused.insert(peer);
         if let Some(conn) = self.up.get(&peer).copied() {
-            self.end(conn, Gone::Cut(why));
+            return self.end(conn, Gone::Cut(why));
+        }
+        let under_way = self.conns.iter().filter(|(_, entry)| entry.peer == Some(peer));
+        for conn in under_way.map(|(conn, _)| *conn).collect::<Vec<_>>() {
+            self.close(conn);
         }
     }
 
     fn fail(&mut self, conn: ConnId, error: &SessionError) {
         let peer = self.conns.get(&conn).and_then(|entry| entry.peer);
-        if *error == SessionError::Silent {
+        match error {
             // Stopped or swamped, not at fault: it may be dialled again.
-            return self.end(conn, Gone::Died);
+            SessionError::Silent => return self.end(conn, Gone::Died),
+            SessionError::Overflow => return self.end(conn, Gone::Unread),
+            _ => {}
         }
         match peer {
             Some(peer) if self.up.get(&peer) == Some(&conn) => self.cut(peer, error.to_string()),
@@ -336,7 +356,7 @@ impl<F: Clone, I> Hub<F, I> {
     }
 
     /// Queues a datagram for an established peer; one that is not (any more) is passed over.
-    pub(crate) fn send(&mut self, peer: NodeId, control: &Control<'_>, fds: &[F]) {
+    pub fn send(&mut self, peer: NodeId, control: &Control<'_>, fds: &[F]) {
         let Some(conn) = self.up.get(&peer).copied() else { return };
         let Some(entry) = self.conns.get_mut(&conn) else { return };
         if let Err(error) = entry.session.push(control, fds) {
@@ -345,17 +365,17 @@ impl<F: Clone, I> Hub<F, I> {
     }
 
     /// The established peers.
-    pub(crate) fn peers(&self) -> impl Iterator<Item = NodeId> + '_ {
+    pub fn peers(&self) -> impl Iterator<Item = NodeId> + '_ {
         self.up.keys().copied()
     }
 
     /// Marks what has been queued for a peer so far; for [`Hub::has_sent`].
-    pub(crate) fn mark(&self, peer: NodeId) -> Option<u64> {
+    pub fn mark(&self, peer: NodeId) -> Option<u64> {
         self.session(peer).map(Session::mark)
     }
 
     /// Whether all up to the mark is in the socket, or the peer is gone.
-    pub(crate) fn has_sent(&self, peer: NodeId, mark: u64) -> bool {
+    pub fn has_sent(&self, peer: NodeId, mark: u64) -> bool {
         self.session(peer).is_none_or(|session| session.has_sent(mark))
     }
 
@@ -363,27 +383,27 @@ impl<F: Clone, I> Hub<F, I> {
         self.up.get(&peer).and_then(|conn| self.conns.get(conn)).map(|entry| &entry.session)
     }
 
-    pub(crate) fn poll_event(&mut self) -> Option<Event<I>> {
+    pub fn poll_event(&mut self) -> Option<Event<I>> {
         self.events.pop_front()
     }
 
     /// What to put into this connection's socket next; call [`Hub::transmitted`] once it is in.
-    pub(crate) fn poll_transmit(&mut self, conn: ConnId) -> Option<(&[u8], &[F])> {
+    pub fn poll_transmit(&mut self, conn: ConnId) -> Option<(&[u8], &[F])> {
         self.conns.get_mut(&conn)?.session.poll_transmit()
     }
 
-    pub(crate) fn transmitted(&mut self, conn: ConnId) {
+    pub fn transmitted(&mut self, conn: ConnId) {
         if let Some(entry) = self.conns.get_mut(&conn) {
             entry.session.transmitted();
         }
     }
 
     /// When [`Hub::handle_timeout`] wants to be called.
-    pub(crate) fn poll_timeout(&self) -> Option<Instant> {
+    pub fn poll_timeout(&self) -> Option<Instant> {
         self.conns.values().filter_map(|entry| entry.session.poll_timeout()).min()
     }
 
-    pub(crate) fn handle_timeout(&mut self, now: Instant) {
+    pub fn handle_timeout(&mut self, now: Instant) {
         let late = |entry: &Conn<F>| entry.session.poll_timeout().is_some_and(|due| due <= now);
         let due: Vec<ConnId> =
             self.conns.iter().filter(|(_, entry)| late(entry)).map(|(conn, _)| *conn).collect();
@@ -396,16 +416,9 @@ impl<F: Clone, I> Hub<F, I> {
     }
 }
 
-fn hello(card: &Card, capabilities: u64) -> Hello<'_> {
-    let (major, minor) = VERSION;
-    Hello {
-        major,
-        minor,
-        id: card.id.0,
-        name: &card.name,
-        started_unix_ms: card.started_unix_ms,
-        capabilities,
-    }
+fn hello((major, minor): (u16, u16), card: &Card, capabilities: u64) -> Hello<'_> {
+    let id = card.id.0;
+    Hello { major, minor, id, name: &card.name, started_unix_ms: card.started_unix_ms, capabilities }
 }
 
 fn card_of(hello: &Hello<'_>) -> Card {

@@ -4,7 +4,7 @@ use crate::frame::{Attach, Control, PortStats, PortUp, Role};
 
 /// A port as its node describes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct PortCard {
+pub struct PortCard {
     pub id: u64,
     pub role: Role,
     /// A subscriber's filters; else the one topic, pattern or service name.
@@ -18,7 +18,7 @@ pub(crate) struct PortCard {
 
 impl PortCard {
     /// Whether the port reads logs: then it comes with its cursor segment and its bell.
-    pub(crate) fn reads(role: Role) -> bool {
+    pub fn reads(role: Role) -> bool {
         role != Role::Publisher
     }
 }
@@ -38,7 +38,7 @@ impl From<PortUp<'_>> for PortCard {
 
 /// A port's counters as its node reports them.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct PortReport {
+pub struct PortReport {
     pub port: u64,
     pub role: Option<Role>,
     pub name: String,
@@ -51,7 +51,7 @@ pub(crate) struct PortReport {
 }
 
 impl PortReport {
-    pub(crate) fn as_frame(&self) -> PortStats<'_> {
+    pub fn as_frame(&self) -> PortStats<'_> {
         PortStats {
             port: self.port,
             role: self.role.map_or(u8::MAX, |role| role as u8),
@@ -84,7 +84,7 @@ impl From<PortStats<'_>> for PortReport {
 
 /// A datagram of an established session that concerns the ports.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Message {
+pub enum Message {
     PortUp(PortCard),
     PortsDone,
     PortDown { port: u64 },

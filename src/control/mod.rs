@@ -17,21 +17,27 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+mod caller;
 mod directory;
 mod driver;
 mod hub;
 mod message;
 mod session;
+#[cfg(test)]
+mod tests;
 
 pub use directory::DirectoryError;
+#[cfg(feature = "cli")]
+pub(crate) use directory::LONGEST_PATH;
 pub(crate) use directory::{Directory, Location};
 pub(crate) use driver::Driver;
-pub use hub::Refusal;
-pub(crate) use hub::{Event, Gone};
-pub(crate) use message::{Message, PortCard, PortReport};
+#[cfg(fuzzing)]
+pub use hub::{ConnId, Hub};
+pub use hub::{Event, Gone, Refusal};
+pub use message::{Message, PortCard, PortReport};
 
 /// Protocol version spoken: another major is refused, a newer minor only adds.
-pub(crate) const VERSION: (u16, u16) = (1, 0);
+pub const VERSION: (u16, u16) = (1, 0);
 
 /// How long a peer has to answer a hello.
 pub(crate) const HANDSHAKE: Duration = Duration::from_secs(2);
@@ -68,7 +74,7 @@ impl fmt::Debug for NodeId {
 
 /// What a node says of itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Card {
+pub struct Card {
     pub id: NodeId,
     pub name: Arc<str>,
     /// Milliseconds since 1970.

@@ -8,7 +8,7 @@
 //! fds (`MSG_CTRUNC`) drops that datagram and everything after it, says `resend`, and takes up again at
 //! `resending`: order holds, and no fd is missing.
 //!
-//! **A peer that does not read** costs [`QUEUE`] datagrams, then its session.
+//! **A peer that does not read** costs [`QUEUE`] datagrams or [`QUEUE_BYTES`], then its session.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -19,8 +19,12 @@ use crate::frame::{Control, DecodeError, EncodeError};
 
 /// Most fds sent and not acknowledged: what a process must be able to take beyond its own.
 pub(crate) const FDS_IN_FLIGHT: usize = 8;
-/// Most datagrams kept for a peer that does not read; a few MB at the most.
+/// Most datagrams kept for a peer that does not read: common ones are small, and make up a MB or two.
 pub(crate) const QUEUE: usize = 1 << 14;
+/// Most bytes kept for a peer that does not read; a datagram can have 64 KiB.
+pub(crate) const QUEUE_BYTES: usize = 16 << 20;
+/// Most acks, resends and resendings kept: an honest peer has no more than one of each under way.
+const UNCOUNTED: usize = 16;
 /// How long a peer that ran out of fds waits before it asks again.
 const RESEND_AFTER: Duration = Duration::from_millis(20);
 
@@ -35,11 +39,9 @@ pub(crate) enum SessionError {
     Unexpected { op: u8, phase: &'static str },
     #[error("op {op} came with {fds} fds")]
     Fds { op: u8, fds: usize },
-    #[error("datagram was longer than 64 KiB")]
-    Cut,
     #[error("acknowledged or asked for a datagram that was never sent")]
     Count,
-    #[error("peer has not read {QUEUE} datagrams")]
+    #[error("peer has not read {QUEUE} datagrams, or {} MiB of them", QUEUE_BYTES >> 20)]
     Overflow,
     #[error("no answer to the handshake within {} s", HANDSHAKE.as_secs())]
     Silent,
@@ -99,6 +101,8 @@ pub(super) struct Session<F> {
     /// Sent: from the oldest unacknowledged datagram with fds on. The front one's count is
     /// `sent - unacked.len()`.
     unacked: VecDeque<Datagram<F>>,
+    /// Bytes of all datagrams in the two.
+    kept_bytes: usize,
     fds_in_flight: usize,
     sent: u64,
     /// The most that `sent` ever was: resending takes it back.
@@ -118,6 +122,7 @@ impl<F: Clone> Session<F> {
             uncounted: VecDeque::new(),
             queue: VecDeque::new(),
             unacked: VecDeque::new(),
+            kept_bytes: 0,
             fds_in_flight: 0,
             sent: 0,
             reached: 0,
@@ -133,10 +138,12 @@ impl<F: Clone> Session<F> {
     /// # Errors
     /// [`SessionError::Overflow`]: the peer does not read; [`SessionError::Encode`]: over 64 KiB.
     pub(super) fn push(&mut self, control: &Control<'_>, fds: &[F]) -> Result<(), SessionError> {
-        if self.queue.len() + self.unacked.len() >= QUEUE {
+        let bytes = encode(control)?;
+        if self.queue.len() + self.unacked.len() >= QUEUE || self.kept_bytes + bytes.len() > QUEUE_BYTES {
             return Err(SessionError::Overflow);
         }
-        self.queue.push_back(Datagram { bytes: encode(control)?, fds: fds.to_vec() });
+        self.kept_bytes += bytes.len();
+        self.queue.push_back(Datagram { bytes, fds: fds.to_vec() });
         Ok(())
     }
 
@@ -172,6 +179,13 @@ impl<F: Clone> Session<F> {
             }
             Err(error) => return Err(error.into()),
         };
+        if !self.phase.admits(&control) {
+            return Err(SessionError::Unexpected { op: control.op(), phase: self.phase.name() });
+        }
+        // What cannot be sent again, being before the handshake or not counted, must not lose any either.
+        if (fds > 0 || lost_fds) && (self.phase != Phase::Up || !is_counted(&control)) {
+            return Err(SessionError::Fds { op: control.op(), fds });
+        }
         match control {
             Control::Ack { count } => return self.acked(count).map(|()| None),
             Control::Resend { from } => return self.rewind(from).map(|()| None),
@@ -184,10 +198,8 @@ impl<F: Clone> Session<F> {
             }
             _ => {}
         }
-        if !self.phase.admits(&control) {
-            return Err(SessionError::Unexpected { op: control.op(), phase: self.phase.name() });
-        }
-        if !self.counts(fds, lost_fds, now) {
+        // A peer that leaves does not send again what was lost: its goodbye holds at once.
+        if !self.counts(fds, lost_fds, now) && control != Control::Goodbye {
             return Ok(None);
         }
         if !fds_fit(&control, fds) {
@@ -227,6 +239,7 @@ impl<F: Clone> Session<F> {
 
     fn pop_acked(&mut self) {
         if let Some(datagram) = self.unacked.pop_front() {
+            self.kept_bytes -= datagram.bytes.len();
             self.fds_in_flight -= datagram.fds.len();
         }
     }
@@ -247,7 +260,9 @@ impl<F: Clone> Session<F> {
 
     /// What to put into the socket next; call [`Session::transmitted`] once it is in.
     pub(super) fn poll_transmit(&mut self) -> Option<(&[u8], &[F])> {
-        if std::mem::take(&mut self.ack_due)
+        // One at a time: a peer that sends but does not read would pile them up.
+        if self.uncounted.is_empty()
+            && std::mem::take(&mut self.ack_due)
             && let Ok(ack) = encode(&Control::Ack { count: self.received })
         {
             self.uncounted.push_back(ack);
@@ -271,6 +286,8 @@ impl<F: Clone> Session<F> {
         self.fds_in_flight += datagram.fds.len();
         if !datagram.fds.is_empty() || !self.unacked.is_empty() {
             self.unacked.push_back(datagram);
+        } else {
+            self.kept_bytes -= datagram.bytes.len();
         }
     }
 
@@ -290,10 +307,18 @@ impl<F: Clone> Session<F> {
             && now >= at
         {
             self.resend_at = None;
+            if self.uncounted.len() >= UNCOUNTED {
+                return Err(SessionError::Overflow);
+            }
             self.uncounted.push_back(encode(&Control::Resend { from })?);
         }
         Ok(())
     }
+}
+
+/// Whether the datagram is one of those that acks and resends are about.
+fn is_counted(control: &Control<'_>) -> bool {
+    !matches!(control, Control::Ack { .. } | Control::Resend { .. } | Control::Resending { .. })
 }
 
 pub(super) fn encode(control: &Control<'_>) -> Result<Vec<u8>, EncodeError> {

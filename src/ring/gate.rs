@@ -24,36 +24,76 @@ use crate::segment::Memory;
 /// A gate's position before anybody has set it.
 const UNSET: u64 = u64::MAX;
 /// Reader number 0 addresses every reader.
-const FIRST_NUMBER: u16 = 1;
+const FIRST_NUMBER: u32 = 1;
 
 /// One reader of a log, as its writer sees it. `R` is the reader's segment, `T` what the layer above
 /// keeps about it (its bell, its name).
-pub(crate) struct Gate<R, T> {
+pub struct Gate<R, T> {
     number: u16,
     /// Written by the publishing thread, and once by whoever sets it; read by the control thread.
     position: AtomicU64,
+    /// Sequence number of the record at the position that the publishing thread tried to set.
+    sequence: AtomicU64,
     /// The reader's first segment, which holds `parked`.
-    pub(crate) parked: R,
-    pub(crate) info: T,
+    pub parked: R,
+    /// What the layer above keeps about the reader.
+    pub info: T,
 }
 
 impl<R, T> Gate<R, T> {
     /// What the reader is called in `Record::addressee` and on the session; never reused within a log.
-    pub(crate) fn number(&self) -> u16 {
+    pub fn number(&self) -> u16 {
         self.number
     }
 
     /// Everything before this position the reader has done with. Bytes, since the log began.
-    pub(crate) fn position(&self) -> u64 {
+    pub fn position(&self) -> u64 {
         self.position.load(Relaxed)
     }
 
-    /// Sets an unset gate to `tail`; the position it has now, whoever set it.
-    fn set(&self, tail: u64) -> u64 {
-        match self.position.compare_exchange(UNSET, tail, AcqRel, Acquire) {
-            Ok(_) => tail,
-            Err(position) => position,
+    /// The publishing thread sets an unset gate to its tail, and says which record is due there.
+    fn set_by_writer(&self, tail: u64, sequence: u64) {
+        if self.position.load(Relaxed) == UNSET {
+            self.sequence.store(sequence, Relaxed); // seen by whoever finds the gate set: AcqRel below
+            let _ = self.position.compare_exchange(UNSET, tail, AcqRel, Relaxed);
         }
+    }
+
+    /// The control thread sets an unset gate; position and sequence number it has now, whoever set it.
+    fn set_by_control(&self, tail: u64, sequence: Option<u64>) -> (u64, Option<u64>) {
+        match self.position.compare_exchange(UNSET, tail, AcqRel, Acquire) {
+            Ok(_) => (tail, sequence),
+            Err(position) => (position, Some(self.sequence.load(Relaxed))),
+        }
+    }
+}
+
+/// The sequence number that belongs to the published tail, for a writer that may drop messages: a late
+/// reader has to know it to be told of the first drop. Both words are the writer's; `before` is stored
+/// before the tail, `after` after it.
+#[derive(Default)]
+struct Numbering {
+    before: AtomicU64,
+    after: AtomicU64,
+}
+
+impl Numbering {
+    /// Looks for a moment without a publish under way: a few tries, since one takes nanoseconds.
+    const TRIES: usize = if cfg!(loom) { 2 } else { 100 };
+
+    /// The published tail, and the number due there if it could be told.
+    fn read(&self, log: &impl Memory) -> (u64, Option<u64>) {
+        for _ in 0..Self::TRIES {
+            let after = self.after.load(Acquire);
+            // Not older than `after` (Acquire, pairs with the Release there); and if it is newer, then
+            // `before` is seen newer too (Acquire, pairs with the Release of the tail).
+            let tail = log.load(TAIL, Acquire);
+            if self.before.load(Relaxed) == after {
+                return (tail, Some(after));
+            }
+            std::hint::spin_loop();
+        }
+        (log.load(TAIL, Relaxed), None)
     }
 }
 
@@ -67,34 +107,62 @@ struct Entry<R, T> {
 }
 
 /// The gates of one log.
-pub(crate) struct Gates<R, T> {
+pub struct Gates<R, T> {
     table: Mutex<Table<R, T>>,
     generation: AtomicU64,
+    numbering: Option<Numbering>,
 }
 
 struct Table<R, T> {
     entries: Vec<Entry<R, T>>,
-    next_number: u16,
+    /// Above `u16::MAX` when all are given out.
+    next_number: u32,
 }
 
 impl<R: Memory + Clone, T> Gates<R, T> {
-    pub(crate) fn new() -> Self {
+    /// No gates: nothing holds the writer up.
+    #[allow(clippy::new_without_default)] // made with its log, never by default
+    pub fn new() -> Self {
         let table = Table { entries: Vec::new(), next_number: FIRST_NUMBER };
-        Self { table: Mutex::new(table), generation: AtomicU64::new(0) }
+        Self { table: Mutex::new(table), generation: AtomicU64::new(0), numbering: None }
+    }
+
+    /// The same for a log whose writer may drop messages ([`Writer::skip`](super::Writer::skip)): late readers
+    /// learn which number is due, for two more stores a publish.
+    pub fn numbered() -> Self {
+        Self { numbering: Some(Numbering::default()), ..Self::new() }
+    }
+
+    /// The writer is about to publish up to (not including) this number.
+    #[inline(always)]
+    pub(super) fn numbering_before(&self, sequence: u64) {
+        if let Some(numbering) = &self.numbering {
+            numbering.before.store(sequence, Relaxed); // ordered by the Release store of the tail
+        }
+    }
+
+    /// The writer has done so.
+    #[inline(always)]
+    pub(super) fn numbering_after(&self, sequence: u64) {
+        if let Some(numbering) = &self.numbering {
+            numbering.after.store(sequence, Release); // pairs with the Acquire in `Numbering::read`
+        }
     }
 
     /// Adds a gate at position 0: only before the log's first publish.
     /// `None` if the log has given out all its 65 535 reader numbers.
-    pub(crate) fn add_first(&self, parked: R, info: T) -> Option<Arc<Gate<R, T>>> {
+    pub fn add_first(&self, parked: R, info: T) -> Option<Arc<Gate<R, T>>> {
         let mut table = self.table.lock();
         let gate = Self::push(&mut table, 0, parked, info)?;
         self.bump(&table);
         Some(gate)
     }
 
-    /// Adds a gate while the writer may be publishing to `log`, and returns it with its position.
+    /// Adds a gate while the writer may be publishing to `log`; returns it with its position and, where it
+    /// can be told, the sequence number due there (always, but for a publish that takes very long, if the
+    /// gates are [numbered](Gates::numbered)).
     /// `None` if the log has given out all its 65 535 reader numbers.
-    pub(crate) fn add_late(&self, log: &impl Memory, parked: R, info: T) -> Option<(Arc<Gate<R, T>>, u64)> {
+    pub fn add_late(&self, log: &impl Memory, parked: R, info: T) -> Option<LateGate<R, T>> {
         let gate = {
             let mut table = self.table.lock();
             let gate = Self::push(&mut table, UNSET, parked, info)?;
@@ -102,12 +170,16 @@ impl<R: Memory + Clone, T> Gates<R, T> {
             gate
         };
         fence(SeqCst); // pairs with the fence in `Writer::publish`; see the module's comment
-        let position = gate.set(log.load(TAIL, Relaxed));
-        Some((gate, position))
+        let (tail, due) = match &self.numbering {
+            Some(numbering) => numbering.read(log),
+            None => (log.load(TAIL, Relaxed), None),
+        };
+        let (position, sequence) = gate.set_by_control(tail, due);
+        Some(LateGate { gate, position, sequence })
     }
 
     /// Lets the gate follow the cursor at `offset` of `segment`. False if there is no such gate (any more).
-    pub(crate) fn follow(&self, number: u16, segment: R, offset: usize) -> bool {
+    pub fn follow(&self, number: u16, segment: R, offset: usize) -> bool {
         let mut table = self.table.lock();
         let Some(entry) = table.entries.iter_mut().find(|entry| entry.gate.number == number) else {
             return false;
@@ -118,7 +190,7 @@ impl<R: Memory + Clone, T> Gates<R, T> {
     }
 
     /// Takes a gate away; the writer stops looking at the reader's segment before its next claim.
-    pub(crate) fn remove(&self, number: u16) -> Option<Arc<Gate<R, T>>> {
+    pub fn remove(&self, number: u16) -> Option<Arc<Gate<R, T>>> {
         let mut table = self.table.lock();
         let index = table.entries.iter().position(|entry| entry.gate.number == number)?;
         let gate = table.entries.swap_remove(index).gate;
@@ -126,19 +198,22 @@ impl<R: Memory + Clone, T> Gates<R, T> {
         Some(gate)
     }
 
-    pub(crate) fn len(&self) -> usize {
+    /// How many there are.
+    #[allow(clippy::len_without_is_empty)] // nobody asks
+    pub fn len(&self) -> usize {
         self.table.lock().entries.len()
     }
 
     /// All gates as they stand.
-    pub(crate) fn snapshot(&self) -> Vec<Arc<Gate<R, T>>> {
+    pub fn snapshot(&self) -> Vec<Arc<Gate<R, T>>> {
         self.table.lock().entries.iter().map(|entry| entry.gate.clone()).collect()
     }
 
     fn push(table: &mut Table<R, T>, position: u64, parked: R, info: T) -> Option<Arc<Gate<R, T>>> {
-        let number = table.next_number;
-        table.next_number = number.checked_add(1)?;
-        let gate = Arc::new(Gate { number, position: AtomicU64::new(position), parked, info });
+        let number = u16::try_from(table.next_number).ok()?;
+        table.next_number += 1;
+        let (position, sequence) = (AtomicU64::new(position), AtomicU64::new(0));
+        let gate = Arc::new(Gate { number, position, sequence, parked, info });
         table.entries.push(Entry { gate: gate.clone(), cursor: None });
         Some(gate)
     }
@@ -149,10 +224,22 @@ impl<R: Memory + Clone, T> Gates<R, T> {
     }
 }
 
+/// A gate that was added while the writer ran.
+pub struct LateGate<R, T> {
+    /// The gate.
+    pub gate: Arc<Gate<R, T>>,
+    /// Where it was set.
+    pub position: u64,
+    /// Sequence number of the next record there, where it could be told.
+    pub sequence: Option<u64>,
+}
+
 /// The publishing thread's copy of the table.
 pub(super) struct View<R, T> {
     generation: u64,
     readers: Vec<Seen<R, T>>,
+    /// Numbers of readers that lost their gate: they may be a ring behind, and never get it back.
+    lost: Vec<u16>,
 }
 
 /// One reader in the copy.
@@ -164,27 +251,30 @@ pub(super) struct Seen<R, T> {
 
 impl<R: Memory + Clone, T> View<R, T> {
     pub(super) fn new() -> Self {
-        Self { generation: 0, readers: Vec::new() }
+        Self { generation: 0, readers: Vec::new(), lost: Vec::new() }
     }
 
-    /// Copies the table if it changed; true if so. `tail` is where the writer stands: unset gates go there.
+    /// Copies the table if it changed; true if so. `tail` is the published one, `sequence` the number due
+    /// there: unset gates go there.
     #[inline(always)]
-    pub(super) fn refresh(&mut self, gates: &Gates<R, T>, tail: u64) -> bool {
+    pub(super) fn refresh(&mut self, gates: &Gates<R, T>, tail: u64, sequence: u64) -> bool {
         // Relaxed: what it announces is read under the lock; that it is seen in time, see the module.
         if gates.generation.load(Relaxed) == self.generation {
             return false;
         }
-        self.copy(gates, tail);
+        self.copy(gates, tail, sequence);
         true
     }
 
     #[cold]
-    fn copy(&mut self, gates: &Gates<R, T>, tail: u64) {
+    fn copy(&mut self, gates: &Gates<R, T>, tail: u64, sequence: u64) {
         let table = gates.table.lock();
         self.generation = gates.generation.load(Relaxed);
         let before = std::mem::take(&mut self.readers);
-        self.readers.extend(table.entries.iter().map(|entry| {
-            entry.gate.set(tail);
+        let lost = &self.lost;
+        let kept = table.entries.iter().filter(|entry| !lost.contains(&entry.gate.number));
+        self.readers.extend(kept.map(|entry| {
+            entry.gate.set_by_writer(tail, sequence);
             let known = before.iter().find(|seen| seen.gate.number == entry.gate.number);
             Seen {
                 gate: entry.gate.clone(),
@@ -222,6 +312,7 @@ impl<R: Memory + Clone, T> View<R, T> {
                 true
             } else {
                 corrupt(&seen.gate, Corrupt::Cursor { cursor, gate, tail });
+                self.lost.push(seen.gate.number);
                 false
             }
         });

@@ -25,26 +25,33 @@ use super::sync::Ordering::Relaxed;
 use crate::segment::{Memory, MemoryMut};
 
 /// Version of both layouts; a segment of another version is refused.
-pub(crate) const VERSION: u32 = 1;
+pub const VERSION: u32 = 1;
 /// Bytes between words that different processes poll.
-pub(crate) const LINE: usize = 128;
+pub const LINE: usize = 128;
 /// Where records begin.
-pub(crate) const DATA: usize = 4096;
+pub const DATA: usize = 4096;
 /// Smallest capacity that a peer's log may have; the largest record is a quarter of it.
-pub(crate) const MIN_CAPACITY: u64 = 4096;
+pub const MIN_CAPACITY: u64 = 4096;
 /// Largest capacity: what a 32-bit record length times four can use.
-pub(crate) const MAX_CAPACITY: u64 = 1 << 32;
+pub const MAX_CAPACITY: u64 = 1 << 32;
 /// `closed` of a log that is open.
-pub(crate) const OPEN: u64 = u64::MAX;
+pub const OPEN: u64 = u64::MAX;
 
-pub(crate) const TAIL: usize = 128;
-pub(crate) const NEXT_SEQUENCE: usize = 136;
-pub(crate) const WAITING: usize = 256;
-pub(crate) const CLOSED: usize = 384;
-pub(crate) const SUCCESSOR: usize = 392;
+/// Published end of the log.
+pub const TAIL: usize = 128;
+/// Sequence number after the last dropped message; of a closed log, after the last of all.
+pub const NEXT_SEQUENCE: usize = 136;
+/// Odd while the writer waits for room.
+pub const WAITING: usize = 256;
+/// The final position, or [`OPEN`].
+pub const CLOSED: usize = 384;
+/// The log that continues a closed one, or 0.
+pub const SUCCESSOR: usize = 392;
 
-pub(crate) const PARKED: usize = 128;
-pub(crate) const MAY_PARK: usize = 136;
+/// Odd while the reader sleeps.
+pub const PARKED: usize = 128;
+/// Whether writers have to fence before they look at [`PARKED`].
+pub const MAY_PARK: usize = 136;
 const FIRST_CURSOR: usize = 256;
 
 const LOG_MAGIC: u64 = u64::from_le_bytes(*b"RBUSLOG1");
@@ -56,7 +63,7 @@ const fn version_word(size: usize) -> u64 {
 
 /// Who owns a segment: written once into its header, for people and for cross-checks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct LogHeader {
+pub struct LogHeader {
     /// Number of the log within its node.
     pub log: u64,
     /// 128-bit id of the node.
@@ -67,51 +74,52 @@ pub(crate) struct LogHeader {
 
 /// The arithmetic of one log: every offset into its segment comes from here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct LogLayout {
+pub struct LogLayout {
     capacity: u64,
 }
 
 impl LogLayout {
     /// `capacity` in bytes: a power of two, at least 64.
-    pub(crate) fn new(capacity: u64) -> Option<Self> {
+    pub fn new(capacity: u64) -> Option<Self> {
         (capacity.is_power_of_two() && (64..=MAX_CAPACITY).contains(&capacity)).then_some(Self { capacity })
     }
 
     /// Size of the segment in bytes.
-    pub(crate) fn segment_size(self) -> usize {
+    pub fn segment_size(self) -> usize {
         DATA + self.capacity as usize
     }
 
-    pub(crate) fn capacity(self) -> u64 {
+    /// Bytes of the ring.
+    pub fn capacity(self) -> u64 {
         self.capacity
     }
 
     /// Largest record (header, filler and frame) in bytes.
-    pub(crate) fn largest_record(self) -> u64 {
+    pub fn largest_record(self) -> u64 {
         self.capacity / 4
     }
 
     /// L: the most that one publish may claim, padding included. A lossy reader keeps this far away from
     /// the bytes that the writer may be writing, and a gate added late is this far away from a writer
     /// that has not yet noticed it.
-    pub(crate) fn largest_claim(self) -> u64 {
+    pub fn largest_claim(self) -> u64 {
         self.capacity / 2
     }
 
     /// Offset in the segment of the byte at `position`.
     #[inline(always)]
-    pub(crate) fn offset(self, position: u64) -> usize {
+    pub fn offset(self, position: u64) -> usize {
         DATA + (position & (self.capacity - 1)) as usize
     }
 
     /// Bytes from `position` to the end of the ring, where a record must end.
     #[inline(always)]
-    pub(crate) fn contiguous(self, position: u64) -> u64 {
+    pub fn contiguous(self, position: u64) -> u64 {
         self.capacity - (position & (self.capacity - 1))
     }
 
     /// Writes the header of a fresh log: before its fd is sent to anybody.
-    pub(crate) fn initialise(self, log: &impl MemoryMut, header: &LogHeader) {
+    pub fn initialise(self, log: &impl MemoryMut, header: &LogHeader) {
         let [low, high] = halves(header.node);
         for (at, word) in [
             (8, version_word(DATA)),
@@ -131,7 +139,7 @@ impl LogLayout {
     ///
     /// # Errors
     /// [`Corrupt::Header`] names the field that is not as this version writes it.
-    pub(crate) fn check(log: &impl Memory) -> Result<(Self, LogHeader), Corrupt> {
+    pub fn check(log: &impl Memory) -> Result<(Self, LogHeader), Corrupt> {
         let refuse = |what| Corrupt::Header { what };
         if log.size() < DATA || log.load(0, Relaxed) != LOG_MAGIC {
             return Err(refuse("no log (magic)"));
@@ -151,27 +159,28 @@ impl LogLayout {
 
 /// A reading port's segment: `parked`, and a line for the cursor of each log it reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct CursorSegment {
+pub struct CursorSegment {
     slots: u32,
 }
 
 impl CursorSegment {
     /// The layout that fills a segment of `size` bytes.
-    pub(crate) fn of_size(size: usize) -> Self {
+    pub fn of_size(size: usize) -> Self {
         Self { slots: ((size - FIRST_CURSOR) / LINE) as u32 }
     }
 
-    pub(crate) fn slots(self) -> u32 {
+    /// How many cursors fit.
+    pub fn slots(self) -> u32 {
         self.slots
     }
 
     /// Offset of a slot's cursor word; `None` if there is no such slot.
-    pub(crate) fn cursor(self, slot: u32) -> Option<usize> {
+    pub fn cursor(self, slot: u32) -> Option<usize> {
         (slot < self.slots).then(|| FIRST_CURSOR + slot as usize * LINE)
     }
 
     /// Writes the header of the `index`-th segment of a port.
-    pub(crate) fn initialise(self, segment: &impl MemoryMut, node: [u8; 16], port: u64, index: u32) {
+    pub fn initialise(self, segment: &impl MemoryMut, node: [u8; 16], port: u64, index: u32) {
         let [low, high] = halves(node);
         for (at, word) in [
             (8, version_word(LINE)),
@@ -192,7 +201,7 @@ impl CursorSegment {
     ///
     /// # Errors
     /// [`Corrupt::Header`] names the field that is not as this version writes it.
-    pub(crate) fn check(segment: &impl Memory) -> Result<Self, Corrupt> {
+    pub fn check(segment: &impl Memory) -> Result<Self, Corrupt> {
         let refuse = |what| Corrupt::Header { what };
         if segment.size() < FIRST_CURSOR + LINE || segment.load(0, Relaxed) != CURSOR_MAGIC {
             return Err(refuse("no cursor segment (magic)"));
@@ -209,12 +218,12 @@ impl CursorSegment {
 }
 
 /// The published tail of a log as it is now, for statistics.
-pub(crate) fn tail(log: &impl Memory) -> u64 {
+pub fn tail(log: &impl Memory) -> u64 {
     log.load(TAIL, Relaxed)
 }
 
 /// A reader's cursor as it is now, for statistics.
-pub(crate) fn cursor(segment: &impl Memory, offset: usize) -> u64 {
+pub fn cursor(segment: &impl Memory, offset: usize) -> u64 {
     segment.load(offset, Relaxed)
 }
 

@@ -14,7 +14,7 @@ use crate::segment::Memory;
 
 /// What an ungated reader finds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum LossyNext {
+pub enum LossyNext {
     /// Nothing new.
     Empty,
     /// A frame was copied out; its sequence number.
@@ -26,7 +26,7 @@ pub(crate) enum LossyNext {
 }
 
 /// A reader without a gate; `M` is the writer's log.
-pub(crate) struct LossyReader<M> {
+pub struct LossyReader<M> {
     log: M,
     layout: LogLayout,
     position: u64,
@@ -38,7 +38,7 @@ struct Overrun;
 
 impl<M: Memory> LossyReader<M> {
     /// A reader of what is published from now on.
-    pub(crate) fn at_tail(log: M, layout: LogLayout) -> Self {
+    pub fn at_tail(log: M, layout: LogLayout) -> Self {
         let position = log.load(TAIL, Acquire) & !(HEADER - 1);
         Self { log, layout, position, expected: None }
     }
@@ -47,20 +47,19 @@ impl<M: Memory> LossyReader<M> {
     ///
     /// # Errors
     /// [`Corrupt`]: the writer broke the protocol.
-    pub(crate) fn next(&mut self, frame: &mut Vec<u8>) -> Result<LossyNext, Corrupt> {
+    pub fn next(&mut self, frame: &mut Vec<u8>) -> Result<LossyNext, Corrupt> {
         // In this order for the reasons given in `Reader::at_end`.
         let closed = self.log.load(CLOSED, Acquire);
         let next_sequence = self.log.load(NEXT_SEQUENCE, Acquire);
         let tail = self.load_tail(Acquire)?;
+        if self.is_overrun_at(tail) {
+            return self.jump(); // and so the loop looks at less than a capacity, whatever `tail` says
+        }
         while self.position != tail {
             match self.record(frame, tail) {
                 Ok(Ok(Some(found))) => return Ok(found),
                 Ok(Ok(None)) => {}
-                Ok(Err(Overrun)) => {
-                    // A jump to the tail, not to the oldest record left: that one is the next to go.
-                    self.position = self.load_tail(Acquire)?;
-                    return Ok(LossyNext::Empty);
-                }
+                Ok(Err(Overrun)) => return self.jump(),
                 Err(corrupt) => return Err(corrupt),
             }
         }
@@ -73,6 +72,12 @@ impl<M: Memory> LossyReader<M> {
             _ if closed == tail => Ok(LossyNext::Closed),
             _ => Err(Corrupt::Closed { closed, tail }),
         }
+    }
+
+    /// To the tail, not to the oldest record left: that one is the next to go.
+    fn jump(&mut self) -> Result<LossyNext, Corrupt> {
+        self.position = self.load_tail(Acquire)?;
+        Ok(LossyNext::Empty)
     }
 
     fn record(
@@ -94,7 +99,7 @@ impl<M: Memory> LossyReader<M> {
         if size > self.layout.contiguous(position) || size > tail.wrapping_sub(position) {
             return Err(refuse);
         }
-        if header.kind != Kind::Frame || header.addressee != 0 {
+        if header.kind == Kind::Padding {
             self.position += size;
             return Ok(Ok(None));
         }
@@ -105,6 +110,14 @@ impl<M: Memory> LossyReader<M> {
         if sequence > expected {
             self.expected = Some(sequence);
             return Ok(Ok(Some(LossyNext::Lagged(sequence - expected))));
+        }
+        if header.kind == Kind::Blob || header.addressee != 0 {
+            // A blob it cannot look at is a loss, which the next number shows; a record for another is none.
+            if header.addressee != 0 {
+                self.expected = Some(sequence + 1);
+            }
+            self.position += size;
+            return Ok(Ok(None));
         }
         frame.clear();
         frame.resize(header.len as usize, 0);
@@ -119,11 +132,15 @@ impl<M: Memory> LossyReader<M> {
 
     /// True if bytes loaded from `position` on before this call may have been overwritten meanwhile.
     fn overrun(&self) -> Result<bool, Corrupt> {
-        // Pairs with the Release fence in `Writer::body_mut`: if a load before this fence saw a byte of a
+        // Pairs with the Release fence in `Writer::begin`: if a load before this fence saw a byte of a
         // later record, the load of the tail below sees the tail that record was claimed at.
         fence(Acquire);
-        let tail = self.load_tail(Relaxed)?;
-        Ok(tail - self.position > self.layout.capacity() - self.layout.largest_claim())
+        Ok(self.is_overrun_at(self.load_tail(Relaxed)?))
+    }
+
+    /// `tail` is at or after the position.
+    fn is_overrun_at(&self, tail: u64) -> bool {
+        tail - self.position > self.layout.capacity() - self.layout.largest_claim()
     }
 
     fn load_tail(&self, order: super::sync::Ordering) -> Result<u64, Corrupt> {

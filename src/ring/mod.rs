@@ -4,9 +4,11 @@
 //! lines that ship are the lines that loom checks (`models.rs`) and the fuzzer feeds (`fuzz/`).
 //!
 //! ```text
-//!            position 0 ──────────────────────────────────────────────▶ grows for ever (u64)
-//!                    gate            cursor      position          tail
-//!   overwritable ──────┤ read, not told ├ told ─────┤ published ──────┤ free ── … ──┤ limit = gate + capacity
+//!  0 ─▶  ... ──────┬──────────────────┬──────────────────┬──────────────────┬─────────────────┬──▶ grows for ever
+//!                 gate              cursor            position             tail             limit = gate + capacity
+//!   may be         │ told, but not    │ read, but        │ published,       │ the writer's
+//!   overwritten    │ yet looked at    │ not yet told     │ not yet read     │ to fill
+//!                  │ by the writer    │ (lazy store)     │                  │
 //! ```
 //!
 //! Who writes what: the writer its log (records, `tail`, `waiting`, `closed`), each reader its own cursor
@@ -25,26 +27,26 @@
 //!
 //! [`Memory`]: crate::segment::Memory
 
-pub(crate) mod gate;
-pub(crate) mod layout;
-pub(crate) mod lossy;
-pub(crate) mod reader;
+pub mod gate;
+pub mod layout;
+pub mod lossy;
+pub mod reader;
 mod record;
 mod sync;
-pub(crate) mod waiter;
-pub(crate) mod writer;
+pub mod waiter;
+pub mod writer;
 
 #[cfg(all(test, loom))]
 mod models;
 #[cfg(all(test, not(loom)))]
 mod tests;
 
-pub(crate) use gate::{Gate, Gates};
-pub(crate) use layout::{CursorSegment, LogHeader, LogLayout, MIN_CAPACITY};
-pub(crate) use reader::{Next, Reader};
-pub(crate) use record::{HEADER, Kind, Record};
-pub(crate) use waiter::{Ringer, Waiter};
-pub(crate) use writer::Writer;
+pub use gate::{Gate, Gates, LateGate};
+pub use layout::{CursorSegment, LogHeader, LogLayout, MIN_CAPACITY};
+pub use reader::{Next, Reader};
+pub use record::{HEADER, Kind, Record};
+pub use waiter::{Ringer, Waiter};
+pub use writer::Writer;
 
 /// What a log or cursor segment may not look like: its owner broke the protocol and is to be dropped.
 ///

@@ -13,8 +13,10 @@ use super::lossy::{LossyNext, LossyReader};
 use super::sync::Arc;
 use super::waiter::Waiter;
 use super::writer::ClaimError;
-use super::{Gates, Kind, LogLayout, Next, Reader, Writer};
+use super::{Gates, Kind, LateGate, LogLayout, Next, Reader, Writer};
 use crate::segment::{Memory, MemoryMut};
+
+mod stale_cursor;
 
 /// Smallest ring with four largest records: a body of 16 bytes, 32 with its header.
 const CAPACITY: u64 = 128;
@@ -257,7 +259,7 @@ fn a_late_gate_holds_from_where_it_was_set() {
             // Whatever the gate stops is not published: the reader joined too early for it.
             (0..N).take_while(|value| write(&mut writer, *value).is_ok()).count() as u64
         });
-        let (gate, position) = gates.add_late(&log, cursors.clone(), ()).unwrap();
+        let LateGate { gate, position, .. } = gates.add_late(&log, cursors.clone(), ()).unwrap();
         let mut reader =
             ModelReader::new(log, layout(), cursors.clone(), CURSOR, gate.number(), position, None).unwrap();
         gates.follow(gate.number(), cursors, CURSOR);
@@ -273,6 +275,42 @@ fn a_late_gate_holds_from_where_it_was_set() {
             due += 1;
         }
         assert_eq!(due, published, "everything from the gate on, to the last");
+    });
+}
+
+#[test]
+fn a_late_reader_is_told_of_every_drop_from_its_gate_on() {
+    model(3, || {
+        let (log, cursors) = (Shared::new(false), Shared::new(false));
+        let gates: ModelGates = Arc::new(Gates::numbered());
+        let mut writer: ModelWriter = Writer::new(log.clone(), layout(), gates.clone());
+        let publisher = thread::spawn(move || {
+            write(&mut writer, 0).unwrap();
+            writer.skip();
+            writer.skip();
+            write(&mut writer, 3).unwrap();
+            writer.close();
+        });
+        let late = gates.add_late(&log, cursors.clone(), ()).unwrap();
+        let LateGate { gate, position, sequence } = late;
+        let mut reader =
+            ModelReader::new(log, layout(), cursors, CURSOR, gate.number(), position, sequence).unwrap();
+        publisher.join().unwrap();
+        let (mut received, mut missed) = (Vec::new(), 0);
+        loop {
+            match reader.next().unwrap() {
+                Next::Record(record) => received.push(record.sequence),
+                Next::Lagged(n) => missed += n,
+                Next::Closed(_) => break,
+                Next::Empty => unreachable!("closed"),
+            }
+        }
+        let from = position / 32; // records before the gate, of the two there are
+        assert_eq!(received, [0, 3][from as usize..]);
+        if let Some(first) = sequence {
+            assert!((first == 0) == (from == 0), "{first} at {position}");
+            assert_eq!(received.len() as u64 + missed, 4 - first);
+        }
     });
 }
 

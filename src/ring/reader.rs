@@ -13,7 +13,7 @@ use crate::segment::{Memory, MemoryMut};
 
 /// What a reader finds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Next {
+pub enum Next {
     /// Nothing new.
     Empty,
     /// A record; it stays readable until [`Reader::release`].
@@ -25,7 +25,7 @@ pub(crate) enum Next {
 }
 
 /// A gated reader. `M` is the writer's log, `C` the reader's own cursor segment.
-pub(crate) struct Reader<M, C> {
+pub struct Reader<M, C> {
     log: M,
     layout: LogLayout,
     cursors: C,
@@ -39,10 +39,15 @@ pub(crate) struct Reader<M, C> {
     tail: u64,
     /// The cursor as stored.
     stored: u64,
+    /// The cursor as last stored with a fence behind it. A writer that slept before may not have seen the
+    /// stores since; so it, not `stored`, is what must stay less than capacity / 8 behind.
+    fenced: u64,
     /// The record that was handed out and not released, and where it ends.
     in_hand: Option<(u64, Record)>,
     /// Sequence number due next; `None` until the first record if the writer could not tell.
     expected: Option<u64>,
+    /// Nothing from here on is read: the writer is gone, or not to be listened to any more.
+    until: u64,
     ringer: Ringer,
     ring_due: bool,
 }
@@ -52,7 +57,7 @@ impl<M: Memory, C: MemoryMut> Reader<M, C> {
     ///
     /// # Errors
     /// [`Corrupt::Tail`] if no reader can stand there.
-    pub(crate) fn new(
+    pub fn new(
         log: M,
         layout: LogLayout,
         cursors: C,
@@ -74,8 +79,10 @@ impl<M: Memory, C: MemoryMut> Reader<M, C> {
             position,
             tail: position,
             stored: position,
+            fenced: position,
             in_hand: None,
             expected: sequence,
+            until: u64::MAX,
             ringer: Ringer::default(),
             ring_due: false,
         })
@@ -86,7 +93,8 @@ impl<M: Memory, C: MemoryMut> Reader<M, C> {
     /// # Errors
     /// [`Corrupt`]: the writer broke the protocol; this reader is of no more use.
     #[inline]
-    pub(crate) fn next(&mut self) -> Result<Next, Corrupt> {
+    #[allow(clippy::should_implement_trait)] // no iterator: a record is lent until the next call
+    pub fn next(&mut self) -> Result<Next, Corrupt> {
         self.release();
         // One look at the tail a call, so that a writer that fills faster than padding and records for
         // others are passed over cannot hold the caller here.
@@ -97,14 +105,12 @@ impl<M: Memory, C: MemoryMut> Reader<M, C> {
                     return Ok(Next::Empty);
                 }
                 looked = true;
-                // Acquire pairs with the Release store in `Writer::publish`.
-                self.tail = self.log.load(TAIL, Acquire);
+                self.tail = self.load_tail()?;
                 if self.tail == self.position
                     && let Some(end) = self.at_end()?
                 {
                     return Ok(end);
                 }
-                self.check_tail()?;
             }
             if let Some(found) = self.record()? {
                 return Ok(found);
@@ -112,9 +118,16 @@ impl<M: Memory, C: MemoryMut> Reader<M, C> {
         }
     }
 
+    /// Reads on to this position (or to the end of the record in hand), and no further.
+    pub fn end_at(&mut self, until: u64) {
+        let done = self.in_hand.map_or(self.position, |(end, _)| end);
+        self.until = until.max(done);
+        self.tail = self.tail.min(self.until);
+    }
+
     /// Done with the record in hand: the writer may overwrite it once the cursor is stored.
     #[inline(always)]
-    pub(crate) fn release(&mut self) {
+    pub fn release(&mut self) {
         if let Some((end, _)) = self.in_hand.take() {
             self.pass(end);
         }
@@ -125,7 +138,7 @@ impl<M: Memory, C: MemoryMut> Reader<M, C> {
     /// Safe as far as this process goes: the slice borrows the reader, and releasing needs it mutably.
     /// That the writer leaves the bytes alone is the protocol's promise, not the kernel's; for a writer that
     /// is not trusted to keep it (another user's, `Trust::Copy`) use [`Reader::copy`].
-    pub(crate) fn frame(&self) -> &[u8] {
+    pub fn frame(&self) -> &[u8] {
         let Some((_, record)) = &self.in_hand else { return &[] };
         // SAFETY: the record was range-checked by `record`, and lies between gate and tail, where a
         // writer that keeps to the protocol does not store until the record is released.
@@ -136,14 +149,14 @@ impl<M: Memory, C: MemoryMut> Reader<M, C> {
     ///
     /// # Panics
     /// If the range leaves the frame, or no record is in hand.
-    pub(crate) fn copy(&self, offset: usize, into: &mut [u8]) {
+    pub fn copy(&self, offset: usize, into: &mut [u8]) {
         let (_, record) = self.in_hand.expect("a record is in hand");
         assert!(offset <= record.len as usize && into.len() <= record.len as usize - offset);
         self.log.copy(self.layout.offset(record.frame) + offset, into);
     }
 
     /// Stores the cursor if it is behind; before parking, and when the port closes.
-    pub(crate) fn flush(&mut self) {
+    pub fn flush(&mut self) {
         if self.stored != self.position {
             self.store_cursor();
         }
@@ -151,27 +164,27 @@ impl<M: Memory, C: MemoryMut> Reader<M, C> {
 
     /// True once after the writer was found asleep for room: ring its bell.
     #[inline(always)]
-    pub(crate) fn take_ring_due(&mut self) -> bool {
+    pub fn take_ring_due(&mut self) -> bool {
         std::mem::take(&mut self.ring_due)
     }
 
     /// Whether anything is there to be told, without taking it: the look after arming.
-    pub(crate) fn is_ready(&self) -> bool {
-        self.position != self.log.load(TAIL, Acquire)
+    pub fn is_ready(&self) -> bool {
+        self.in_hand.map_or(self.position, |(end, _)| end) != self.log.load(TAIL, Acquire)
             || self.log.load(CLOSED, Acquire) != OPEN
             || self.expected.is_some_and(|expected| self.log.load(NEXT_SEQUENCE, Acquire) > expected)
     }
 
     /// Bytes published and not yet released.
-    pub(crate) fn lag(&self) -> u64 {
+    pub fn lag(&self) -> u64 {
         self.log.load(TAIL, Relaxed).saturating_sub(self.position)
     }
 
     /// Caught up: dropped records, the end of the log, or nothing. `None` if records came meanwhile.
     fn at_end(&mut self) -> Result<Option<Next>, Corrupt> {
         if self.stored != self.position {
-            // No fence, no look at `waiting`: the cursor is less than capacity / 8 behind a reader that
-            // has caught up, so it cannot be what keeps a claim of at most capacity / 2 waiting.
+            // No fence, no look at `waiting`: `fenced` is less than capacity / 8 behind a reader that has
+            // caught up, so it cannot be what keeps a claim of at most capacity / 2 waiting.
             self.stored = self.position;
             self.cursors.store(self.cursor_at, self.position, Release);
         }
@@ -180,10 +193,13 @@ impl<M: Memory, C: MemoryMut> Reader<M, C> {
         // all numbers below `next_sequence` that were not read were dropped.
         let closed = self.log.load(CLOSED, Acquire);
         let next_sequence = self.log.load(NEXT_SEQUENCE, Acquire);
-        self.tail = self.log.load(TAIL, Acquire);
+        self.tail = self.load_tail()?;
         let (tail, position) = (self.tail, self.position);
         if tail != position {
             return Ok(None);
+        }
+        if position == self.until && self.log.load(TAIL, Relaxed) != position {
+            return Ok(Some(Next::Empty)); // it went on without this reader
         }
         if let Some(expected) = self.expected
             && next_sequence > expected
@@ -198,13 +214,17 @@ impl<M: Memory, C: MemoryMut> Reader<M, C> {
         }
     }
 
+    /// The tail as it is now, as far as it counts: at most a capacity ahead, or the reader keeps the one it
+    /// had.
     #[inline(always)]
-    fn check_tail(&self) -> Result<(), Corrupt> {
-        let (tail, position, capacity) = (self.tail, self.position, self.layout.capacity());
+    fn load_tail(&self) -> Result<u64, Corrupt> {
+        // Acquire pairs with the Release store in `Writer::publish`.
+        let tail = self.log.load(TAIL, Acquire).min(self.until);
+        let (position, capacity) = (self.position, self.layout.capacity());
         if tail.wrapping_sub(position) > capacity || !tail.is_multiple_of(HEADER) {
             return Err(Corrupt::Tail { tail, position, capacity });
         }
-        Ok(())
+        Ok(tail)
     }
 
     /// Takes the record at `position`, which is before the tail. `None` if it was not for this reader.
@@ -250,7 +270,7 @@ impl<M: Memory, C: MemoryMut> Reader<M, C> {
     #[inline(always)]
     fn pass(&mut self, end: u64) {
         self.position = end;
-        let due = end - self.stored >= self.layout.capacity() / 8;
+        let due = end - self.fenced >= self.layout.capacity() / 8;
         if due || self.log.load(WAITING, Relaxed) & 1 == 1 {
             self.store_cursor();
         }
@@ -258,6 +278,7 @@ impl<M: Memory, C: MemoryMut> Reader<M, C> {
 
     fn store_cursor(&mut self) {
         self.stored = self.position;
+        self.fenced = self.position;
         // Release pairs with the Acquire load in `View::advance`: reads of what lies before are over.
         self.cursors.store(self.cursor_at, self.position, Release);
         fence(SeqCst); // pairs with `Waiter::arm` of the writer

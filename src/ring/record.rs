@@ -12,12 +12,12 @@
 //! at least a header, and a padding record fills it.
 
 /// Bytes of a record's header, and the alignment of every record.
-pub(crate) const HEADER: u64 = 16;
+pub const HEADER: u64 = 16;
 
 /// What a record holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
-pub(crate) enum Kind {
+pub enum Kind {
     /// One frame.
     Frame = 0,
     /// Nothing: fills the end of the ring.
@@ -28,12 +28,14 @@ pub(crate) enum Kind {
 
 /// A record as the reader hands it out: range-checked against its log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Record {
+pub struct Record {
+    /// What it holds.
     pub kind: Kind,
     /// Position of the frame's first byte.
     pub frame: u64,
     /// Bytes of the frame.
     pub len: u32,
+    /// Its number in the log.
     pub sequence: u64,
 }
 

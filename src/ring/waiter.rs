@@ -24,39 +24,41 @@ use crate::segment::{Memory, MemoryMut};
 
 /// The sleeper's side: owns the counter at one offset of its own segment.
 #[derive(Debug)]
-pub(crate) struct Waiter {
+pub struct Waiter {
     at: usize,
     value: u64,
 }
 
 impl Waiter {
-    pub(crate) fn new(at: usize) -> Self {
+    /// A waiter whose counter, zero so far, stands at this offset.
+    pub fn new(at: usize) -> Self {
         Self { at, value: 0 }
     }
 
     /// Announces the sleep. The caller has drained its bell, and looks at its condition once more now.
-    pub(crate) fn arm(&mut self, own: &impl MemoryMut) {
+    pub fn arm(&mut self, own: &impl MemoryMut) {
         self.value += if self.is_armed() { 2 } else { 1 };
         own.store(self.at, self.value, Relaxed);
         fence(SeqCst); // pairs with the fence in `Writer::publish` or `Reader::store_cursor`
     }
 
     /// Takes the announcement back: from here on nobody needs to ring.
-    pub(crate) fn disarm(&mut self, own: &impl MemoryMut) {
+    pub fn disarm(&mut self, own: &impl MemoryMut) {
         if self.is_armed() {
             self.value += 1;
             own.store(self.at, self.value, Relaxed);
         }
     }
 
-    pub(crate) fn is_armed(&self) -> bool {
+    /// Whether a sleep is announced.
+    pub fn is_armed(&self) -> bool {
         self.value & 1 == 1
     }
 }
 
 /// The other side: remembers which sleep it has rung for.
 #[derive(Debug, Default, Clone, Copy)]
-pub(crate) struct Ringer {
+pub struct Ringer {
     rung: u64,
 }
 
@@ -64,12 +66,13 @@ impl Ringer {
     /// The value to pass to [`Ringer::rang`] if the sleeper whose counter stands at `at` needs the bell.
     /// The caller has made the condition true and fenced.
     #[inline(always)]
-    pub(crate) fn due(&self, peer: &impl Memory, at: usize) -> Option<u64> {
+    pub fn due(&self, peer: &impl Memory, at: usize) -> Option<u64> {
         let value = peer.load(at, Relaxed);
         (value & 1 == 1 && value != self.rung).then_some(value)
     }
 
-    pub(crate) fn rang(&mut self, value: u64) {
+    /// The bell was rung for this value.
+    pub fn rang(&mut self, value: u64) {
         self.rung = value;
     }
 }

@@ -10,9 +10,12 @@ use crate::segment::{Memory, MemoryMut};
 
 /// Why a record could not be claimed. Nothing was written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum ClaimError {
+pub enum ClaimError {
     /// The record can never fit: `limit` is the largest body in bytes.
-    TooLarge { limit: u64 },
+    TooLarge {
+        /// Largest body, in bytes.
+        limit: u64,
+    },
     /// The slowest reader is in the way.
     Full,
 }
@@ -21,18 +24,24 @@ pub(crate) enum ClaimError {
 ///
 /// Invariant: `gate ≤ tail ≤ limit ≤ lowest gate + capacity` for every reader in the view, so that the
 /// bytes `tail..limit` belong to this writer alone: no gated reader looks at them until `TAIL` says so.
-pub(crate) struct Writer<M, R, T> {
+/// And `tail + claimed ≤ published + L` (`LogLayout::largest_claim`), however much is committed between two
+/// publishes: late gates, readers without a gate and the waking of a waiting writer rely on it.
+pub struct Writer<M, R, T> {
     log: M,
     layout: LogLayout,
     gates: Arc<Gates<R, T>>,
     view: View<R, T>,
     /// The private tail; equals the published one outside of `claim`…`publish`.
     tail: u64,
+    /// The tail as the readers see it: gates are set to it, and cursors cannot be past it.
+    published: u64,
+    /// Sequence number due at the published tail.
+    due: u64,
     /// First position that must not be written. Stale by design: cursors are only read when it is reached.
     limit: u64,
     /// Sequence number of the next record.
     sequence: u64,
-    /// Start of the claimed record, and bytes claimed behind its header.
+    /// Start of the claimed record, and bytes claimed for it with its header; 0 = nothing, not even that.
     start: u64,
     claimed: u64,
     waiting: Waiter,
@@ -41,7 +50,7 @@ pub(crate) struct Writer<M, R, T> {
 
 impl<M: MemoryMut, R: Memory + Clone, T> Writer<M, R, T> {
     /// A writer at position 0 of an initialised, unpublished log.
-    pub(crate) fn new(log: M, layout: LogLayout, gates: Arc<Gates<R, T>>) -> Self {
+    pub fn new(log: M, layout: LogLayout, gates: Arc<Gates<R, T>>) -> Self {
         assert!(log.size() >= layout.segment_size(), "the segment was created for this layout");
         Self {
             log,
@@ -49,6 +58,8 @@ impl<M: MemoryMut, R: Memory + Clone, T> Writer<M, R, T> {
             gates,
             view: View::new(),
             tail: 0,
+            published: 0,
+            due: 0,
             limit: u64::MAX,
             sequence: 0,
             start: 0,
@@ -59,12 +70,12 @@ impl<M: MemoryMut, R: Memory + Clone, T> Writer<M, R, T> {
     }
 
     /// Largest body (filler and frame) of one record, in bytes.
-    pub(crate) fn largest_body(&self) -> u64 {
+    pub fn largest_body(&self) -> u64 {
         self.layout.largest_record() - HEADER
     }
 
     /// Sequence number that the next record gets.
-    pub(crate) fn sequence(&self) -> u64 {
+    pub fn sequence(&self) -> u64 {
         self.sequence
     }
 
@@ -72,14 +83,14 @@ impl<M: MemoryMut, R: Memory + Clone, T> Writer<M, R, T> {
     ///
     /// # Errors
     /// [`ClaimError`]; nothing was written.
-    pub(crate) fn claim(&mut self, body: u64) -> Result<(), ClaimError> {
+    pub fn claim(&mut self, body: u64) -> Result<(), ClaimError> {
         if body > self.largest_body() {
             return Err(ClaimError::TooLarge { limit: self.largest_body() });
         }
-        self.begin();
         let size = record::size(body);
         let contiguous = self.layout.contiguous(self.tail);
         let padding = if size > contiguous { contiguous } else { 0 };
+        self.begin(padding + size);
         if !self.make_room(padding + size) {
             return Err(ClaimError::Full);
         }
@@ -88,67 +99,81 @@ impl<M: MemoryMut, R: Memory + Clone, T> Writer<M, R, T> {
             self.put_header(self.tail, Header { len, kind: Kind::Padding, filler: 0, addressee: 0 });
         }
         self.start = self.tail + padding;
-        self.claimed = size - HEADER;
+        self.claimed = size;
         Ok(())
     }
 
     /// Claims what is free in one piece at the tail, up to the largest record: for a frame whose size is
     /// known only once it is encoded. May be empty. A later [`Writer::claim`] replaces it.
-    pub(crate) fn claim_window(&mut self) {
-        self.begin();
+    pub fn claim_window(&mut self) {
         let most = self.layout.largest_record().min(self.layout.contiguous(self.tail));
+        self.begin(most);
         self.make_room(most); // less may still do
         // A hostile cursor need not be aligned; records are.
         let free = (self.limit - self.tail) & !(HEADER - 1);
         self.start = self.tail;
-        self.claimed = most.min(free).saturating_sub(HEADER);
+        self.claimed = most.min(free);
     }
 
     /// The claimed bytes behind the header.
-    pub(crate) fn body_mut(&mut self) -> &mut [u8] {
-        // SAFETY: `start + HEADER + claimed ≤ limit` (claim), so by this type's invariant no gated reader
-        // looks at the range, and `&mut self` makes the slice the only one.
-        unsafe { self.log.slice_mut(self.layout.offset(self.start) + HEADER as usize, self.claimed as usize) }
+    pub fn body_mut(&mut self) -> &mut [u8] {
+        let (at, len) = self.body_range();
+        // SAFETY: `start + claimed ≤ limit` (claim), so by this type's invariant no gated reader looks at
+        // the range, and `&mut self` makes the slice the only one.
+        unsafe { self.log.slice_mut(at, len) }
     }
 
     /// The claimed bytes, to read back.
-    pub(crate) fn body(&self) -> &[u8] {
+    pub fn body(&self) -> &[u8] {
+        let (at, len) = self.body_range();
         // SAFETY: as in `body_mut`; `&self` keeps the writer from writing meanwhile.
-        unsafe { self.log.slice(self.layout.offset(self.start) + HEADER as usize, self.claimed as usize) }
+        unsafe { self.log.slice(at, len) }
+    }
+
+    fn body_range(&self) -> (usize, usize) {
+        (self.body_offset(), self.claimed.saturating_sub(HEADER) as usize)
     }
 
     /// Offset within the segment of the claimed body, for alignment.
-    pub(crate) fn body_offset(&self) -> usize {
+    pub fn body_offset(&self) -> usize {
         self.layout.offset(self.start) + HEADER as usize
     }
 
     /// Finishes the claimed record: `filler` bytes, then `len` bytes of frame. Not yet visible.
-    pub(crate) fn commit(&mut self, kind: Kind, addressee: u16, filler: u8, len: usize) {
+    pub fn commit(&mut self, kind: Kind, addressee: u16, filler: u8, len: usize) {
         let body = u64::from(filler) + len as u64;
-        assert!(body <= self.claimed, "commit stays within what was claimed");
+        let size = record::size(body);
+        assert!(size <= self.claimed, "commit stays within what was claimed");
+        debug_assert!(filler < 64, "filler is six bits of the header");
         self.put_header(self.start, Header { len: len as u32, kind, filler, addressee });
-        self.tail = self.start + record::size(body);
+        self.tail = self.start + size;
         self.claimed = 0;
         self.sequence += 1;
     }
 
     /// Makes everything committed visible. Look at [`Writer::ring`] afterwards.
-    pub(crate) fn publish(&mut self) {
-        // Release pairs with the Acquire load in `Reader::next`: whoever sees the tail sees the records.
-        self.log.store(TAIL, self.tail, Release);
+    pub fn publish(&mut self) {
+        self.show_tail();
         fence(SeqCst); // pairs with `Waiter::arm` (parked) and `Gates::add_late` (a late gate)
     }
 
     /// Consumes a sequence number for a message that is dropped, and tells readers that have caught up.
-    pub(crate) fn skip(&mut self) {
+    pub fn skip(&mut self) {
+        self.show_tail(); // or readers would count what is committed and not published as dropped
         self.sequence += 1;
+        self.due = self.sequence;
+        self.gates.numbering_before(self.due);
         // Release: a reader that loads this before the tail finds every record before the drop.
         self.log.store(NEXT_SEQUENCE, self.sequence, Release);
+        self.gates.numbering_after(self.due);
         fence(SeqCst); // as in `publish`
     }
 
     /// Says that nothing follows: counts as a publish.
-    pub(crate) fn close(&mut self) {
+    pub fn close(&mut self) {
+        self.show_tail(); // `closed` is no further than the tail
+        // For readers without a gate that lose the last records: they learn how many.
+        self.log.store(NEXT_SEQUENCE, self.sequence, Release);
         self.log.store(SUCCESSOR, 0, Relaxed);
         self.log.store(CLOSED, self.tail, Release); // pairs with the Acquire load in `Reader`
         fence(SeqCst); // as in `publish`
@@ -157,7 +182,7 @@ impl<M: MemoryMut, R: Memory + Clone, T> Writer<M, R, T> {
     /// Calls `bell` for every reader that sleeps, has not been rung for this sleep, and is wanted; or,
     /// wanted or not, has left half the log unread: it is in the writer's way soon.
     #[inline(always)]
-    pub(crate) fn ring(&mut self, wanted: impl Fn(&T) -> bool, mut bell: impl FnMut(&T)) {
+    pub fn ring(&mut self, wanted: impl Fn(&T) -> bool, mut bell: impl FnMut(&T)) {
         let mut in_the_way = false;
         let half = self.layout.capacity() / 2;
         for seen in self.view.readers_mut() {
@@ -192,36 +217,51 @@ impl<M: MemoryMut, R: Memory + Clone, T> Writer<M, R, T> {
 
     /// Announces that the writer sleeps until a cursor moves, its bell drained before. Then claim once
     /// more before sleeping.
-    pub(crate) fn arm(&mut self) {
+    pub fn arm(&mut self) {
         self.waiting.arm(&self.log);
     }
 
     /// The writer no longer sleeps.
-    pub(crate) fn disarm(&mut self) {
+    pub fn disarm(&mut self) {
         self.waiting.disarm(&self.log);
     }
 
     /// The reader that is furthest behind, as far as the gates tell.
-    pub(crate) fn slowest(&self) -> Option<&Gate<R, T>> {
+    pub fn slowest(&self) -> Option<&Gate<R, T>> {
         self.view.readers().iter().map(|seen| &*seen.gate).min_by_key(|gate| gate.position())
     }
 
     /// Readers whose cursor was impossible, since the last call: reader number and what was seen.
-    pub(crate) fn take_corrupt(&mut self) -> Vec<(u16, Corrupt)> {
+    pub fn take_corrupt(&mut self) -> Vec<(u16, Corrupt)> {
         std::mem::take(&mut self.corrupt)
     }
 
-    pub(crate) fn has_corrupt(&self) -> bool {
+    /// Whether [`Writer::take_corrupt`] has anything.
+    pub fn has_corrupt(&self) -> bool {
         !self.corrupt.is_empty()
     }
 
     #[inline(always)]
-    fn begin(&mut self) {
+    fn show_tail(&mut self) {
+        self.published = self.tail;
+        self.due = self.sequence;
+        self.gates.numbering_before(self.due);
+        // Release pairs with the Acquire load in `Reader::next`: whoever sees the tail sees the records.
+        self.log.store(TAIL, self.tail, Release);
+        self.gates.numbering_after(self.due);
+    }
+
+    /// Before `bytes` are claimed.
+    #[inline(always)]
+    fn begin(&mut self, bytes: u64) {
+        if self.tail + bytes - self.published > self.layout.largest_claim() {
+            self.publish(); // a batch; never the first claim since the last publish
+        }
         // A lossy reader that sees any byte stored from here on also sees the tail published before, and
         // with it that this byte is within L of the writer. Pairs with the Acquire fence in `LossyReader`.
         // (The fence in `publish` does as much today; this one does not depend on it, and is free on x86.)
         fence(Release);
-        if self.view.refresh(&self.gates, self.tail) {
+        if self.view.refresh(&self.gates, self.published, self.due) {
             self.limit = self.view.limit(self.layout);
         }
     }
@@ -235,7 +275,7 @@ impl<M: MemoryMut, R: Memory + Clone, T> Writer<M, R, T> {
     #[cold]
     fn read_cursors(&mut self, bytes: u64) -> bool {
         let corrupt = &mut self.corrupt;
-        self.view.advance(self.tail, |gate, why| corrupt.push((gate.number(), why)));
+        self.view.advance(self.published, |gate, why| corrupt.push((gate.number(), why)));
         self.limit = self.view.limit(self.layout);
         self.tail + bytes <= self.limit
     }

@@ -43,7 +43,7 @@ pub enum SegmentError {
     #[error("made of huge pages, which cannot be mapped safely")]
     HugePages,
     /// A system call failed.
-    #[error("{call} failed")]
+    #[error("{call} failed: {source}")]
     Os {
         /// What was being done.
         call: &'static str,

@@ -18,7 +18,7 @@ pub use sealed::{PeerSegment, Sealed, page_size};
 ///
 /// Every method panics if the range leaves the segment: offsets are the caller's own arithmetic, never
 /// a number taken from shared memory unchecked.
-pub(crate) trait Memory {
+pub trait Memory {
     /// Size in bytes; a multiple of 8.
     fn size(&self) -> usize;
 
@@ -38,7 +38,7 @@ pub(crate) trait Memory {
 }
 
 /// The writing side: held by the one process that may store.
-pub(crate) trait MemoryMut: Memory {
+pub trait MemoryMut: Memory {
     /// Stores the 64-bit word at byte offset `at` (a multiple of 8) atomically.
     fn store(&self, at: usize, value: u64, order: Ordering);
 

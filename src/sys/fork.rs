@@ -11,7 +11,7 @@
 use std::io;
 use std::num::NonZero;
 use std::ptr;
-use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering};
 
 use nix::errno::Errno;
 use nix::libc;
@@ -26,6 +26,9 @@ static LAST: AtomicU64 = AtomicU64::new(0);
 /// The watched page has this size at least on every target.
 const PAGE: NonZero<usize> = NonZero::new(4096).unwrap();
 
+/// Whether a handler stands in for `MADV_WIPEONFORK`.
+static HANDLER: AtomicBool = AtomicBool::new(false);
+
 /// Starts watching, or starts over in a forked child. Idempotent; [`forked`] is false afterwards.
 pub fn init() -> io::Result<()> {
     let Some(word) = word() else { return publish_page() };
@@ -38,6 +41,13 @@ pub fn init() -> io::Result<()> {
 
 fn next_generation() -> u64 {
     LAST.fetch_add(1, Ordering::Relaxed) + 1
+}
+
+/// Whether the kernel itself wipes the page: children of a bare clone(2) are then noticed, too. Call
+/// [`init`] before.
+#[cfg_attr(not(feature = "cli"), allow(dead_code))] // `ringbus doctor`
+pub fn wiped_by_kernel() -> bool {
+    !HANDLER.load(Ordering::Relaxed)
 }
 
 /// Whether this process was forked since the last [`init`]; false if there never was one.
@@ -112,7 +122,10 @@ fn watch_with_handler() -> io::Result<()> {
     // SAFETY: `wipe` is async-signal-safe (one load, one store) and lives as long as the program; wiping
     // twice, should two threads register it, is harmless.
     match unsafe { libc::pthread_atfork(None, None, Some(wipe)) } {
-        0 => Ok(()),
+        0 => {
+            HANDLER.store(true, Ordering::Relaxed);
+            Ok(())
+        }
         error => Err(io::Error::from_raw_os_error(error)),
     }
 }

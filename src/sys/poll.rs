@@ -31,6 +31,13 @@ pub fn readable(fd: BorrowedFd<'_>, timeout: Option<Duration>) -> io::Result<boo
     }
 }
 
+/// Whether the other end of a socket has closed, or shut down sending; what it sent may still be there.
+pub fn hung_up(fd: BorrowedFd<'_>) -> io::Result<bool> {
+    let mut entry = libc::pollfd { fd: fd.as_raw_fd(), events: libc::POLLRDHUP, revents: 0 };
+    super::retry(|| wait(&mut entry, Some(Duration::ZERO)))?;
+    Ok(entry.revents != 0)
+}
+
 fn wait(entry: &mut libc::pollfd, timeout: Option<Duration>) -> nix::Result<i32> {
     let timeout = timeout.map(|timeout| libc::timespec {
         tv_sec: libc::time_t::try_from(timeout.as_secs()).unwrap_or(libc::time_t::MAX),
@@ -107,5 +114,19 @@ mod tests {
             assert!(!readable(bell.as_fd(), Some(SHORT)).unwrap());
             assert!(start.elapsed() >= SHORT);
         });
+    }
+
+    #[test]
+    fn a_hang_up_shows_before_what_was_sent_is_received() {
+        let (one, other) = super::super::seqpacket::Socket::pair().unwrap();
+        one.send(b"last words", &[]).unwrap();
+        assert!(!hung_up(other.as_fd()).unwrap());
+        drop(one);
+        // A concurrent test's child may hold the other end for a moment.
+        let start = Instant::now();
+        while !hung_up(other.as_fd()).unwrap() {
+            assert!(start.elapsed() < super::super::testing::DEADLINE);
+        }
+        assert!(readable(other.as_fd(), Some(Duration::ZERO)).unwrap());
     }
 }

@@ -37,10 +37,12 @@ impl Child {
         }
     }
 
+    /// Its process id.
     pub fn pid(&self) -> i32 {
         self.0.as_raw()
     }
 
+    /// Kills it with SIGKILL.
     pub fn kill(&self) {
         kill(self.pid());
     }

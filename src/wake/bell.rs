@@ -53,3 +53,76 @@ impl AsFd for Bell {
         self.0.as_fd()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use nix::sys::eventfd::{EfdFlags, EventFd};
+
+    use super::*;
+    use crate::sys::testing::DEADLINE;
+
+    const NOW: Option<Duration> = Some(Duration::ZERO);
+
+    #[test]
+    fn ringing_is_remembered_until_drained() {
+        let bell = Bell::new().unwrap();
+        assert!(!bell.wait(NOW).unwrap());
+        for _ in 0..3 {
+            bell.ring();
+        }
+        assert!(bell.wait(NOW).unwrap() && bell.wait(NOW).unwrap(), "waiting takes nothing");
+        bell.drain();
+        assert!(!bell.wait(NOW).unwrap(), "drained of all rings at once");
+        bell.drain();
+        bell.ring();
+        assert!(bell.wait(NOW).unwrap());
+    }
+
+    #[test]
+    fn a_wait_lasts_its_time_unless_rung() {
+        let bell = Bell::new().unwrap();
+        let start = Instant::now();
+        assert!(!bell.wait(Some(Duration::from_millis(20))).unwrap());
+        assert!(start.elapsed() >= Duration::from_millis(20));
+        std::thread::scope(|scope| {
+            scope.spawn(|| assert!(bell.wait(Some(DEADLINE)).unwrap()));
+            bell.ring();
+        });
+    }
+
+    #[test]
+    fn clones_and_peers_ring_the_same_bell() {
+        let bell = Bell::new().unwrap();
+        let peers = Bell::from_peer(bell.shared_fd().try_clone().unwrap()).unwrap();
+        for other in [bell.clone(), peers] {
+            other.ring();
+            assert!(bell.wait(NOW).unwrap());
+            bell.drain();
+            assert!(!other.wait(NOW).unwrap());
+        }
+    }
+
+    #[test]
+    fn a_peer_cannot_pass_off_as_a_bell_what_could_block() {
+        let blocking =
+            EventFd::from_flags(EfdFlags::EFD_CLOEXEC).unwrap().as_fd().try_clone_to_owned().unwrap();
+        let null = std::fs::File::options().write(true).open("/dev/null").unwrap().into();
+        for fd in [blocking, null] {
+            assert_eq!(Bell::from_peer(fd).unwrap_err().kind(), io::ErrorKind::InvalidInput);
+        }
+    }
+
+    /// A peer may have written the counter full; that is nothing to wait for, or to panic at.
+    #[test]
+    fn a_bell_that_a_peer_has_rung_full_still_counts_as_rung() {
+        let bell = Bell::new().unwrap();
+        let fd = bell.shared_fd().try_clone().unwrap();
+        nix::unistd::write(&fd, &(u64::MAX - 1).to_ne_bytes()).unwrap();
+        bell.ring();
+        assert!(bell.wait(NOW).unwrap());
+        bell.drain();
+        assert!(!bell.wait(NOW).unwrap());
+    }
+}

@@ -57,7 +57,7 @@ impl Patience {
 
     /// Called after a look in vain.
     pub(crate) fn next(&mut self) -> Then {
-        self.looks += 1;
+        self.looks = self.looks.wrapping_add(1);
         if self.wait != Wait::Park && !self.looks.is_multiple_of(LOOKS) {
             std::hint::spin_loop();
             return Then::Look;
@@ -124,5 +124,20 @@ mod tests {
             patience.woke();
         }
         assert!(start.elapsed() >= 2 * SPIN);
+    }
+
+    #[test]
+    fn adapting_gives_up_at_its_deadline_and_sleeps_no_longer_than_that() {
+        let mut patience = Patience::new(Wait::Adaptive, Some(Instant::now() + Duration::from_secs(60)));
+        let Some(Then::Sleep(Some(left))) =
+            (0..u32::MAX).map(|_| patience.next()).find(|then| *then != Then::Look)
+        else {
+            panic!("no sleep")
+        };
+        assert!(left > Duration::from_secs(50) && left <= Duration::from_secs(60));
+
+        let mut patience = Patience::new(Wait::Adaptive, Some(Instant::now()));
+        let then = (0..u32::MAX).map(|_| patience.next()).find(|then| *then != Then::Look);
+        assert_eq!(then, Some(Then::GiveUp));
     }
 }

@@ -11,7 +11,7 @@ use super::Core;
 use super::peers::open_cursor_segment;
 use crate::control::NodeId;
 use crate::frame::{Attach, Control};
-use crate::ring::{self, Corrupt, CursorSegment, LogLayout, layout};
+use crate::ring::{self, Corrupt, CursorSegment, LateGate, LogLayout, layout};
 use crate::segment::{Memory, PeerSegment, Sealed};
 use crate::wake::Bell;
 
@@ -41,7 +41,6 @@ struct Slot {
 /// A log that a port of this node reads.
 pub(super) struct LocalSource {
     slot: Slot,
-    number: u16,
     log: Arc<PeerSegment>,
     /// The port has finished; the slot is free once the writer has said that it looks there no more.
     done: bool,
@@ -115,18 +114,15 @@ impl Core {
             return;
         }
         let Some(segment) = reads.segments.get(&0).cloned() else { return };
-        let info = Reader {
-            node: peer.node.clone(),
-            port,
-            bell: reads.bell.clone(),
-            filters: reads.filters.clone(),
-        };
+        let info =
+            Reader { node: peer.node.clone(), bell: reads.bell.clone(), filters: reads.filters.clone() };
         let added = if first {
-            shared.gates.add_first(segment, info).map(|gate| (gate, 0))
+            let first = |gate| LateGate { gate, position: 0, sequence: Some(0) };
+            shared.gates.add_first(segment, info).map(first)
         } else {
             shared.gates.add_late(&*shared.segment, segment, info)
         };
-        let Some((gate, position)) = added else {
+        let Some(LateGate { gate, position, sequence }) = added else {
             tracing::error!(
                 log = shared.log,
                 "log has had 65 535 readers and takes no more: open the publisher again"
@@ -142,8 +138,7 @@ impl Core {
             reader_port: port,
             reader_number: gate.number(),
             position,
-            // Elsewhere the tail and its sequence cannot be read as one.
-            sequence: (position == 0).then_some(0),
+            sequence,
             capacity: shared.layout.capacity(),
             predecessor: None,
         };
@@ -252,7 +247,7 @@ impl Core {
         attach: &Attach,
         fds: Vec<OwnedFd>,
     ) -> Result<(), String> {
-        let key = LogKey { node: from, log: attach.log };
+        let key = LogKey { node: from, log: attach.log, number: attach.reader_number };
         // The port was closed meanwhile: the writer is being told.
         let Some(inlet) = self.inlets.get_mut(&attach.reader_port) else { return Ok(()) };
         let Some(peer) = self.peers.get(&from) else { return Ok(()) };
@@ -297,7 +292,7 @@ impl Core {
             last_topic: None,
             ended: false,
         })));
-        let source = LocalSource { slot, number: attach.reader_number, log, done: false };
+        let source = LocalSource { slot, log, done: false };
         self.sources.insert((attach.reader_port, key), source);
         let Slot { segment, slot } = slot;
         let attached = Control::Attached { log: attach.log, reader_port: attach.reader_port, segment, slot };
@@ -310,35 +305,34 @@ impl Core {
     pub(super) fn finish_log(&mut self, port: u64, key: LogKey) {
         let Some(source) = self.sources.get_mut(&(port, key)) else { return };
         source.done = true;
-        let number = source.number;
         if self.peers.contains_key(&key.node) {
-            self.send(key.node, &Control::Detach { log: key.log, reader_number: number }, &[]);
+            self.send(key.node, &Control::Detach { log: key.log, reader_number: key.number }, &[]);
         } else {
-            self.free_slot(key.node, key.log, number);
+            self.free_slot(key);
         }
     }
 
-    pub(super) fn free_slot(&mut self, node: NodeId, log: u64, number: u16) {
-        let key = LogKey { node, log };
-        let gone = |source: &LocalSource| source.done && source.number == number;
-        let found = self.sources.iter().find(|((_, other), source)| *other == key && gone(source));
+    pub(super) fn free_slot(&mut self, key: LogKey) {
+        let found = self.sources.iter().find(|((_, other), source)| *other == key && source.done);
         let Some(at) = found.map(|(at, _)| *at) else { return };
         if let (Some(source), Some(inlet)) = (self.sources.remove(&at), self.inlets.get_mut(&at.0)) {
             inlet.free.push(source.slot);
         }
     }
 
-    /// The logs of a node that is gone end where they are.
-    pub(super) fn end_logs_of(&mut self, node: NodeId) {
+    /// The logs of a node that is gone end where they are, so that all it has published is read; those of one
+    /// that was cut off end at once.
+    pub(super) fn end_logs_of(&mut self, node: NodeId, cut: bool) {
         let mut finished = Vec::new();
         for ((port, key), source) in self.sources.iter().filter(|((_, key), _)| key.node == node) {
+            let until = if cut { 0 } else { layout::tail(&source.log) };
             match self.inlets.get(port) {
-                Some(inlet) if !source.done => inlet.shared.change(Change::End(*key)),
-                _ => finished.push((*key, source.number)),
+                Some(inlet) if !source.done => inlet.shared.change(Change::End { key: *key, until }),
+                _ => finished.push(*key),
             }
         }
-        for (key, number) in finished {
-            self.free_slot(key.node, key.log, number);
+        for key in finished {
+            self.free_slot(key);
         }
         for inlet in self.inlets.values_mut() {
             inlet.sent.remove(&node);

@@ -10,11 +10,12 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Release};
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError};
 use std::time::{Duration, Instant};
 
 use super::inlet::{InletShared, LogKey};
-use super::open::{PrivateDirectory, Trust};
+use super::open::{Bus, PrivateDirectory, Trust};
 use super::outlet::OutletShared;
 use super::peer::{NodeInfo, Peer, RefusedNode};
 use super::stats::NodeStats;
@@ -107,6 +108,8 @@ pub(super) struct Core {
     refused: VecDeque<RefusedNode>,
     surveys: u64,
     started: Instant,
+    /// For the ports to see when the thread has ended.
+    gone: Arc<AtomicBool>,
     /// Outlives the driver, which removes its socket from it.
     _private: Option<Arc<PrivateDirectory>>,
 }
@@ -116,15 +119,15 @@ impl Core {
         driver: Driver,
         commands: Receiver<Command>,
         me: NodeInfo,
-        trust: Trust,
-        private: Option<Arc<PrivateDirectory>>,
+        bus: &Bus,
+        gone: Arc<AtomicBool>,
     ) -> Self {
         Self {
             driver,
             commands,
             peers: HashMap::from([(me.id(), PeerState::new(me.clone()))]),
             me,
-            trust,
+            trust: bus.trust,
             outlets: HashMap::new(),
             logs: HashMap::new(),
             inlets: HashMap::new(),
@@ -134,7 +137,8 @@ impl Core {
             refused: VecDeque::new(),
             surveys: 0,
             started: Instant::now(),
-            _private: private,
+            gone,
+            _private: bus.private.clone(),
         }
     }
 
@@ -317,6 +321,7 @@ impl Drop for Core {
     /// The node leaves: readers of its logs drain them, its own ports (if any are left) learn of it when
     /// they next sleep.
     fn drop(&mut self) {
+        self.gone.store(true, Release); // before the bells; pairs with the Acquire in `NodeShared::is_gone`
         for inlet in self.inlets.values() {
             inlet.shared.bell.ring();
         }

@@ -4,10 +4,11 @@ use std::collections::{BTreeMap, HashMap};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
+use super::super::inlet::LogKey;
 use super::super::peer::{NodeInfo, Peer, PortInfo, RefusedNode};
 use super::super::topic::Filter;
 use super::{Core, REFUSED};
-use crate::control::{Event, Message, NodeId, PortCard, Refusal};
+use crate::control::{Event, Gone, Message, NodeId, PortCard, Refusal};
 use crate::frame::{Control, Role};
 use crate::ring::CursorSegment;
 use crate::segment::PeerSegment;
@@ -64,8 +65,13 @@ impl Core {
             Event::Down { peer, why } => {
                 if let Some(state) = self.peers.remove(&peer) {
                     tracing::info!(node = %state.node, ?why, "node left");
-                    self.forget_peer(peer);
-                    if let crate::control::Gone::Cut(what) = why {
+                    let cut = match why {
+                        Gone::Goodbye | Gone::Died | Gone::Unread => None,
+                        Gone::Cut(what) => Some(what),
+                    };
+                    self.remove_gates(|node, _| node == peer);
+                    self.end_logs_of(peer, cut.is_some());
+                    if let Some(what) = cut {
                         self.remember_refused(Some(peer), Refusal::Protocol { what });
                     }
                 }
@@ -119,7 +125,7 @@ impl Core {
                 Ok(())
             }
             Message::Detached { log, reader_number } => {
-                self.free_slot(from, log, reader_number);
+                self.free_slot(LogKey { node: from, log, number: reader_number });
                 Ok(())
             }
             Message::Stats { request } => {
@@ -169,12 +175,6 @@ impl Core {
         let Some(peer) = self.peers.get_mut(&from) else { return };
         peer.ports.remove(&port);
         self.remove_gates(|node, reader| node == from && reader == port);
-    }
-
-    /// The peer of this id is gone: its readers no longer hold anybody up, its logs will not grow.
-    fn forget_peer(&mut self, id: NodeId) {
-        self.remove_gates(|node, _| node == id);
-        self.end_logs_of(id);
     }
 
     /// Cuts a peer off that broke the protocol.

@@ -92,7 +92,7 @@ impl Core {
             answer.taken = Duration::from_nanos(taken_ns);
             answer.uptime = Duration::from_millis(uptime_ms);
             let room = MOST_PORTS - answer.ports.len();
-            answer.ports.extend(ports.iter().cloned().take(room).map(ReportedPort::from));
+            answer.ports.extend(ports.iter().take(room).cloned().map(ReportedPort::from));
             if !more && let Some(answer) = survey.pending.remove(&from) {
                 survey.answers.push(answer);
             }

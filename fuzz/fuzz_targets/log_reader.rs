@@ -1,0 +1,156 @@
+//! Any bytes in a log or a cursor segment, changed while they are read: every look ends in an error, in
+//! nothing, or in a record that lies within the log.
+#![no_main]
+
+use std::sync::atomic::Ordering::Relaxed;
+
+use arbitrary::Arbitrary;
+use libfuzzer_sys::fuzz_target;
+use ringbus::internals::ring::layout::{CLOSED, DATA, NEXT_SEQUENCE, OPEN, TAIL, WAITING};
+use ringbus::internals::ring::lossy::{LossyNext, LossyReader};
+use ringbus::internals::ring::{CursorSegment, LogHeader, LogLayout, Next, Reader};
+use ringbus::internals::segment::{Heap, Memory, MemoryMut};
+
+const CURSORS: usize = 512;
+
+#[derive(Arbitrary, Debug)]
+struct Input<'a> {
+    /// Capacity: 64 bytes to 8 KiB.
+    order: u8,
+    /// In sixteens, so that readers find something.
+    tail: u16,
+    position: u16,
+    next_sequence: u8,
+    sequence: Option<u8>,
+    /// Closed at the tail.
+    closed: bool,
+    steps: Vec<Step>,
+    records: &'a [u8],
+}
+
+#[derive(Arbitrary, Debug)]
+enum Step {
+    Gated,
+    Lossy,
+    Release,
+    Flush,
+    /// The peer publishes, in sixteens.
+    Advance(u8),
+    /// The peer writes some other word: a control word, or one of the header or the records.
+    Control(u8, u64),
+    Word(u16, u64),
+    /// The peer flips a bit.
+    Flip(u16, u8),
+}
+
+/// Segments as a peer might send them: good headers, but for what the input writes over them.
+fn check(input: &Input<'_>) {
+    let log = Heap::new(DATA + 4096 * (1 + usize::from(input.order / 8 % 4)));
+    LogLayout::new(4096).unwrap().initialise(&log, &LogHeader { log: 1, node: [2; 16], port: 3 });
+    log.store(TAIL, u64::from(input.tail) * 16, Relaxed);
+    let cursors = Heap::new(8 * (1 + usize::from(input.tail) % 512));
+    if cursors.size() >= 256 {
+        CursorSegment::of_size(cursors.size()).initialise(&cursors, [4; 16], 5, 0);
+    }
+    for (at, word) in input.records.as_chunks::<8>().0.iter().enumerate() {
+        for segment in [&log, &cursors] {
+            let at = (usize::from(input.position) + at) * 8 % segment.size();
+            segment.store(at, u64::from_le_bytes(*word), Relaxed);
+        }
+    }
+    if let Ok((layout, _)) = LogLayout::check(&log) {
+        assert!(layout.capacity() >= 4096 && layout.segment_size() == log.size());
+        drain(&log, layout);
+    }
+    if let Ok(layout) = CursorSegment::check(&cursors) {
+        assert!(layout.slots() > 0 && layout.cursor(layout.slots()).is_none());
+        cursors.load(layout.cursor(layout.slots() - 1).unwrap(), Relaxed);
+    }
+}
+
+/// Reads until nothing is left or something is wrong.
+fn drain(log: &Heap, layout: LogLayout) {
+    let mut reader = Reader::new(log.clone(), layout, Heap::new(CURSORS), 256, 1, 0, None).unwrap();
+    while gated(&mut reader, layout) {}
+    let mut lossy = LossyReader::at_tail(log.clone(), layout);
+    let mut frame = Vec::new();
+    while matches!(lossy.next(&mut frame), Ok(LossyNext::Frame(_) | LossyNext::Lagged(_))) {}
+}
+
+/// One look; whether there was anything.
+fn gated(reader: &mut Reader<Heap, Heap>, layout: LogLayout) -> bool {
+    match reader.next() {
+        Ok(Next::Record(record)) => {
+            let at = layout.offset(record.frame);
+            assert!(at >= DATA && at + record.len as usize <= layout.segment_size());
+            let frame = reader.frame();
+            assert_eq!(frame.len(), record.len as usize);
+            let mut copied = vec![0; frame.len()];
+            reader.copy(0, &mut copied);
+            assert_eq!(frame, copied);
+            true
+        }
+        Ok(Next::Lagged(count)) => count > 0,
+        Ok(Next::Empty | Next::Closed(_)) | Err(_) => false,
+    }
+}
+
+fuzz_target!(|input: Input<'_>| {
+    check(&input);
+
+    let layout = LogLayout::new(64 << (input.order % 8)).unwrap();
+    let log = Heap::new(layout.segment_size());
+    layout.initialise(&log, &LogHeader { log: 1, node: [2; 16], port: 3 });
+    for (at, word) in input.records.as_chunks::<8>().0.iter().enumerate() {
+        if at as u64 * 8 < layout.capacity() {
+            log.store(DATA + at * 8, u64::from_le_bytes(*word), Relaxed);
+        }
+    }
+    let position = u64::from(input.position) * 16;
+    let tail = position + u64::from(input.tail) * 16 % (layout.capacity() + 16);
+    log.store(NEXT_SEQUENCE, input.next_sequence.into(), Relaxed);
+    log.store(CLOSED, if input.closed { tail } else { OPEN }, Relaxed);
+
+    log.store(TAIL, position, Relaxed);
+    let mut lossy = LossyReader::at_tail(log.clone(), layout);
+    log.store(TAIL, tail, Relaxed);
+    let cursors = Heap::new(CURSORS);
+    let sequence = input.sequence.map(u64::from);
+    let mut reader = Reader::new(log.clone(), layout, cursors.clone(), 256, 1, position, sequence).unwrap();
+    let mut frame = Vec::new();
+
+    for step in &input.steps {
+        let any = |at: u16| usize::from(at) * 8 % log.size();
+        match *step {
+            Step::Gated => {
+                _ = gated(&mut reader, layout);
+                _ = (reader.is_ready(), reader.lag(), reader.take_ring_due());
+            }
+            Step::Lossy => {
+                if let Ok(LossyNext::Frame(_)) = lossy.next(&mut frame) {
+                    assert!(frame.len() as u64 <= layout.capacity() / 2);
+                }
+            }
+            Step::Release => reader.release(),
+            Step::Flush => {
+                let before = cursors.load(256, Relaxed);
+                reader.flush();
+                assert!(cursors.load(256, Relaxed) >= before);
+            }
+            Step::Advance(by) => {
+                let tail = log.load(TAIL, Relaxed).wrapping_add(u64::from(by) * 16);
+                log.store(TAIL, tail, Relaxed);
+            }
+            Step::Control(which, word) => {
+                let at = [TAIL, NEXT_SEQUENCE, WAITING, CLOSED][usize::from(which % 4)];
+                log.store(at, word, Relaxed);
+            }
+            Step::Word(at, word) => log.store(any(at), word, Relaxed),
+            Step::Flip(at, bit) => {
+                let word = log.load(any(at), Relaxed);
+                log.store(any(at), word ^ 1 << (bit % 64), Relaxed);
+            }
+        }
+    }
+    while gated(&mut reader, layout) {}
+});

@@ -1,0 +1,302 @@
+//! `ringbus ls`: who is on the bus, with which ports, and how fast they are.
+
+use std::collections::HashMap;
+use std::fs;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use serde::Serialize;
+
+use super::interrupt::Interrupt;
+use super::{Common, Outcome, grouped, print, printable, table};
+use crate::control::Location;
+use crate::{Node, NodeId, NodeInfo, NodeStats, Peer, PortInfo, RefusedNode, ReportedPort};
+
+/// How long nodes have to answer.
+const ANSWER: Duration = Duration::from_millis(300);
+/// Time between two questions: what the rates are taken over.
+const INTERVAL: Duration = Duration::from_millis(300);
+
+/// List the nodes of the bus, their ports, and how fast these are
+#[derive(Debug, Args)]
+#[command(after_long_help = "\
+Asks every node twice, 300 ms apart, for what its ports have counted. LAG is what the slowest subscriber
+of a publisher has not read yet, or what a subscriber has not read yet, in bytes; DROPPED counts messages
+that a publisher has dropped or a subscriber has missed; BLOCKED is time spent waiting for slow readers.
+
+JSON:
+  {\"bus\":B,\"nodes\":[{\"name\":N,\"id\":I,\"pid\":P,\"uid\":U,\"uptime_s\":S,\"answers\":true,\"ports\":[
+     {\"id\":1,\"role\":\"publisher\",\"name\":TOPIC,\"messages\":N,\"bytes\":N,\"dropped\":N,\"blocked_ms\":N,
+      \"lag\":N,\"peers\":N,\"rate\":MESSAGES_A_SECOND}, …]}, …],
+   \"other_buses\":[NAME,…],\"refused\":[{\"id\":I,\"why\":TEXT}, …],\"silent\":[I,…]}
+A node that stopped answering has \"answers\":false, and null in place of what its ports count; `silent`
+are nodes that never answered (stopped processes, say). `refused` are nodes that cannot be talked to,
+such as those of another version. A subscriber's name is all its filters.")]
+pub(super) struct Options {
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Serialize)]
+struct Listing {
+    bus: String,
+    #[serde(skip)]
+    dir: String,
+    nodes: Vec<ListedNode>,
+    other_buses: Vec<String>,
+    refused: Vec<ListedRefusal>,
+    silent: Vec<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct ListedNode {
+    name: String,
+    id: String,
+    pid: i32,
+    uid: u32,
+    uptime_s: f64,
+    answers: bool,
+    ports: Vec<ListedPort>,
+}
+
+#[derive(Debug, Serialize)]
+struct ListedPort {
+    id: u64,
+    role: &'static str,
+    name: String,
+    messages: Option<u64>,
+    bytes: Option<u64>,
+    dropped: Option<u64>,
+    blocked_ms: Option<u64>,
+    lag: Option<u64>,
+    peers: Option<usize>,
+    rate: Option<f64>,
+}
+
+#[derive(Debug, Serialize)]
+struct ListedRefusal {
+    id: Option<String>,
+    why: String,
+}
+
+pub(super) fn run(common: &Common, options: &Options) -> Outcome {
+    let bus = common.bus_name();
+    let location = Location::new(common.dir(), None);
+    let mut listing = Listing {
+        dir: location.base().display().to_string(),
+        other_buses: location.buses().into_iter().filter(|name| *name != bus).collect(),
+        nodes: Vec::new(),
+        refused: Vec::new(),
+        silent: Vec::new(),
+        bus,
+    };
+    // To look for a bus must not make one.
+    if let Some(path) = common.builder().examine()? {
+        let interrupt = Interrupt::new()?;
+        let node = common.join("ringbus-ls")?;
+        listing.nodes = survey(&node, &interrupt)?;
+        listing.refused = node.refused().into_iter().map(listed_refusal).collect();
+        listing.silent = sockets(&path);
+        let me = node.info().id().to_string();
+        let refused = |id: &String| listing.refused.iter().any(|refused| refused.id.as_ref() == Some(id));
+        let listed = |id: &String| listing.nodes.iter().any(|node| node.id == *id);
+        listing.silent.retain(|id| *id != me && !listed(id) && !refused(id));
+    }
+    if options.json { print(serde_json::to_string(&listing)?) } else { print(listing.text().trim_end()) }
+}
+
+/// Ids of the nodes that have a socket there. Joining has removed those of dead ones.
+fn sockets(path: &Path) -> Vec<String> {
+    let entries = fs::read_dir(path).into_iter().flatten().flatten();
+    let id = |entry: fs::DirEntry| Some(entry.file_name().to_str()?.strip_suffix(".sock")?.to_owned());
+    let mut ids: Vec<String> = entries.filter_map(id).collect();
+    ids.sort();
+    ids
+}
+
+fn listed_refusal(node: RefusedNode) -> ListedRefusal {
+    ListedRefusal { id: node.id.map(|id| id.to_string()), why: node.why.to_string() }
+}
+
+/// Everybody but this node, with rates.
+fn survey(node: &Node, interrupt: &Interrupt) -> Outcome<Vec<ListedNode>> {
+    let start = Instant::now();
+    let first = node.survey(ANSWER);
+    interrupt.sleep_until(start + INTERVAL)?;
+    let second = node.survey(ANSWER);
+
+    let before: HashMap<NodeId, &NodeStats> = first.iter().map(|stats| (stats.node.id(), stats)).collect();
+    let after: HashMap<NodeId, &NodeStats> = second.iter().map(|stats| (stats.node.id(), stats)).collect();
+    let list = |peer: &Peer| match after.get(&peer.id()) {
+        Some(stats) => {
+            let before = before.get(&peer.id()).copied();
+            let port = |port: &ReportedPort| listed(port, name(port, peer), rate(port, stats, before));
+            let ports = stats.ports.iter().map(port).collect();
+            listed_node(&stats.node, stats.uptime, true, ports)
+        }
+        None => {
+            let port = |port: &PortInfo| unanswered(port.id, port.role, port.filters.join(" "));
+            let ports = peer.ports().iter().map(port).collect();
+            listed_node(peer.node(), peer.node().uptime(), false, ports)
+        }
+    };
+    Ok(node.peers().iter().map(list).collect())
+}
+
+/// A report names the first filter only.
+fn name(port: &ReportedPort, peer: &Peer) -> String {
+    let known = peer.ports().iter().find(|known| known.id == port.id);
+    known.map_or_else(|| port.name.clone(), |known| known.filters.join(" "))
+}
+
+/// Messages a second between the two answers.
+fn rate(port: &ReportedPort, after: &NodeStats, before: Option<&NodeStats>) -> Option<f64> {
+    let before = before?;
+    // A port that was opened in between has counted from 0.
+    let counted = before.ports.iter().find(|earlier| earlier.id == port.id);
+    let earlier = counted.map_or(0, |port| port.stats.messages);
+    let seconds = after.taken.checked_sub(before.taken)?.as_secs_f64();
+    let messages = port.stats.messages.saturating_sub(earlier);
+    (seconds > 0.0).then(|| (messages as f64 / seconds * 10.0).round() / 10.0)
+}
+
+fn listed_node(node: &NodeInfo, uptime: Duration, answers: bool, ports: Vec<ListedPort>) -> ListedNode {
+    let uptime_s = (uptime.as_secs_f64() * 1000.0).round() / 1000.0;
+    let (name, id) = (node.name().to_owned(), node.id().to_string());
+    ListedNode { name, id, pid: node.pid(), uid: node.uid(), uptime_s, answers, ports }
+}
+
+fn listed(port: &ReportedPort, name: String, rate: Option<f64>) -> ListedPort {
+    let stats = &port.stats;
+    ListedPort {
+        messages: Some(stats.messages),
+        bytes: Some(stats.bytes),
+        dropped: Some(stats.dropped),
+        blocked_ms: Some(stats.blocked.as_millis() as u64),
+        lag: Some(stats.lag),
+        peers: Some(stats.peers),
+        rate,
+        ..unanswered(port.id, port.role, name)
+    }
+}
+
+fn unanswered(id: u64, role: &'static str, name: String) -> ListedPort {
+    ListedPort {
+        id,
+        role,
+        name,
+        messages: None,
+        bytes: None,
+        dropped: None,
+        blocked_ms: None,
+        lag: None,
+        peers: None,
+        rate: None,
+    }
+}
+
+impl Listing {
+    fn text(&self) -> String {
+        let Self { bus, dir, nodes, other_buses, refused, silent } = self;
+        let mut text = match nodes.len() {
+            0 => format!("nobody is on bus {bus} in {dir}\n"),
+            1 => format!("1 node on bus {bus} in {dir}\n"),
+            many => format!("{many} nodes on bus {bus} in {dir}\n"),
+        };
+        if nodes.is_empty() && !other_buses.is_empty() {
+            text += &format!("other buses there: {}\n", other_buses.join(", "));
+        }
+        let heading = ["PORT", "NAME", "MESSAGES", "RATE", "BYTES", "LAG", "DROPPED", "BLOCKED", "PEERS"];
+        let mut rows = vec![heading.map(str::to_owned).to_vec()];
+        rows.extend(nodes.iter().flat_map(|node| &node.ports).map(ListedPort::cells));
+        let ports = table(&rows, &[false, false, true, true, true, true, true, true, true]);
+        let mut ports = ports.lines();
+        let heading = ports.next().unwrap_or_default();
+        if rows.len() > 1 {
+            text += &format!("\n  {heading}\n");
+        }
+        for node in nodes {
+            let ListedNode { name, id, pid, uid, uptime_s, answers, .. } = node;
+            let silent = if *answers { "" } else { ", does not answer" };
+            text += &format!(
+                "{}  pid {pid}, uid {uid}, up {}, node {id}{silent}\n",
+                printable(name),
+                age(*uptime_s)
+            );
+            for line in ports.by_ref().take(node.ports.len()) {
+                text += &format!("  {line}\n");
+            }
+        }
+        for ListedRefusal { id, why } in refused {
+            text += &format!("refused: {}: {}\n", id.as_deref().unwrap_or("a node"), printable(why));
+        }
+        for id in silent {
+            text += &format!("node {} does not answer: is its process stopped?\n", printable(id));
+        }
+        text
+    }
+}
+
+impl ListedPort {
+    fn cells(&self) -> Vec<String> {
+        let number = |number: Option<u64>| number.map_or("?".into(), grouped);
+        let size = |bytes: Option<u64>| bytes.map_or("?".into(), size);
+        vec![
+            self.role.to_owned(),
+            printable(&self.name),
+            number(self.messages),
+            self.rate.map_or("?".into(), |rate| format!("{}/s", grouped(rate.round() as u64))),
+            size(self.bytes),
+            size(self.lag),
+            number(self.dropped),
+            self.blocked_ms.map_or("?".into(), |ms| format!("{} ms", grouped(ms))),
+            number(self.peers.map(|peers| peers as u64)),
+        ]
+    }
+}
+
+/// `850 B`, `1.2 MiB`.
+pub(super) fn size(bytes: u64) -> String {
+    let mut size = bytes as f64;
+    let mut units = ["B", "KiB", "MiB", "GiB"].into_iter();
+    let mut unit = units.next().unwrap_or_default();
+    for larger in units {
+        if size < 1024.0 {
+            break;
+        }
+        size /= 1024.0;
+        unit = larger;
+    }
+    if unit == "B" { format!("{bytes} B") } else { format!("{size:.1} {unit}") }
+}
+
+/// `12 s`, `3 min`, `5 h`, `2 d`.
+fn age(seconds: f64) -> String {
+    let seconds = seconds as u64;
+    match seconds {
+        0..120 => format!("{seconds} s"),
+        120..7200 => format!("{} min", seconds / 60),
+        7200..172_800 => format!("{} h", seconds / 3600),
+        _ => format!("{} d", seconds / 86_400),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_and_ages_are_short() {
+        for (bytes, text) in [(0, "0 B"), (1023, "1023 B"), (1536, "1.5 KiB"), (3 << 30, "3.0 GiB")] {
+            assert_eq!(size(bytes), text);
+        }
+        assert_eq!(size(1 << 50), "1048576.0 GiB");
+        for (seconds, text) in
+            [(0.4, "0 s"), (119.9, "119 s"), (120.0, "2 min"), (1e5, "27 h"), (1e6, "11 d")]
+        {
+            assert_eq!(age(seconds), text);
+        }
+    }
+}

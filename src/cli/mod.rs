@@ -1,0 +1,271 @@
+//! The `ringbus` command: what a shell can do with a bus.
+//!
+//! ```text
+//!   mod ── arguments, dispatch, exit codes      interrupt ── Ctrl-C as an fd
+//!    ├── demo       four processes that show the bus at work
+//!    ├── ls         who is there, and how fast
+//!    ├── publish    pub: JSON, text or stdin → messages  ┐
+//!    ├── subscribe  sub: messages → lines                ┴ json ── JSON ↔ MessagePack
+//!    └── doctor     whether this host and user can run a bus
+//! ```
+//!
+//! Only this module prints: results to stdout, one line to stderr when a command fails.
+#![forbid(unsafe_code)]
+
+use std::fmt;
+use std::io::{self, IsTerminal, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::error::ErrorKind;
+use clap::{Args, Parser, Subcommand};
+use tracing_subscriber::EnvFilter;
+
+use crate::{Bus, BusBuilder, Node};
+
+mod demo;
+mod doctor;
+mod interrupt;
+mod json;
+mod ls;
+mod publish;
+mod subscribe;
+
+/// A message bus between the processes of this host: look at it, publish to it, listen to it.
+#[derive(Debug, Parser)]
+#[command(name = "ringbus", version, arg_required_else_help = true)]
+struct Cli {
+    #[command(flatten)]
+    common: Common,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// What every command takes.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Global options")]
+struct Common {
+    /// Bus to use [default: default]
+    #[arg(long, global = true, value_name = "NAME", env = "RINGBUS_BUS", hide_env_values = true)]
+    bus: Option<String>,
+    /// Directory that holds buses [default: $XDG_RUNTIME_DIR/ringbus, else /tmp/ringbus-<uid>]
+    #[arg(long, global = true, value_name = "DIR", env = "RINGBUS_DIR", hide_env_values = true)]
+    dir: Option<PathBuf>,
+    /// Group that the bus is shared with, if it is; all its nodes name the same one
+    #[arg(long, global = true, value_name = "GROUP")]
+    group: Option<String>,
+    /// Name to join the bus as [default: ringbus-<command>]
+    #[arg(long, global = true, value_name = "NAME")]
+    name: Option<String>,
+    /// Log to stderr: -v what happens on the bus, -vv details, -vvv everything; RUST_LOG overrides
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    verbose: u8,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Demo(demo::Options),
+    #[command(hide = true)]
+    DemoProcess(demo::ProcessOptions),
+    Ls(ls::Options),
+    #[command(name = "pub")]
+    Publish(publish::Options),
+    #[command(name = "sub")]
+    Subscribe(subscribe::Options),
+    Doctor(doctor::Options),
+}
+
+/// How a command ends other than well.
+#[derive(Debug)]
+enum Failure {
+    /// With a message for stderr, and exit code 1.
+    Error(String),
+    /// Nobody reads stdout any more: no reason to complain.
+    StdoutClosed,
+    /// By this signal, before it was done.
+    Interrupted(i32),
+}
+
+type Outcome<T = ()> = Result<T, Failure>;
+
+impl<E: fmt::Display> From<E> for Failure {
+    fn from(error: E) -> Self {
+        Failure::Error(error.to_string())
+    }
+}
+
+/// Runs the command that this process's arguments name.
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return usage(error),
+    };
+    log_to_stderr(cli.common.verbose);
+    let common = &cli.common;
+    let outcome = match &cli.command {
+        Command::Demo(options) => demo::run(common, options),
+        Command::DemoProcess(options) => demo::run_process(common, options),
+        Command::Ls(options) => ls::run(common, options),
+        Command::Publish(options) => publish::run(common, options),
+        Command::Subscribe(options) => subscribe::run(common, options),
+        Command::Doctor(options) => doctor::run(common, options),
+    };
+    match outcome {
+        Ok(()) | Err(Failure::StdoutClosed) => ExitCode::SUCCESS,
+        Err(Failure::Error(message)) => fail(&message, 1),
+        Err(Failure::Interrupted(signal)) => ExitCode::from(128 + signal as u8),
+    }
+}
+
+/// One line, whatever is in the message.
+fn fail(message: &str, code: u8) -> ExitCode {
+    let words: Vec<&str> = message.split_whitespace().collect();
+    note(format!("error: {}", words.join(" ")));
+    ExitCode::from(code)
+}
+
+/// Help goes out as it is; a mistake is told in one line.
+fn usage(error: clap::Error) -> ExitCode {
+    let is_help = matches!(
+        error.kind(),
+        ErrorKind::DisplayHelp
+            | ErrorKind::DisplayVersion
+            | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand
+    );
+    if is_help {
+        let _ = error.print();
+        return ExitCode::from(error.exit_code() as u8);
+    }
+    let text = error.to_string();
+    let said = text.split("\n\nUsage:").next().unwrap_or(&text).split("\n\nFor more").next();
+    let said = said.unwrap_or(&text).trim_start_matches("error: ");
+    fail(&format!("{said} (`--help` tells more)"), 2)
+}
+
+fn log_to_stderr(verbose: u8) {
+    let level = match verbose {
+        0 => "error",
+        1 => "info",
+        2 => "debug",
+        _ => "trace",
+    };
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
+    let colours = io::stderr().is_terminal();
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(colours).init();
+}
+
+impl Common {
+    fn bus_name(&self) -> String {
+        // clap takes an empty variable for a value.
+        self.bus.clone().filter(|name| !name.is_empty()).unwrap_or_else(Bus::default_name)
+    }
+
+    fn dir(&self) -> Option<PathBuf> {
+        self.dir.clone().filter(|dir| !dir.as_os_str().is_empty())
+    }
+
+    fn builder(&self) -> BusBuilder {
+        let mut builder = Bus::builder(&self.bus_name());
+        if let Some(dir) = self.dir() {
+            builder = builder.dir(dir);
+        }
+        if let Some(group) = &self.group {
+            builder = builder.group(group);
+        }
+        builder
+    }
+
+    /// Opens the bus and joins it.
+    fn join(&self, default_name: &str) -> Outcome<Node> {
+        Ok(self.builder().open()?.join(self.name.as_deref().unwrap_or(default_name))?)
+    }
+}
+
+/// Writes to stdout; its end ends the command quietly.
+fn print(text: impl fmt::Display) -> Outcome {
+    let mut stdout = io::stdout().lock();
+    writeln!(stdout, "{text}").and_then(|()| stdout.flush()).map_err(stdout_error)
+}
+
+fn stdout_error(error: io::Error) -> Failure {
+    match error.kind() {
+        io::ErrorKind::BrokenPipe => Failure::StdoutClosed,
+        _ => Failure::Error(format!("cannot write to stdout: {error}")),
+    }
+}
+
+/// Says something beside the result, in a line on stderr.
+fn note(text: impl fmt::Display) {
+    let _ = writeln!(io::stderr(), "{}", printable(&text.to_string()));
+}
+
+/// Text that may come from another process, without what a terminal would obey.
+fn printable(text: &str) -> String {
+    let mut printable = String::with_capacity(text.len());
+    for c in text.chars() {
+        if c.is_control() { printable.extend(c.escape_default()) } else { printable.push(c) }
+    }
+    printable
+}
+
+/// A number that is read by people: `1,234,567`.
+fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut grouped = String::new();
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            grouped.push(',');
+        }
+        grouped.push(digit);
+    }
+    grouped
+}
+
+/// Columns of text, as wide as they have to be; the first is aligned to the left, numbers to the right.
+fn table(rows: &[Vec<String>], right: &[bool]) -> String {
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..right.len()).map(width).collect();
+    let mut text = String::new();
+    for row in rows {
+        let mut line = String::new();
+        for ((cell, width), right) in row.iter().zip(&widths).zip(right) {
+            if !line.is_empty() {
+                line.push_str("  ");
+            }
+            if *right { line += &format!("{cell:>width$}") } else { line += &format!("{cell:<width$}") }
+        }
+        text.push_str(line.trim_end());
+        text.push('\n');
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_arguments_are_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn numbers_are_grouped_by_thousands() {
+        for (number, text) in [(0, "0"), (999, "999"), (1000, "1,000"), (1_234_567, "1,234,567")] {
+            assert_eq!(grouped(number), text);
+        }
+    }
+
+    #[test]
+    fn control_characters_do_not_reach_the_terminal() {
+        assert_eq!(printable("é \x1b[2J\n"), "é \\u{1b}[2J\\n");
+    }
+
+    #[test]
+    fn columns_are_aligned() {
+        let rows = [vec!["a".to_owned(), "10".into()], vec!["bcd".to_owned(), "9".into()]];
+        assert_eq!(table(&rows, &[false, true]), "a    10\nbcd   9\n");
+    }
+}

@@ -1,0 +1,255 @@
+//! `ringbus pub`: values from the command line or stdin, as messages.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use rmpv::Value;
+
+use super::interrupt::Interrupt;
+use super::json::parse_lenient;
+use super::{Common, Failure, Outcome, note};
+use crate::{Node, Overflow, PublishError, Publisher, WaitError};
+
+/// How often a wait for others looks whether it was interrupted.
+const LOOK: Duration = Duration::from_millis(100);
+/// A log unless a larger message asks for more.
+const CAPACITY: u64 = 256 * 1024;
+/// Room in a log's largest record for what is not payload: topic and headers.
+const ENVELOPE: u64 = 20 * 1024;
+/// Longest line of stdin: the largest payload of all.
+const LONGEST_LINE: usize = 1 << 30;
+
+/// Publish a value, or one a line from stdin
+#[derive(Debug, Args)]
+#[command(after_long_help = "\
+VALUE is JSON if it can be read as JSON, else text: 3 is a number, \"3\" and three are strings. What begins
+like JSON ({ [ \") and is not is an error; --text takes it as it is.
+It is sent as MessagePack: integers stay integers, objects become maps with string keys, so
+  ringbus pub task/progress '{\"done\":3}'
+reaches a subscriber::<Progress> whose `done` is an integer. No VALUE is null (nil): a bare signal.
+Binary and the like: {\"$bin\":\"base64\"}, {\"$ext\":[type,\"base64\"]}, {\"$map\":[[key,value],…]},
+{\"$float\":\"NaN\"}, as `ringbus sub` prints them. With `-`, empty lines of stdin are passed over.
+
+Ends when the last message is published; subscribers that were there receive it afterwards. On a bus
+where nobody subscribes the messages go nowhere: --wait 1 waits for a subscriber first.")]
+pub(super) struct Options {
+    /// Where to publish, such as task/42/progress
+    topic: String,
+    /// JSON, else text; `-` reads one value a line from stdin [default: null]
+    #[arg(allow_negative_numbers = true)]
+    value: Option<String>,
+    /// Take values as text, whatever they look like
+    #[arg(long)]
+    text: bool,
+    /// Publish each value N times
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
+    count: u64,
+    /// Messages a second at most, evenly spaced
+    #[arg(long, value_name = "HZ", value_parser = rate)]
+    rate: Option<f64>,
+    /// First wait until N subscribers are there
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    wait: usize,
+    /// Longest wait in seconds for subscribers (--wait), or for one that does not keep up
+    #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = seconds)]
+    timeout: Duration,
+    /// Add a header; may be repeated
+    #[arg(long = "header", value_name = "KEY=VALUE", value_parser = header)]
+    headers: Vec<(String, String)>,
+    /// Bytes of the log, a power of two; the largest message is a quarter of it [default: 262144, or
+    /// enough for VALUE]
+    #[arg(long, value_name = "BYTES")]
+    capacity: Option<u64>,
+}
+
+fn rate(text: &str) -> Result<f64, String> {
+    let rate = text.parse().ok().filter(|rate: &f64| rate.is_finite() && *rate > 0.0);
+    rate.ok_or_else(|| "a number of messages a second above 0 is wanted".into())
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    let seconds = text.parse().ok().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+    seconds.ok_or_else(|| "a number of seconds is wanted".into())
+}
+
+fn header(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or("KEY=VALUE is wanted")?;
+    Ok((key.to_owned(), value.to_owned()))
+}
+
+pub(super) fn run(common: &Common, options: &Options) -> Outcome {
+    let Options { topic, value, .. } = options;
+    if topic.contains('*') {
+        return Err(format!("topic {topic:?} has a wildcard: a message is published on one topic").into());
+    }
+    let from_stdin = value.as_deref() == Some("-");
+    let value = match value {
+        Some(text) if !from_stdin => options.parse(text)?,
+        _ => Value::Nil,
+    };
+    let interrupt = Interrupt::new()?;
+    let node = common.join("ringbus-pub")?;
+    let mut port = Port::open(&node, options, &value, &interrupt)?;
+    port.wait_for_subscribers()?;
+    let alone = port.publisher.stats().peers == 0;
+    if from_stdin {
+        let mut lines = Lines::new(&interrupt)?;
+        while let Some((number, line)) = lines.next()? {
+            if !line.trim().is_empty() {
+                let value =
+                    options.parse(line).map_err(|error| format!("line {number} of stdin: {error}"))?;
+                port.publish(&value)?;
+            }
+        }
+    } else {
+        port.publish(&value)?;
+    }
+    if alone && port.published > 0 && port.publisher.stats().peers == 0 {
+        note(format!(
+            "note: nobody subscribed to {topic} on bus {} (--wait 1 waits for a subscriber)",
+            node.bus().name()
+        ));
+    }
+    Ok(())
+}
+
+impl Options {
+    fn parse(&self, text: &str) -> Result<Value, String> {
+        if self.text { Ok(Value::from(text)) } else { parse_lenient(text) }
+    }
+}
+
+/// The publisher, and the pace.
+struct Port<'a> {
+    publisher: Publisher<Value>,
+    options: &'a Options,
+    interrupt: &'a Interrupt,
+    published: u64,
+    first: Instant,
+}
+
+impl<'a> Port<'a> {
+    fn open(node: &Node, options: &'a Options, value: &Value, interrupt: &'a Interrupt) -> Outcome<Self> {
+        let size = rmp_serde::to_vec(value)?.len() as u64;
+        let enough = ((size + ENVELOPE) * 4).next_power_of_two().max(CAPACITY);
+        let builder = node.publisher_builder(&options.topic);
+        // The port waits in slices, so that Ctrl-C is heard.
+        let builder = builder.overflow(Overflow::Block { timeout: LOOK });
+        let publisher = builder.capacity(options.capacity.unwrap_or(enough)).open()?;
+        Ok(Self { publisher, options, interrupt, published: 0, first: Instant::now() })
+    }
+
+    fn wait_for_subscribers(&mut self) -> Outcome {
+        let Options { wait, timeout, .. } = *self.options;
+        let start = Instant::now();
+        loop {
+            let left = timeout.saturating_sub(start.elapsed());
+            match self.publisher.wait_for_subscribers(wait, left.min(LOOK)) {
+                Ok(()) => break,
+                Err(WaitError::Timeout { found, .. }) if left <= LOOK => {
+                    return Err(WaitError::Timeout { found, wanted: wait, waited: timeout }.into());
+                }
+                Err(WaitError::Timeout { .. }) => self.interrupt.check()?,
+                Err(error) => return Err(error.into()),
+            }
+        }
+        self.first = Instant::now();
+        Ok(())
+    }
+
+    fn publish(&mut self, value: &Value) -> Outcome {
+        for _ in 0..self.options.count {
+            if let Some(rate) = self.options.rate {
+                let due = Duration::try_from_secs_f64(self.published as f64 / rate).unwrap_or(Duration::MAX);
+                let never = || Instant::now() + Duration::from_secs(1 << 30);
+                self.interrupt.sleep_until(self.first.checked_add(due).unwrap_or_else(never))?;
+            }
+            self.publish_once(value)?;
+            self.published += 1;
+        }
+        Ok(())
+    }
+
+    fn publish_once(&mut self, value: &Value) -> Outcome {
+        let Options { headers, timeout, .. } = self.options;
+        let start = Instant::now();
+        loop {
+            self.interrupt.check()?;
+            let message = self.publisher.message(value);
+            let message = headers.iter().fold(message, |message, (key, value)| message.header(key, value));
+            match message.send() {
+                Ok(()) => return Ok(()),
+                Err(PublishError::Full { .. }) if start.elapsed() < *timeout => {}
+                Err(PublishError::Full { reader, lag, .. }) => {
+                    return Err(Failure::Error(format!(
+                        "subscriber {reader} does not read: {lag} bytes behind after {timeout:?}: \
+                         {} messages were published before; raise --timeout, or stop that subscriber",
+                        self.published
+                    )));
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+}
+
+/// Lines of stdin; waiting for one can be interrupted.
+struct Lines<'a> {
+    interrupt: &'a Interrupt,
+    /// Not `Stdin`: its buffer hides from poll(2) what it holds.
+    stdin: File,
+    buffer: Vec<u8>,
+    /// Where the next line begins, and up to where there is none that ends.
+    start: usize,
+    searched: usize,
+    number: u64,
+    ended: bool,
+}
+
+impl<'a> Lines<'a> {
+    fn new(interrupt: &'a Interrupt) -> io::Result<Self> {
+        let stdin = File::from(io::stdin().as_fd().try_clone_to_owned()?);
+        Ok(Self { interrupt, stdin, buffer: Vec::new(), start: 0, searched: 0, number: 0, ended: false })
+    }
+
+    /// The next line, without its end, and its number from 1.
+    fn next(&mut self) -> Outcome<Option<(u64, &str)>> {
+        let (start, end) = loop {
+            let end = self.buffer[self.searched..].iter().position(|byte| *byte == b'\n');
+            if let Some(end) = end.map(|at| self.searched + at) {
+                let start = std::mem::replace(&mut self.start, end + 1);
+                self.searched = end + 1;
+                break (start, end);
+            }
+            self.searched = self.buffer.len();
+            if self.ended {
+                if self.start == self.buffer.len() {
+                    return Ok(None);
+                }
+                break (std::mem::replace(&mut self.start, self.buffer.len()), self.buffer.len());
+            }
+            self.fill()?;
+        };
+        self.number += 1;
+        let line = str::from_utf8(&self.buffer[start..end]);
+        let line = line.map_err(|_| format!("line {} of stdin is not UTF-8", self.number))?;
+        Ok(Some((self.number, line.trim_end_matches('\r'))))
+    }
+
+    fn fill(&mut self) -> Outcome {
+        self.buffer.drain(..self.start);
+        self.searched -= std::mem::take(&mut self.start);
+        if self.buffer.len() > LONGEST_LINE {
+            return Err(format!("line {} of stdin is over 1 GiB long", self.number + 1).into());
+        }
+        self.interrupt.wait_readable(self.stdin.as_fd())?;
+        let mut chunk = [0; 64 * 1024];
+        let read = self.stdin.read(&mut chunk).map_err(|error| format!("cannot read stdin: {error}"))?;
+        self.buffer.extend_from_slice(&chunk[..read]);
+        self.ended = read == 0;
+        Ok(())
+    }
+}

@@ -1,0 +1,139 @@
+//! Messages as lines of text or JSON.
+
+use std::io::{self, BufWriter, Write};
+use std::sync::mpsc::SyncSender;
+
+use rmpv::Value;
+use serde::ser::{Serialize, SerializeMap, SerializeStruct, Serializer};
+
+use super::super::json::{Json, base64, decode};
+use super::super::{Outcome, stdout_error};
+use super::buffer::{Buffer, Entry};
+use crate::{Encoding, Headers, NodeInfo};
+
+/// Bytes that are written at once, if so much is there.
+const CHUNK: usize = 64 * 1024;
+
+/// Writes what comes out of the buffer, up to `count` lines.
+pub(super) fn write_all(buffer: &Buffer, json: bool, count: u64, notices: &SyncSender<String>) -> Outcome {
+    let mut out = BufWriter::with_capacity(CHUNK, io::stdout().lock());
+    let mut left = count;
+    loop {
+        let batch = buffer.take();
+        if batch.is_empty() {
+            out.flush().map_err(stdout_error)?;
+            if !buffer.wait() {
+                return Ok(());
+            }
+            continue;
+        }
+        for entry in &batch {
+            match write_line(&mut out, entry, json) {
+                Ok(()) => left -= 1,
+                Err(Bad::Payload(reason)) => {
+                    let Entry { topic, source, sequence, .. } = entry;
+                    let notice = format!("undecodable message {sequence} on {topic} from {source}: {reason}");
+                    let _ = notices.try_send(notice);
+                }
+                Err(Bad::Stdout(error)) => return Err(stdout_error(error)),
+            }
+            if left == 0 {
+                return out.flush().map_err(stdout_error);
+            }
+        }
+        buffer.give_back(batch);
+    }
+}
+
+enum Bad {
+    Payload(String),
+    Stdout(io::Error),
+}
+
+fn write_line(out: &mut impl Write, entry: &Entry, json: bool) -> Result<(), Bad> {
+    let Entry { payload, encoding, .. } = entry;
+    match encoding {
+        Encoding::MessagePack => {
+            write_shown(out, entry, &Json(&decode(payload).map_err(Bad::Payload)?), json)
+        }
+        Encoding::Json => {
+            let value = serde_json::from_slice::<Value>(payload);
+            let value = value.map_err(|error| Bad::Payload(format!("not JSON: {error}")))?;
+            write_shown(out, entry, &Json(&value.as_ref()), json)
+        }
+        Encoding::Raw => write_shown(out, entry, &Bytes(payload), json),
+    }
+    .map_err(Bad::Stdout)
+}
+
+fn write_shown(out: &mut impl Write, entry: &Entry, value: &impl Serialize, json: bool) -> io::Result<()> {
+    if json {
+        serde_json::to_writer(&mut *out, &Line { entry, value })?;
+    } else {
+        write!(out, "{} ", entry.topic)?;
+        serde_json::to_writer(&mut *out, value)?;
+    }
+    out.write_all(b"\n")
+}
+
+/// All that is known of a message.
+struct Line<'a, V> {
+    entry: &'a Entry,
+    value: &'a V,
+}
+
+impl<V: Serialize> Serialize for Line<'_, V> {
+    fn serialize<S: Serializer>(&self, out: S) -> Result<S::Ok, S::Error> {
+        let Entry { topic, source, sequence, headers, .. } = self.entry;
+        let mut line = out.serialize_struct("Line", 5)?;
+        line.serialize_field("topic", topic)?;
+        line.serialize_field("source", &Source(source))?;
+        line.serialize_field("sequence", sequence)?;
+        line.serialize_field("headers", &HeaderMap(headers))?;
+        line.serialize_field("value", self.value)?;
+        line.end()
+    }
+}
+
+struct Source<'a>(&'a NodeInfo);
+
+impl Serialize for Source<'_> {
+    fn serialize<S: Serializer>(&self, out: S) -> Result<S::Ok, S::Error> {
+        let mut source = out.serialize_struct("Source", 3)?;
+        source.serialize_field("name", self.0.name())?;
+        source.serialize_field("id", &self.0.id().to_string())?;
+        source.serialize_field("pid", &self.0.pid())?;
+        source.end()
+    }
+}
+
+struct HeaderMap<'a>(&'a Headers);
+
+impl Serialize for HeaderMap<'_> {
+    fn serialize<S: Serializer>(&self, out: S) -> Result<S::Ok, S::Error> {
+        let mut map = out.serialize_map(None)?;
+        for (at, (key, value)) in self.0.iter().enumerate() {
+            // An object has each key once.
+            if !self.0.iter().take(at).any(|(earlier, _)| earlier == key) {
+                map.serialize_entry(key, value)?;
+            }
+        }
+        map.end()
+    }
+}
+
+/// The payload of a raw publisher.
+struct Bytes<'a>(&'a [u8]);
+
+impl Serialize for Bytes<'_> {
+    fn serialize<S: Serializer>(&self, out: S) -> Result<S::Ok, S::Error> {
+        match str::from_utf8(self.0) {
+            Ok(text) => out.serialize_str(text),
+            Err(_) => {
+                let mut map = out.serialize_map(Some(1))?;
+                map.serialize_entry("$raw", &base64(self.0))?;
+                map.end()
+            }
+        }
+    }
+}

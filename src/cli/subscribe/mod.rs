@@ -1,0 +1,220 @@
+//! `ringbus sub`: messages, one a line.
+//!
+//! ```text
+//!   bus ──▶ main thread ──▶ Buffer (bounded) ──▶ "stdout" thread ──▶ stdout
+//!              │ drops when the buffer is full        │ does not decode
+//!              └──────────▶ "stderr" thread ◀─────────┘
+//! ```
+//!
+//! The main thread copies messages and does nothing else, above all not write: whoever stops reading our
+//! output (a pager) must not make us stop reading the bus.
+
+use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use nix::poll::{PollFd, PollFlags};
+
+use super::interrupt::{Interrupt, wait};
+use super::{Common, Failure, Outcome, note};
+use crate::{Node, RawSubscriber, RecvError};
+
+mod buffer;
+mod line;
+
+use buffer::{Buffer, Entry};
+
+/// Messages between two looks at anything else.
+const BATCH: usize = 256;
+/// How often drops are told.
+const TELL: Duration = Duration::from_secs(1);
+/// How long what is left may take to be written when asked to end.
+const GRACE: Duration = Duration::from_millis(500);
+/// Complaints that wait to be written to stderr.
+const NOTICES: usize = 256;
+
+/// Print messages, one a line
+#[derive(Debug, Args)]
+#[command(after_long_help = "\
+FILTER is a topic, where * stands for one level and ** for any number: task/*/progress, camera/**.
+Prints `topic value`, the value as JSON; with --json all that is known of a message:
+  {\"topic\":T,\"source\":{\"name\":N,\"id\":I,\"pid\":P},\"sequence\":S,\"headers\":{K:V,…},\"value\":V}
+Values that JSON does not have:
+  {\"$bin\":\"base64\"}           binary             {\"$float\":\"NaN\"}  also inf, -inf
+  {\"$ext\":[type,\"base64\"]}    an extension       {\"$str\":\"base64\"} a string that is not UTF-8
+  {\"$map\":[[key,value],…]}    a map whose keys are not all different strings
+A payload from a raw publisher is a string if it is UTF-8 text, else {\"$raw\":\"base64\"}. Of headers with
+the same key, the first one is shown.
+
+Reads the bus whether or not its output is read: publishers never wait for it. Up to --buffer bytes of
+messages are kept; what comes then is dropped, and how many is told on stderr, as are messages that
+their publisher dropped and those that cannot be decoded.")]
+pub(super) struct Options {
+    /// What to subscribe to; a message that several match is printed once
+    #[arg(required = true, value_name = "FILTER")]
+    filters: Vec<String>,
+    /// End after N messages
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    count: Option<u64>,
+    /// Print all that is known of a message, as JSON
+    #[arg(long)]
+    json: bool,
+    /// Bytes of messages that are kept while stdout is not read
+    #[arg(long, value_name = "BYTES", default_value_t = 64 << 20)]
+    buffer: usize,
+}
+
+pub(super) fn run(common: &Common, options: &Options) -> Outcome {
+    let interrupt = Interrupt::new()?;
+    let node = common.join("ringbus-sub")?;
+    let subscriber = subscribe(&node, &options.filters)?;
+    let buffer = Buffer::new(options.buffer);
+    let (notices, complaints) = sync_channel(NOTICES);
+
+    let stderr = Task::spawn("stderr", move || tell(&complaints))?;
+    let stdout = {
+        let (buffer, notices, json) = (buffer.clone(), notices.clone(), options.json);
+        let count = options.count.unwrap_or(u64::MAX);
+        Task::spawn("stdout", move || line::write_all(&buffer, json, count, &notices))?
+    };
+    let mut drain = Drain { buffer: &buffer, notices, dropped: 0, told: Instant::now() };
+    let mut outcome = drain.run(subscriber, &interrupt, &stdout.ended);
+    drop((drain, node)); // goodbye: nothing more is wanted
+
+    buffer.close();
+    if outcome.is_ok() {
+        outcome = interrupt.wait_readable(stdout.ended.as_fd());
+    }
+    // A write(2) that nobody reads cannot be called off, other than by the end of the process.
+    if let Some(written) = stdout.join_within(GRACE)? {
+        outcome = written.and(outcome);
+        stderr.join_within(GRACE)?;
+    }
+    match outcome {
+        // The normal end, unless more was asked for.
+        Err(Failure::Interrupted(_)) if options.count.is_none() => Ok(()),
+        other => other,
+    }
+}
+
+fn subscribe(node: &Node, filters: &[String]) -> Outcome<RawSubscriber> {
+    let (first, others) = filters.split_first().ok_or("a filter is wanted")?;
+    let builder = node.subscriber_builder(first);
+    Ok(others.iter().fold(builder, |builder, filter| builder.filter(filter)).open_raw()?)
+}
+
+/// The bus's side: from the subscriber into the buffer.
+struct Drain<'a> {
+    buffer: &'a Buffer,
+    notices: SyncSender<String>,
+    dropped: u64,
+    /// When drops were last told.
+    told: Instant,
+}
+
+impl Drain<'_> {
+    /// Until interrupted, or until nothing more is or can be written.
+    fn run(&mut self, mut subscriber: RawSubscriber, interrupt: &Interrupt, ended: &UnixStream) -> Outcome {
+        let stdout = io::stdout();
+        loop {
+            self.take(&mut subscriber)?;
+            if self.dropped > 0 && self.told.elapsed() >= TELL {
+                self.tell_drops();
+            }
+            let timeout = match subscriber.arm()? {
+                false => Some(Duration::ZERO),
+                true if self.dropped > 0 => Some(TELL),
+                true => None,
+            };
+            let readable = PollFlags::POLLIN;
+            let mut fds = [
+                PollFd::new(subscriber.as_fd(), readable),
+                PollFd::new(interrupt.as_fd(), readable),
+                PollFd::new(ended.as_fd(), readable),
+                PollFd::new(stdout.as_fd(), PollFlags::empty()), // an error: its reader is gone
+            ];
+            wait(&mut fds, timeout)?;
+            if let Err(interrupted) = interrupt.check() {
+                // What had arrived is still printed, unless it never ends.
+                let start = Instant::now();
+                while self.take(&mut subscriber)? && start.elapsed() < GRACE {}
+                return Err(interrupted);
+            }
+            if fds[2].any() == Some(true) {
+                return Ok(());
+            }
+            if fds[3].any() == Some(true) {
+                return Err(Failure::StdoutClosed);
+            }
+        }
+    }
+
+    /// Takes a batch; false if that was all.
+    fn take(&mut self, subscriber: &mut RawSubscriber) -> Outcome<bool> {
+        for _ in 0..BATCH {
+            match subscriber.try_recv() {
+                Ok(None) => return Ok(false),
+                Ok(Some(sample)) if self.buffer.push(Entry::cost(&sample), || Entry::new(&sample)) => {}
+                Ok(Some(_)) => self.dropped += 1,
+                Err(error @ (RecvError::Forked | RecvError::NodeGone)) => return Err(error.into()),
+                // Should nobody read stderr either, nobody misses it.
+                Err(error) => drop(self.notices.try_send(error.to_string())),
+            }
+        }
+        Ok(true)
+    }
+
+    fn tell_drops(&mut self) {
+        let (dropped, limit) = (std::mem::take(&mut self.dropped), self.buffer.limit());
+        let notice = format!("dropped {dropped} messages: stdout is not read, and --buffer {limit} is full");
+        let _ = self.notices.try_send(notice);
+        self.told = Instant::now();
+    }
+}
+
+impl Drop for Drain<'_> {
+    fn drop(&mut self) {
+        if self.dropped > 0 {
+            self.tell_drops();
+        }
+    }
+}
+
+fn tell(notices: &Receiver<String>) {
+    for notice in notices {
+        note(format!("ringbus: {notice}"));
+    }
+}
+
+/// A thread whose end can be waited for together with other things.
+struct Task<T> {
+    thread: JoinHandle<T>,
+    /// Turns readable when the thread ends.
+    ended: UnixStream,
+}
+
+impl<T: Send + 'static> Task<T> {
+    fn spawn(name: &str, work: impl FnOnce() -> T + Send + 'static) -> io::Result<Self> {
+        let (ended, at_end) = UnixStream::pair()?;
+        let thread = thread::Builder::new().name(name.into()).spawn(move || {
+            let _at_end = at_end;
+            work()
+        })?;
+        Ok(Self { thread, ended })
+    }
+
+    /// What it came to; `None` if it goes on.
+    fn join_within(self, timeout: Duration) -> Outcome<Option<T>> {
+        let mut fds = [PollFd::new(self.ended.as_fd(), PollFlags::POLLIN)];
+        wait(&mut fds, Some(timeout))?;
+        if fds[0].any() != Some(true) {
+            return Ok(None);
+        }
+        let result = self.thread.join();
+        result.map(Some).map_err(|_| "a thread of this process has panicked".into())
+    }
+}

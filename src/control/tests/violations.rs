@@ -1,0 +1,267 @@
+//! Peers that do not keep to the protocol: cut off, nobody else harmed. What a newer peer may send: passed
+//! over.
+
+use super::handshake::hello;
+use super::net::{Net, Step, id, numbered};
+use crate::control::Message;
+use crate::control::hub::{Event, Gone, Refusal};
+use crate::control::session::QUEUE;
+use crate::frame::{Control, PortUp, Role, Strings};
+
+/// An established session between a node (end 1 of wire 0) and a test that speaks for its peer.
+fn established() -> Net {
+    let mut net = Net::new(1);
+    net.dial_raw(0);
+    net.inject_control(0, 1, Control::Hello(hello(1)), &[]);
+    assert_eq!(net.ups(0), 1);
+    net
+}
+
+#[track_caller]
+fn assert_cut(net: &Net, part_of_the_reason: &str) {
+    let downs = net.downs(0);
+    let [Gone::Cut(why)] = &downs[..] else { panic!("{:?}", net.nodes[0].events) };
+    assert!(why.contains(part_of_the_reason), "{why}");
+    assert!(net.wires[0][1].closed && net.nodes[0].hub.knows(id(1)), "for good");
+}
+
+#[track_caller]
+fn assert_refused(net: &Net, node: usize, peer: Option<usize>) {
+    let refusals = net.refusals(node);
+    let [(found, Refusal::Protocol { .. })] = &refusals[..] else { panic!("{refusals:?}") };
+    assert_eq!(*found, peer.map(id));
+    assert_eq!((net.ups(node), net.open_wires()), (0, vec![]));
+}
+
+fn all_but_hello() -> Vec<Control<'static>> {
+    vec![
+        Control::HelloAck(hello(1)),
+        Control::Incompatible { major: 9, minor: 0 },
+        Control::PortsDone,
+        Control::Goodbye,
+        Control::Ack { count: 0 },
+        Control::Resend { from: 0 },
+        Control::Resending { from: 0 },
+        numbered(1).0,
+        numbered(3).0,
+    ]
+}
+
+#[test]
+fn nothing_but_a_hello_may_come_first() {
+    for control in all_but_hello() {
+        let mut net = Net::new(1);
+        let wire = net.dial_raw(0);
+        net.inject_control(wire, 1, control, &[]);
+        assert_refused(&net, 0, None);
+    }
+}
+
+#[test]
+fn nothing_but_the_answer_may_follow_a_hello() {
+    let answers =
+        |control: &Control<'_>| matches!(control, Control::HelloAck(_) | Control::Incompatible { .. });
+    for control in all_but_hello().into_iter().filter(|control| !answers(control)) {
+        let mut net = Net::new(2);
+        let wire = net.dial(0, 1);
+        net.inject_control(wire, 0, control, &[]);
+        assert!(net.wires[wire][0].closed, "{control:?}");
+        assert!(matches!(&net.refusals(0)[..], [(Some(peer), Refusal::Protocol { .. })] if *peer == id(1)));
+    }
+}
+
+#[test]
+fn nothing_may_follow_a_hello_that_is_held() {
+    for control in [Control::Hello(hello(1)), Control::PortsDone, Control::Ack { count: 0 }] {
+        let mut net = Net::new(2);
+        net.dial(0, 1);
+        let wire = net.dial(1, 0);
+        net.take(Step::Accept { wire });
+        net.take(Step::Deliver { wire, end: 1 });
+        net.inject_control(wire, 1, control, &[]);
+        assert!(net.wires[wire][1].closed);
+        assert_eq!(net.ups(0), 0);
+    }
+}
+
+#[test]
+fn a_handshake_carries_no_fds() {
+    let mut net = Net::new(1);
+    let wire = net.dial_raw(0);
+    net.inject_control(wire, 1, Control::Hello(hello(1)), &[1]);
+    assert_refused(&net, 0, None);
+
+    let mut net = Net::new(1);
+    let wire = net.dial_raw(0);
+    let conn = net.wires[wire][1].conn.expect("accepted");
+    let bytes = super::encode(&Control::Hello(hello(1)));
+    net.nodes[0].hub.handle_datagram(conn, &bytes, vec![], true, net.now);
+    net.flush();
+    assert_refused(&net, 0, None);
+}
+
+#[test]
+fn hellos_have_no_place_in_an_established_session() {
+    for control in
+        [Control::Hello(hello(1)), Control::HelloAck(hello(1)), Control::Incompatible { major: 9, minor: 0 }]
+    {
+        let mut net = established();
+        net.inject_control(0, 1, control, &[]);
+        assert_cut(&net, "has no place here");
+    }
+}
+
+#[test]
+fn every_op_comes_with_as_many_fds_as_it_takes() {
+    let port_up = |role| {
+        let filters: Strings<'_> = Strings::from_owned(&[]);
+        Control::PortUp(PortUp { port: 1, role, filters, flags: 0, priority: 128, capacity: None })
+    };
+    for (control, fitting) in [
+        (port_up(Role::Publisher), &[0][..]),
+        (port_up(Role::Subscriber), &[2]),
+        (port_up(Role::Client), &[2]),
+        (port_up(Role::Server), &[2]),
+        (port_up(Role::Inbox), &[2]),
+        (Control::PortsDone, &[0]),
+        (Control::PortDown { port: 1 }, &[0]),
+        (numbered(2).0, &[2]),
+        (numbered(1).0, &[0, 1]),
+        (Control::Detach { log: 1, reader_number: 1 }, &[0]),
+        (Control::Detached { log: 1, reader_number: 1 }, &[0]),
+        (Control::Ack { count: 0 }, &[0]),
+        (Control::Resending { from: 0 }, &[0]),
+        (Control::Stats { request: 1 }, &[0]),
+        (Control::Goodbye, &[0]),
+    ] {
+        for count in 0..=8 {
+            let mut net = established();
+            net.inject_control(0, 1, control, &vec![1; count]);
+            match fitting.contains(&count) {
+                true => assert!(!matches!(net.downs(0)[..], [Gone::Cut(_)]), "{control:?} with {count} fds"),
+                false => assert_cut(&net, &format!("op {} came with {count} fds", control.op())),
+            }
+        }
+    }
+}
+
+#[test]
+fn counts_of_datagrams_that_were_never_sent_are_refused() {
+    // The hello_ack is datagram 0; the message, which has fds, is 1; 2 has none.
+    for control in [
+        Control::Ack { count: 4 },
+        Control::Ack { count: u64::MAX },
+        Control::Resend { from: 0 },
+        Control::Resend { from: 2 },
+        Control::Resend { from: 3 },
+        Control::Resend { from: u64::MAX },
+    ] {
+        let mut net = established();
+        net.send(0, 1, 1);
+        net.send(0, 1, 3);
+        net.inject_control(0, 1, control, &[]);
+        assert_cut(&net, "never sent");
+    }
+}
+
+#[test]
+fn acknowledging_twice_or_too_little_is_no_offence() {
+    let mut net = established();
+    net.send(0, 1, 1);
+    for count in [0, 2, 2, 1] {
+        net.inject_control(0, 1, Control::Ack { count }, &[]);
+    }
+    assert!(net.downs(0).is_empty());
+    net.inject_control(0, 1, Control::Resend { from: 1 }, &[]);
+    assert_cut(&net, "never sent");
+}
+
+#[test]
+fn bytes_that_are_no_control_frame_end_the_session() {
+    let event = [0x94, 2, 0xc0, 0xc0, 0xc6, 0, 0, 0, 1, 1];
+    for bytes in [&b""[..], &b"\xff"[..], &[0x92, 5], &[0x92, 5, 4, 0], &event] {
+        let mut net = established();
+        net.inject(0, 1, bytes, &[]);
+        assert_cut(&net, "undecodable");
+
+        let mut net = Net::new(1);
+        let wire = net.dial_raw(0);
+        net.inject(wire, 1, bytes, &[]);
+        assert_refused(&net, 0, None);
+    }
+}
+
+#[test]
+fn what_a_newer_peer_may_send_is_passed_over_and_counted() {
+    let unknown_op = [0x93, 5, 0x70, 7];
+    let unknown_kind = [0x93, 0x70, 1, 2];
+    let unknown_role = [0x98, 5, 3, 1, 9, 0xc0, 0, 0xc0, 0xc0];
+    for bytes in [&unknown_op[..], &unknown_kind, &unknown_role] {
+        for fds in [&[][..], &[1, 2]] {
+            let mut net = established();
+            net.inject(0, 1, bytes, fds);
+            net.inject_control(0, 1, Control::PortsDone, &[]);
+            let events = &net.nodes[0].events;
+            let done = Event::Message { peer: id(1), message: Message::PortsDone, fds: vec![] };
+            assert!(matches!(&events[..], [Event::Up { .. }, last] if *last == done), "{events:?}");
+            // The hello is datagram 0.
+            let acks = if fds.is_empty() { vec![] } else { vec![Control::Ack { count: 2 }] };
+            assert_eq!(net.under_way(0, 0)[1..], acks);
+        }
+    }
+}
+
+#[test]
+fn an_unknown_op_has_no_place_before_the_handshake() {
+    let mut net = Net::new(1);
+    let wire = net.dial_raw(0);
+    net.inject(wire, 1, &[0x93, 5, 0x70, 7], &[]);
+    assert_refused(&net, 0, None);
+}
+
+#[test]
+fn a_peer_that_does_not_read_loses_its_session_once_its_queue_is_full() {
+    let mut net = Net::new(3);
+    net.room = 10;
+    net.dial(0, 1);
+    net.dial(0, 2);
+    net.settle();
+    let mut sent = 0;
+    while net.downs(0).is_empty() {
+        net.nodes[0].hub.send(id(1), &Control::Stats { request: sent }, &[]);
+        sent += 1;
+        net.flush();
+        assert!(sent < 2 * QUEUE as u64);
+    }
+    assert_eq!(sent as usize, net.room + QUEUE + 1);
+    assert_eq!(net.downs(0), [Gone::Unread]);
+    assert!(!net.nodes[0].hub.knows(id(1)), "it may come back when it reads again");
+    net.assert_joined_still(0, 2);
+    net.nodes[0].hub.send(id(1), &Control::PortsDone, &[]);
+    assert_eq!(net.nodes[0].hub.mark(id(1)), None);
+    assert!(net.nodes[0].hub.has_sent(id(1), u64::MAX), "nobody waits for one that is gone");
+}
+
+/// 16 384 datagrams of 64 KiB would be a gigabyte.
+#[test]
+fn large_datagrams_for_a_peer_that_does_not_read_are_bounded_in_bytes() {
+    let mut net = established();
+    net.room = 0;
+    let filters: Vec<String> = (0..4).map(|n| format!("{n:04000}")).collect();
+    let port = PortUp {
+        port: 1,
+        role: Role::Publisher,
+        filters: Strings::from_owned(&filters),
+        flags: 0,
+        priority: 128,
+        capacity: None,
+    };
+    let mut bytes = 0;
+    while net.downs(0).is_empty() {
+        net.nodes[0].hub.send(id(1), &Control::PortUp(port), &[]);
+        bytes += 16_000;
+        net.flush();
+        assert!(bytes < 64 << 20, "{bytes} bytes kept");
+    }
+    assert_eq!(net.downs(0), [Gone::Unread]);
+}

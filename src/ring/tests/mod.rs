@@ -1,0 +1,12 @@
+//! The ring over the heap: exact states, a queue model, hostile bytes, two threads.
+
+mod bells;
+mod cursors;
+mod fixture;
+mod gates;
+mod hostile;
+mod model;
+mod refusals;
+mod regressions;
+mod states;
+mod threads;

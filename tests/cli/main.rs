@@ -1,0 +1,202 @@
+//! The `ringbus` command, run as users run it.
+
+use std::io::{BufRead, BufReader, Read};
+use std::path::Path;
+use std::process::{Child, ChildStderr, ChildStdout, Command, ExitStatus, Output, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use ringbus::{Bus, Node};
+use serde_json::Value;
+use tempfile::TempDir;
+
+mod demo;
+mod look;
+mod messages;
+mod stalls;
+
+/// Within this everything happens, or a test fails.
+const DEADLINE: Duration = Duration::from_secs(60);
+
+/// A directory for buses.
+struct Place(TempDir);
+
+impl Place {
+    fn new() -> Self {
+        Place(tempfile::tempdir().expect("a temporary directory"))
+    }
+
+    fn dir(&self) -> &Path {
+        self.0.path()
+    }
+
+    /// The directory of the bus that commands use unless told otherwise.
+    fn bus_dir(&self) -> std::path::PathBuf {
+        self.dir().join("default")
+    }
+
+    fn join(&self, name: &str) -> Node {
+        let bus = Bus::builder("default").dir(self.dir()).open().expect("a bus");
+        bus.join(name).expect("to join")
+    }
+
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_ringbus"));
+        command.env_remove("RUST_LOG").env_remove("RINGBUS_BUS").env("RINGBUS_DIR", self.dir());
+        command.args(args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+    }
+
+    fn start(&self, args: &[&str]) -> Running {
+        Running::start(self.command(args))
+    }
+
+    /// Runs a command to its end.
+    fn run(&self, args: &[&str]) -> Output {
+        self.start(args).output()
+    }
+
+    /// Runs a command that has to succeed, and say nothing on stderr; its stdout.
+    #[track_caller]
+    fn succeed(&self, args: &[&str]) -> String {
+        let output = self.run(args);
+        let stderr = text(&output.stderr);
+        assert!(output.status.success() && stderr.is_empty(), "{args:?}: {} {stderr}", output.status);
+        text(&output.stdout)
+    }
+
+    /// Runs a command that has to fail with one line on stderr; that line.
+    #[track_caller]
+    fn fail(&self, args: &[&str], code: i32) -> String {
+        let output = self.run(args);
+        let stderr = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(code), "{args:?}: {stderr}");
+        assert_eq!(stderr.lines().count(), 1, "{args:?}: {stderr}");
+        assert!(stderr.starts_with("error: "), "{args:?}: {stderr}");
+        stderr
+    }
+}
+
+/// A command under way; killed when dropped.
+struct Running {
+    child: Child,
+    stdout: Option<ChildStdout>,
+    stderr: Option<ChildStderr>,
+}
+
+impl Running {
+    fn start(mut command: Command) -> Self {
+        let mut child = command.spawn().expect("to start the command");
+        let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
+        Self { child, stdout, stderr }
+    }
+
+    fn pid(&self) -> i32 {
+        self.child.id() as i32
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(self.pid()), signal).expect("to send a signal");
+    }
+
+    /// Reads stdout from now on, line by line.
+    fn lines(&mut self) -> Lines {
+        Lines::of(self.stdout.take().expect("stdout, once"))
+    }
+
+    fn errors(&mut self) -> Lines {
+        Lines::of(self.stderr.take().expect("stderr, once"))
+    }
+
+    #[track_caller]
+    fn wait(&mut self) -> ExitStatus {
+        let mut ended = None;
+        let pid = self.pid();
+        eventually(&format!("the end of process {pid}"), || {
+            ended = self.child.try_wait().expect("to wait for the command");
+            ended.is_some()
+        });
+        ended.expect("a status")
+    }
+
+    /// Reads all that it prints, and waits for its end.
+    #[track_caller]
+    fn output(mut self) -> Output {
+        let stdout = self.stdout.take().map(read_all);
+        let stderr = self.stderr.take().map(read_all);
+        let status = self.wait();
+        let join = |bytes: Option<thread::JoinHandle<Vec<u8>>>| {
+            bytes.map(|bytes| bytes.join().expect("what was read")).unwrap_or_default()
+        };
+        Output { status, stdout: join(stdout), stderr: join(stderr) }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn read_all(mut from: impl Read + Send + 'static) -> thread::JoinHandle<Vec<u8>> {
+    thread::spawn(move || {
+        let mut bytes = Vec::new();
+        from.read_to_end(&mut bytes).expect("to read a pipe");
+        bytes
+    })
+}
+
+/// Lines as they come.
+struct Lines(Receiver<String>);
+
+impl Lines {
+    fn of(from: impl Read + Send + 'static) -> Self {
+        let (sender, lines) = channel();
+        thread::spawn(move || {
+            for line in BufReader::new(from).lines() {
+                let Ok(line) = line else { return };
+                if sender.send(line).is_err() {
+                    return;
+                }
+            }
+        });
+        Self(lines)
+    }
+
+    #[track_caller]
+    fn next(&self) -> String {
+        self.0.recv_timeout(DEADLINE).expect("a line")
+    }
+
+    /// What comes until the end.
+    fn rest(self) -> Vec<String> {
+        let mut rest = Vec::new();
+        while let Ok(line) = self.0.recv_timeout(DEADLINE) {
+            rest.push(line);
+        }
+        rest
+    }
+}
+
+/// Looks again and again until it is so.
+#[track_caller]
+fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !is_so() {
+        assert!(start.elapsed() < DEADLINE, "waited {DEADLINE:?} for {what}");
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).expect("UTF-8")
+}
+
+#[track_caller]
+fn json(line: &str) -> Value {
+    serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"))
+}

@@ -1,0 +1,322 @@
+//! `ringbus pub` and `ringbus sub`.
+
+use std::io::Write;
+
+use nix::sys::signal::Signal;
+use ringbus::{Overflow, RecvError};
+use serde::{Deserialize, Serialize};
+
+use super::*;
+
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+struct Progress {
+    done: u32,
+    share: f64,
+    #[serde(default)]
+    label: Option<String>,
+}
+
+/// A `sub` that is attached, by the word of a publisher on the same topic.
+fn start_sub(place: &Place, node: &Node, args: &[&str], topic: &str) -> (Running, ringbus::RawPublisher) {
+    let publisher = node.raw_publisher(topic).unwrap();
+    let sub = place.start(&[&["sub"], args].concat());
+    publisher.wait_for_subscribers(1, DEADLINE).unwrap();
+    (sub, publisher)
+}
+
+#[test]
+fn pub_reaches_a_typed_subscriber() {
+    let place = Place::new();
+    let node = place.join("planner");
+    let mut updates = node.subscriber::<Progress>("task/*").unwrap();
+    place.succeed(&["pub", "task/progress", r#"{"share":2.0,"done":3}"#]);
+    let update = updates.recv_timeout(DEADLINE).unwrap().expect("what was published");
+    assert_eq!(*update, Progress { done: 3, share: 2.0, label: None });
+    assert_eq!(
+        (update.topic(), update.source().name(), update.sequence()),
+        ("task/progress", "ringbus-pub", 0)
+    );
+
+    place.succeed(&["--name", "shell", "pub", "task/progress", r#"{"share":1}"#]);
+    match updates.recv_timeout(DEADLINE) {
+        Err(RecvError::Decode { reason, source_node, .. }) => {
+            assert!(reason.contains("done"), "{reason}");
+            assert_eq!(source_node.name(), "shell");
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn one_message_of_each_of_many_short_processes_arrives() {
+    let place = Place::new();
+    let mut numbers = place.join("planner").subscriber::<u32>("number").unwrap();
+    for number in 0..10 {
+        place.succeed(&["pub", "number", &number.to_string()]);
+    }
+    // Each process has a log of its own, and logs are read in turn.
+    let mut got: Vec<u32> =
+        (0..10).map(|_| *numbers.recv_timeout(DEADLINE).unwrap().expect("every message")).collect();
+    got.sort();
+    assert_eq!(got, (0..10).collect::<Vec<u32>>());
+}
+
+#[test]
+fn sub_shows_what_the_library_publishes() {
+    let place = Place::new();
+    let node = place.join("worker");
+    let mut progress = node.publisher::<Progress>("task/7/progress").unwrap();
+    let sub = place.start(&["sub", "other", "task/*/progress", "--json", "--count", "2"]);
+    progress.wait_for_subscribers(1, DEADLINE).unwrap();
+    progress.publish(&Progress { done: 1, share: 0.5, label: None }).unwrap();
+    let last = Progress { done: 2, share: 1.0, label: Some("é".into()) };
+    progress.message(&last).header("trace", "1=2").header("a", "b").send().unwrap();
+
+    let output = sub.output();
+    assert!(output.status.success() && output.stderr.is_empty());
+    let lines: Vec<Value> = text(&output.stdout).lines().map(json).collect();
+    let info = node.info();
+    let source = serde_json::json!({ "name": "worker", "id": info.id().to_string(), "pid": info.pid() });
+    assert_eq!(
+        lines[0],
+        serde_json::json!({
+            "topic": "task/7/progress", "source": source, "sequence": 0, "headers": {},
+            "value": { "done": 1, "share": 0.5, "label": null },
+        })
+    );
+    assert_eq!(lines[1]["headers"], serde_json::json!({ "trace": "1=2", "a": "b" }));
+    assert_eq!(lines[1]["sequence"], 1);
+    assert_eq!(lines[1]["value"], serde_json::json!({ "done": 2, "share": 1.0, "label": "é" }));
+    assert_eq!(lines.len(), 2);
+}
+
+#[test]
+fn values_from_stdin_arrive_as_they_were_with_headers() {
+    let values = [
+        "null",
+        "true",
+        "-3",
+        "18446744073709551615",
+        "2.0",
+        r#""a \"b\"""#,
+        r#"{"b":[1,2.5],"a":{}}"#,
+        r#"{"$bin":"AAEC/w=="}"#,
+        r#"{"$ext":[5,"AA=="]}"#,
+        r#"{"$map":[[1,"one"],[[2],null]]}"#,
+        r#"{"$float":"NaN"}"#,
+    ];
+    let place = Place::new();
+    let count = values.len().to_string();
+    let sub = place.start(&["sub", "**", "--json", "--count", &count]);
+    let mut publish =
+        place.command(&["pub", "some/topic", "-", "--wait", "1", "--header", "k=v", "--header", "e="]);
+    let mut publish = publish.stdin(Stdio::piped()).spawn().unwrap();
+    let mut stdin = publish.stdin.take().unwrap();
+    stdin
+        .write_all(format!("{}\n\n{}", values[..5].join("\r\n"), values[5..].join("\n")).as_bytes())
+        .unwrap();
+    drop(stdin);
+    let published = publish.wait_with_output().unwrap();
+    assert!(published.status.success(), "{}", text(&published.stderr));
+
+    let output = sub.output();
+    assert!(output.status.success() && output.stderr.is_empty());
+    let stdout = text(&output.stdout);
+    for (at, (line, value)) in stdout.lines().zip(values).enumerate() {
+        // As text: that would tell a float from an integer.
+        assert!(
+            line.ends_with(&format!(r#""sequence":{at},"headers":{{"k":"v","e":""}},"value":{value}}}"#)),
+            "{line}"
+        );
+    }
+    assert_eq!(stdout.lines().count(), values.len());
+}
+
+#[test]
+fn values_of_the_command_line_are_json_or_text_or_nothing() {
+    let place = Place::new();
+    let node = place.join("listener");
+    let (mut sub, _publisher) = start_sub(&place, &node, &["v"], "v");
+    let lines = sub.lines();
+    for (args, shown) in [
+        (&["3"][..], "v 3"),
+        (&["-3.5"], "v -3.5"),
+        (&["three mice"], r#"v "three mice""#),
+        (&["--text", "3"], r#"v "3""#),
+        (&[r#"[1,"x"]"#], r#"v [1,"x"]"#),
+        (&[], "v null"),
+    ] {
+        place.succeed(&[&["pub", "v"], args].concat());
+        assert_eq!(lines.next(), shown);
+    }
+}
+
+#[test]
+fn raw_payloads_are_shown_as_text_if_they_can_be() {
+    let place = Place::new();
+    let node = place.join("camera");
+    let (mut sub, mut publisher) = start_sub(&place, &node, &["raw"], "raw");
+    publisher.publish("grüezi\n".as_bytes()).unwrap();
+    publisher.publish(&[0, 255]).unwrap();
+    publisher.publish(&[]).unwrap();
+    let lines = sub.lines();
+    assert_eq!(
+        [lines.next(), lines.next(), lines.next()],
+        [r#"raw "grüezi\n""#, r#"raw {"$raw":"AP8="}"#, r#"raw """#]
+    );
+}
+
+#[test]
+fn a_value_is_repeated_at_a_rate() {
+    let place = Place::new();
+    let sub = place.start(&["sub", "tick", "--count", "6"]);
+    let start = Instant::now();
+    place.succeed(&["pub", "tick", "1", "--wait", "1", "--count", "6", "--rate", "20"]);
+    assert!(start.elapsed() >= Duration::from_millis(250), "five pauses of 50 ms: {:?}", start.elapsed());
+    assert_eq!(text(&sub.output().stdout), "tick 1\n".repeat(6));
+}
+
+#[test]
+fn a_large_value_gets_a_log_that_holds_it() {
+    let place = Place::new();
+    let mut texts = place.join("reader").subscriber::<String>("large").unwrap();
+    let large = "x".repeat(100_000);
+    place.succeed(&["pub", "large", &large]);
+    assert_eq!(*texts.recv_timeout(DEADLINE).unwrap().expect("the message"), large);
+    let error = place.fail(&["pub", "large", &large, "--capacity", "65536"], 1);
+    assert!(error.contains("raise `capacity`"), "{error}");
+}
+
+#[test]
+fn waiting_for_subscribers_ends_in_time() {
+    let place = Place::new();
+    let start = Instant::now();
+    let error = place.fail(&["pub", "t", "1", "--wait", "2", "--timeout", "0.3"], 1);
+    assert!(start.elapsed() >= Duration::from_millis(300));
+    assert!(error.starts_with("error: 0 of 2 subscribers after 300ms"), "{error}");
+}
+
+#[test]
+fn nobody_to_publish_to_is_noted() {
+    let output = Place::new().run(&["pub", "lonely", "1"]);
+    assert!(output.status.success());
+    assert!(text(&output.stderr).starts_with("note: nobody subscribed to lonely"));
+}
+
+#[test]
+fn mistakes_are_told_in_a_line() {
+    let place = Place::new();
+    let file = place.dir().join("file");
+    std::fs::write(&file, "").unwrap();
+    let below_a_file = file.join("below").display().to_string();
+    for (args, code, said) in [
+        (&["pub", "a//b", "1"][..], 1, "empty level"),
+        (&["pub", "task/*", "1"], 1, "wildcard"),
+        (&["pub", "@all", "1"], 1, "reserved"),
+        (&["pub", "t", r#"{"done":3"#], 1, "begins like JSON"),
+        (&["pub", "t", "1", "--header", "x"], 2, "KEY=VALUE"),
+        (&["pub", "t", "1", "--rate", "0"], 2, "above 0"),
+        (&["pub", "t", "1", "--count", "0"], 2, "--count"),
+        (&["pub", "t", "1", "--capacity", "1000"], 1, "power of two"),
+        (&["pub", "t", "1", "--name", "a/b"], 1, "node name"),
+        (&["pub"], 2, "<TOPIC>"),
+        (&["pub", "t", "--txt"], 2, "--txt"),
+        (&["sub", "a/b*"], 1, "'*'"),
+        (&["sub", "a", ""], 1, "is empty"),
+        (&["sub"], 2, "<FILTER>"),
+        (&["sub", "t", "--bus", "../other"], 1, "bus name"),
+        (&["sub", "t", "--dir", &below_a_file], 1, "cannot create"),
+        (&["sub", "t", "--group", "no-such-group-here"], 1, "getent group"),
+        (&["ls", "--bus", "a b"], 1, "bus name"),
+        (&["demo", "--seconds", "0"], 2, "--seconds"),
+        (&["lst"], 2, "lst"),
+    ] {
+        let error = place.fail(args, code);
+        assert!(error.contains(said), "{args:?}: {error}");
+    }
+}
+
+#[test]
+fn what_stdin_gets_wrong_is_told_with_its_line() {
+    let place = Place::new();
+    let mut command = place.command(&["pub", "t", "-"]);
+    let mut publish = command.stdin(Stdio::piped()).spawn().unwrap();
+    publish.stdin.take().unwrap().write_all(b"1\n{2\n").unwrap();
+    let output = publish.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stderr).starts_with("error: line 2 of stdin: {2 begins like JSON"));
+}
+
+#[test]
+fn an_interrupted_sub_leaves_the_bus() {
+    let place = Place::new();
+    let node = place.join("listener");
+    for (args, code) in [(&["t"][..], 0), (&["t", "--count", "5"], 130)] {
+        let (mut sub, mut publisher) = start_sub(&place, &node, args, "t");
+        publisher.publish(b"one").unwrap();
+        let lines = sub.lines();
+        assert_eq!(lines.next(), "t \"one\"");
+        sub.signal(Signal::SIGINT);
+        let output = sub.output();
+        assert_eq!(output.status.code(), Some(code));
+        assert_eq!(text(&output.stderr), "");
+        assert!(lines.rest().is_empty());
+        eventually("its goodbye", || node.peers().is_empty());
+        assert_eq!(std::fs::read_dir(place.bus_dir()).unwrap().count(), 1, "its socket is gone");
+    }
+}
+
+#[test]
+fn an_interrupted_pub_leaves_the_bus() {
+    let place = Place::new();
+    let node = place.join("listener");
+    for args in [
+        &["pub", "t", "1", "--wait", "1"][..],
+        &["pub", "t", "1", "--rate", "0.001", "--count", "9"],
+        &["pub", "t", "-"],
+    ] {
+        let mut command = place.command(args);
+        command.stdin(Stdio::piped()); // and nothing comes
+        let mut publish = Running::start(command);
+        let _stdin = publish.child.stdin.take();
+        eventually("it to join", || node.peers().iter().any(|peer| !peer.ports().is_empty()));
+        publish.signal(Signal::SIGTERM);
+        assert_eq!(publish.wait().code(), Some(143), "{args:?}");
+        eventually("its goodbye", || node.peers().is_empty());
+    }
+}
+
+#[test]
+fn sub_ends_quietly_with_the_reader_of_its_stdout() {
+    let place = Place::new();
+    let node = place.join("listener");
+    let (mut sub, _publisher) = start_sub(&place, &node, &["t"], "t");
+    drop(sub.stdout.take()); // and no message comes
+    let output = sub.output();
+    assert_eq!((output.status.code(), text(&output.stderr).as_str()), (Some(0), ""));
+}
+
+#[test]
+fn what_a_publisher_dropped_is_told_and_sub_goes_on() {
+    let place = Place::new();
+    let node = place.join("sensor");
+    let builder = node.publisher_builder("t").capacity(4096).overflow(Overflow::DropNewest);
+    let mut publisher = builder.open::<u32>().unwrap();
+    let mut sub = place.start(&["sub", "t"]);
+    let (lines, errors) = (sub.lines(), sub.errors());
+    publisher.wait_for_subscribers(1, DEADLINE).unwrap();
+    sub.signal(Signal::SIGSTOP);
+    for number in 0..1000 {
+        publisher.publish(&number).unwrap();
+    }
+    let dropped = publisher.stats().dropped;
+    assert!(dropped > 0);
+    sub.signal(Signal::SIGCONT);
+    let error = errors.next();
+    assert!(error.contains(&format!("missed {dropped} messages of sensor")), "{error}");
+    for number in 0..1000 - dropped {
+        assert_eq!(lines.next(), format!("t {number}"));
+    }
+    publisher.publish(&1000).unwrap();
+    assert_eq!(lines.next(), "t 1000");
+}
