@@ -1,6 +1,6 @@
 //! Every message published arrives, whole, once and in order, across processes.
 //!
-//! Sized for a debug build on two cores: a million messages to three readers take half a minute.
+//! Sized for a debug build on two cores, where each of the two takes about five seconds.
 
 use std::collections::HashMap;
 use std::time::Duration;
