@@ -14,8 +14,8 @@ use ringbus::{Overflow, PublishError, Wait};
 mod support;
 use support::{Child, DEADLINE, Dir, Forked, Parent, eventually, resources};
 
+/// Not a test of its own but the second process of those here: does nothing unless one of them started it.
 #[test]
-#[ignore = "the second processes of the other tests run here"]
 fn child() {
     support::play(&[
         ("publishes and is killed", publishes_and_is_killed),

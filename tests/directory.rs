@@ -16,8 +16,8 @@ use ringbus::{Bus, BusError, DirectoryError, Node, Refusal};
 mod support;
 use support::{Child, DEADLINE, Dir, Parent, eventually};
 
+/// Not a test of its own but the second process of those here: does nothing unless one of them started it.
 #[test]
-#[ignore = "the second processes of the other tests run here"]
 fn child() {
     support::play(&[("says where it is", says_where_it_is), ("another user", another_user)]);
 }

@@ -13,8 +13,8 @@ use support::{Child, DEADLINE, Dir, Parent};
 const WRITERS: u64 = 3;
 const READERS: usize = 3;
 
+/// Not a test of its own but the second process of those here: does nothing unless one of them started it.
 #[test]
-#[ignore = "the second processes of the other tests run here"]
 fn child() {
     support::play(&[
         ("writer", writer),

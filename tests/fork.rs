@@ -8,8 +8,8 @@ mod support;
 use support::{Child, DEADLINE, Dir, Forked, Parent, eventually};
 
 /// Forks happen in processes of their own: no other test's thread holds a lock then.
+/// Not a test of its own but the second process of those here: does nothing unless one of them started it.
 #[test]
-#[ignore = "the second processes of the other tests run here"]
 fn child() {
     support::play(&[
         ("uses what it inherited", uses_what_it_inherited),

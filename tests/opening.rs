@@ -11,8 +11,8 @@ use support::{Child, DEADLINE, Dir, Parent, eventually, resources};
 
 const MESSAGES: u64 = 1000;
 
+/// Not a test of its own but the second process of those here: does nothing unless one of them started it.
 #[test]
-#[ignore = "the second processes of the other tests run here"]
 fn child() {
     support::play(&[
         ("publishing node", publishing_node),

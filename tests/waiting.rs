@@ -13,8 +13,8 @@ use support::{Child, DEADLINE, Dir, Parent, eventually};
 
 const STRATEGIES: [Wait; 3] = [Wait::Spin, Wait::Adaptive, Wait::Park];
 
+/// Not a test of its own but the second process of those here: does nothing unless one of them started it.
 #[test]
-#[ignore = "the second processes of the other tests run here"]
 fn child() {
     support::play(&[("echoes", echoes), ("polls and echoes", polls_and_echoes), ("idles", idles)]);
 }

@@ -288,6 +288,12 @@ impl DerefMut for Loan<'_> {
     }
 }
 
+impl fmt::Debug for Loan<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Loan").field("len", &self.payload.len()).finish()
+    }
+}
+
 #[inline]
 fn publish(
     outlet: &mut Outlet,

@@ -5,7 +5,6 @@
 //!
 //! ```ignore
 //! #[test]
-//! #[ignore = "the second processes of the other tests run here"]
 //! fn child() {
 //!     support::play(&[("writer", writer), ("reader", reader)]);
 //! }
@@ -163,7 +162,7 @@ impl Child {
     /// Starts it with these environment variables; `None` takes one away.
     pub fn start_with_env(role: &str, args: &[&str], env: &[(&str, Option<&str>)]) -> Self {
         let mut command = Command::new(std::env::current_exe().expect("this binary"));
-        command.args(["child", "--exact", "--ignored", "--nocapture", "--test-threads=1"]);
+        command.args(["child", "--exact", "--nocapture", "--test-threads=1"]);
         command
             .env(ROLE, role)
             .env(ARGS, args.iter().map(|arg| format!("{arg}{ARG_END}")).collect::<String>());
