@@ -9,7 +9,7 @@ use std::hint::black_box;
 use std::io::{BufRead, BufReader, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::process::{Child, ChildStdin, Command, Stdio};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use criterion::{Criterion, Throughput};
@@ -21,6 +21,8 @@ use serde::{Deserialize, Serialize};
 
 /// Selects what the second process does.
 const ROLE: &str = "RINGBUS_BENCH_ROLE";
+/// The CPUs that the first process found.
+const CPUS: &str = "RINGBUS_BENCH_CPUS";
 const PATIENCE: Duration = Duration::from_secs(30);
 const CAPACITY: u64 = 256 * 1024;
 
@@ -43,7 +45,7 @@ fn main() {
     if let Ok(role) = std::env::var(ROLE) {
         return second_process(&role);
     }
-    pin(0);
+    pin(&cpus(), 0);
     let mut criterion = Criterion::default()
         .sample_size(20)
         .warm_up_time(Duration::from_millis(300))
@@ -58,11 +60,16 @@ fn main() {
     criterion.final_summary();
 }
 
-fn pin(index: usize) {
-    if let Ok(cpus) = affinity::allowed()
-        && let Some(cpu) = cpus.get(index)
-    {
-        let _ = affinity::pin(*cpu);
+/// The CPUs to choose from: read before this process is pinned, since a child inherits that.
+fn cpus() -> Vec<usize> {
+    static ALLOWED: OnceLock<Vec<usize>> = OnceLock::new();
+    ALLOWED.get_or_init(|| affinity::allowed().unwrap_or_default()).clone()
+}
+
+fn pin(cpus: &[usize], index: usize) {
+    match cpus.get(index) {
+        Some(cpu) => affinity::pin(*cpu).unwrap(),
+        None => eprintln!("too few CPUs to pin both processes: what is measured is the scheduler"),
     }
 }
 
@@ -79,6 +86,7 @@ impl Second {
     fn start(role: &str, bus: &Bus) -> Self {
         let mut child = Command::new(std::env::current_exe().unwrap())
             .env(ROLE, role)
+            .env(CPUS, cpus().iter().map(usize::to_string).collect::<Vec<_>>().join(","))
             .env("RINGBUS_DIR", bus.dir())
             .env("RINGBUS_BUS", bus.name())
             .stdin(Stdio::piped())
@@ -119,7 +127,8 @@ fn tell(line: &str) {
 }
 
 fn second_process(role: &str) {
-    pin(1);
+    let cpus = std::env::var(CPUS).unwrap();
+    pin(&cpus.split(',').flat_map(str::parse).collect::<Vec<_>>(), 1);
     if role == "bare-echo" || role == "bare-sink" {
         return bare_second(role);
     }
