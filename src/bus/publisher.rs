@@ -306,44 +306,34 @@ fn publish(
     outlet.publish(&Head::Event { topic, headers }, encoding, body)
 }
 
+macro_rules! about {
+    () => {
+        /// Waits until at least `n` subscribers are attached: what is published from then on reaches them.
+        ///
+        /// # Errors
+        /// [`WaitError::Timeout`] says how many there are.
+        pub fn wait_for_subscribers(&self, n: usize, timeout: Duration) -> Result<(), WaitError> {
+            self.outlet.wait_for_readers(n, timeout)
+        }
+
+        /// The topic, or the pattern.
+        pub fn topic(&self) -> &str {
+            self.outlet.filter().as_str()
+        }
+
+        /// What was published so far.
+        pub fn stats(&self) -> PortStats {
+            self.outlet.stats()
+        }
+    };
+}
+
 impl<T: ?Sized> Publisher<T> {
-    /// Waits until at least `n` subscribers are attached: what is published from then on reaches them.
-    ///
-    /// # Errors
-    /// [`WaitError::Timeout`] says how many there are.
-    pub fn wait_for_subscribers(&self, n: usize, timeout: Duration) -> Result<(), WaitError> {
-        self.outlet.wait_for_readers(n, timeout)
-    }
-
-    /// The topic, or the pattern.
-    pub fn topic(&self) -> &str {
-        self.outlet.filter().as_str()
-    }
-
-    /// What was published so far.
-    pub fn stats(&self) -> PortStats {
-        self.outlet.stats()
-    }
+    about!();
 }
 
 impl RawPublisher {
-    /// Waits until at least `n` subscribers are attached: what is published from then on reaches them.
-    ///
-    /// # Errors
-    /// [`WaitError::Timeout`] says how many there are.
-    pub fn wait_for_subscribers(&self, n: usize, timeout: Duration) -> Result<(), WaitError> {
-        self.outlet.wait_for_readers(n, timeout)
-    }
-
-    /// The topic, or the pattern.
-    pub fn topic(&self) -> &str {
-        self.outlet.filter().as_str()
-    }
-
-    /// What was published so far.
-    pub fn stats(&self) -> PortStats {
-        self.outlet.stats()
-    }
+    about!();
 }
 
 impl<T: ?Sized> fmt::Debug for Publisher<T> {

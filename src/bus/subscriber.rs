@@ -253,12 +253,8 @@ fn open(
     index: usize,
     record: Record,
 ) -> Result<Option<Opened>, RecvError> {
-    if record.kind != Kind::Frame {
-        return Err(inlet.cut(index, unexpected(&record)));
-    }
-    let mut prefix = [0; PREFIX];
-    let prefix = &mut prefix[..PREFIX.min(record.len as usize)];
-    inlet.source(index).reader.copy(0, prefix);
+    let mut room = [0; PREFIX];
+    let prefix = copy_prefix(inlet, index, &record, &mut room)?;
     let opened = open_with(inlet, scratch, index, &record, prefix);
     if !matches!(opened, Ok(Some(_))) {
         inlet.release(index);
@@ -329,9 +325,22 @@ fn open_with(
     Ok(Some(Opened { index, envelope, span }))
 }
 
-/// No writer of this version puts such a record into a subscriber's log.
-fn unexpected(record: &Record) -> Corrupt {
-    Corrupt::Record { position: record.frame, word: record.kind as u64 }
+/// Copies the first bytes of a record's frame.
+#[inline]
+fn copy_prefix<'a>(
+    inlet: &mut Inlet,
+    index: usize,
+    record: &Record,
+    room: &'a mut [u8; PREFIX],
+) -> Result<&'a [u8], RecvError> {
+    if record.kind != Kind::Frame {
+        // No writer of this version puts such a record into a subscriber's log.
+        let why = Corrupt::Record { position: record.frame, word: record.kind as u64 };
+        return Err(inlet.cut(index, why));
+    }
+    let prefix = &mut room[..PREFIX.min(record.len as usize)];
+    inlet.source(index).reader.copy(0, prefix);
+    Ok(prefix)
 }
 
 /// Takes a record as a value, and releases it.
@@ -342,12 +351,8 @@ fn decode<T: DeserializeOwned>(
     index: usize,
     record: Record,
 ) -> Result<Option<Message<T>>, RecvError> {
-    if record.kind != Kind::Frame {
-        return Err(inlet.cut(index, unexpected(&record)));
-    }
-    let mut prefix = [0; PREFIX];
-    let prefix = &mut prefix[..PREFIX.min(record.len as usize)];
-    inlet.source(index).reader.copy(0, prefix);
+    let mut room = [0; PREFIX];
+    let prefix = copy_prefix(inlet, index, &record, &mut room)?;
     let opened = open_with(inlet, scratch, index, &record, prefix);
     let message = opened.and_then(|opened| {
         let Some(Opened { envelope, span, .. }) = opened else { return Ok(None) };

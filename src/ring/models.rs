@@ -166,6 +166,21 @@ fn read(reader: &mut ModelReader) -> Option<u64> {
     }
 }
 
+/// Takes `n` records in order; `between` is called after each look.
+fn expect(reader: &mut ModelReader, n: u64, between: impl Fn(&mut ModelReader)) {
+    let mut due = 0;
+    while due < n {
+        match read(reader) {
+            Some(value) => {
+                assert_eq!(value, due);
+                due += 1;
+            }
+            None => thread::yield_now(),
+        }
+        between(reader);
+    }
+}
+
 fn model(preemptions: usize, body: impl Fn() + Sync + Send + 'static) {
     let mut builder = loom::model::Builder::new();
     builder.preemption_bound = Some(preemptions);
@@ -208,16 +223,7 @@ fn a_record_is_whole_once_the_tail_shows_it() {
                 write(&mut writer, value).unwrap();
             }
         });
-        let mut due = 0;
-        while due < 3 {
-            match read(&mut reader) {
-                Some(value) => {
-                    assert_eq!(value, due);
-                    due += 1;
-                }
-                None => thread::yield_now(),
-            }
-        }
+        expect(&mut reader, 3, |_| ());
         publisher.join().unwrap();
     });
 }
@@ -234,16 +240,7 @@ fn a_gated_reader_is_never_overwritten() {
                 }
             }
         });
-        let mut due = 0;
-        while due < N {
-            match read(&mut reader) {
-                Some(value) => {
-                    assert_eq!(value, due);
-                    due += 1;
-                }
-                None => thread::yield_now(),
-            }
-        }
+        expect(&mut reader, N, |_| ());
         publisher.join().unwrap();
     });
 }
@@ -387,19 +384,11 @@ fn a_writer_that_waits_for_room_is_woken() {
         let bell = Bell::new();
         let ring = bell.clone();
         let consumer = thread::spawn(move || {
-            let mut due = 0;
-            while due < N {
-                match read(&mut reader) {
-                    Some(value) => {
-                        assert_eq!(value, due);
-                        due += 1;
-                    }
-                    None => thread::yield_now(),
-                }
+            expect(&mut reader, N, |reader| {
                 if reader.take_ring_due() {
                     ring.ring();
                 }
-            }
+            });
         });
         for value in 0..N {
             while write(&mut writer, value).is_err() {
