@@ -252,14 +252,18 @@ impl Core {
         let Some(inlet) = self.inlets.get_mut(&attach.reader_port) else { return Ok(()) };
         let Some(peer) = self.peers.get(&from) else { return Ok(()) };
         let writer = peer.ports.get(&attach.writer_port).ok_or("a log of a port never announced")?;
+        let topic = writer.topic.as_ref().ok_or("a log of a port that does not publish")?;
+        if !inlet.shared.filters.iter().any(|filter| filter.intersects(topic)) {
+            return Err(format!("a log on {topic}, which nobody asked for"));
+        }
         if self.sources.contains_key(&(attach.reader_port, key)) {
             return Err(format!("log {} attached twice", attach.log));
         }
         let [log, bell] = <[OwnedFd; 2]>::try_from(fds).map_err(|_| "a log without its fds")?;
         let (log, layout) = open_log(log, from, attach)?;
         let bell = Bell::from_peer(bell).map_err(|error| format!("a writer's bell: {error}"))?;
-        let topic = if writer.card.pattern { None } else { writer.card.filters.first() };
-        let origin = Origin { node: peer.node.clone(), topic: topic.map(|topic| topic.as_str().into()) };
+        let topic = (!topic.is_pattern()).then(|| topic.as_str().into());
+        let origin = Origin { node: peer.node.clone(), topic };
         let same_user = peer.node.uid() == self.me.uid();
 
         let slot = inlet.take_slot(*self.me.id().as_bytes())?;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::super::inlet::LogKey;
 use super::super::peer::{NodeInfo, Peer, PortInfo, RefusedNode};
-use super::super::topic::Filter;
+use super::super::topic::{Filter, check_name};
 use super::{Core, REFUSED};
 use crate::control::{Event, Gone, Message, NodeId, PortCard, Refusal};
 use crate::frame::{Control, Role};
@@ -29,6 +29,8 @@ pub(super) struct PeerState {
 /// A port of a peer.
 pub(super) struct RemotePort {
     pub(super) card: PortCard,
+    /// What a publisher was opened for.
+    pub(super) topic: Option<Filter>,
     /// What a reading port comes with.
     pub(super) reads: Option<Reading>,
 }
@@ -50,6 +52,9 @@ impl Core {
     pub(super) fn handle_event(&mut self, event: Event<OwnedFd>) {
         match event {
             Event::Up { card, credentials, .. } => {
+                if let Err(error) = check_name("node name", &card.name) {
+                    return self.driver.cut(card.id, error.to_string());
+                }
                 let (pid, uid) = (credentials.pid, credentials.uid);
                 let node = NodeInfo::new(card.id, card.name, pid, uid, card.started_unix_ms);
                 tracing::info!(%node, "node joined");
@@ -65,15 +70,11 @@ impl Core {
             Event::Down { peer, why } => {
                 if let Some(state) = self.peers.remove(&peer) {
                     tracing::info!(node = %state.node, ?why, "node left");
-                    let cut = match why {
-                        Gone::Goodbye | Gone::Died | Gone::Unread => None,
-                        Gone::Cut(what) => Some(what),
-                    };
                     self.remove_gates(|node, _| node == peer);
-                    self.end_logs_of(peer, cut.is_some());
-                    if let Some(what) = cut {
-                        self.remember_refused(Some(peer), Refusal::Protocol { what });
-                    }
+                    self.end_logs_of(peer, matches!(why, Gone::Cut(_)));
+                }
+                if let Gone::Cut(what) = why {
+                    self.remember_refused(Some(peer), Refusal::Protocol { what });
                 }
             }
             Event::Refused { peer, why } => {
@@ -144,6 +145,7 @@ impl Core {
 
     fn port_up(&mut self, from: NodeId, card: PortCard, fds: Vec<OwnedFd>) -> Result<(), String> {
         let Some(peer) = self.peers.get_mut(&from) else { return Ok(()) };
+        let topic = if card.role == Role::Publisher { Some(topic_of(&card)?) } else { None };
         let reads = if PortCard::reads(card.role) {
             let [segment, bell] =
                 <[OwnedFd; 2]>::try_from(fds).map_err(|_| "a reading port without its fds")?;
@@ -164,7 +166,7 @@ impl Core {
             None
         };
         let port = card.id;
-        if peer.ports.insert(port, RemotePort { card, reads }).is_some() {
+        if peer.ports.insert(port, RemotePort { card, topic, reads }).is_some() {
             return Err(format!("port {port} opened twice"));
         }
         self.attach_reader(from, port);
@@ -195,6 +197,19 @@ impl Core {
             .collect();
         list.sort_by(|a, b| (a.name(), a.id()).cmp(&(b.name(), b.id())));
         list
+    }
+}
+
+/// What a peer's publisher was opened for.
+fn topic_of(card: &PortCard) -> Result<Filter, String> {
+    let [text] = &card.filters[..] else {
+        return Err(format!("a publisher with {} topics", card.filters.len()));
+    };
+    let topic = Filter::from_peer(text).map_err(|error| error.to_string())?;
+    if topic.is_pattern() == card.pattern {
+        Ok(topic)
+    } else {
+        Err(format!("publisher's topic {topic} and its flags disagree"))
     }
 }
 
