@@ -136,7 +136,7 @@ impl Own {
         let pid = words.next().unwrap();
         let mut open = |max| {
             let file = File::open(format!("/proc/{pid}/fd/{}", words.next().unwrap())).unwrap();
-            PeerSegment::open(file.into(), max, true).unwrap()
+            PeerSegment::open(file, max, true).unwrap()
         };
         let log = open(layout().segment_size());
         let cursors = Arc::new(open(CURSORS));

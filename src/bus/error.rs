@@ -193,6 +193,16 @@ pub enum RecvError {
         /// What was found.
         why: Corrupt,
     },
+    /// This process has run out of memory or file descriptors: what a publisher publishes does not arrive.
+    #[error(
+        "cannot read from {source_node}: {reason}: raise the limit (`ulimit -n`, `ulimit -v`), then open the subscriber again"
+    )]
+    Unattached {
+        /// Whose messages do not arrive.
+        source_node: NodeInfo,
+        /// What the kernel said.
+        reason: String,
+    },
     /// The port was made in a parent process; nothing will ever arrive here.
     #[error("this process is a fork of the one that opened the port: join again in the child")]
     Forked,

@@ -20,6 +20,10 @@ use crate::ring::{self, CursorSegment, Next, Record, Waiter, layout};
 use crate::segment::{PeerSegment, Sealed, page_size};
 use crate::wake::{Bell, Patience, Then, Wait};
 
+/// Records on topics that are none of the port's that are passed over between two looks at the clock: a busy
+/// publisher over a pattern must not keep a caller beyond its timeout.
+pub(super) const UNWANTED: usize = 64;
+
 /// Names a log on the whole bus, as one reader was attached to it: a node that was lost and found again
 /// attaches the same reader anew, under another number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -60,6 +64,11 @@ pub(super) enum Change {
     End {
         key: LogKey,
         until: u64,
+    },
+    /// This process is short of something: a log of this node is not read.
+    Failed {
+        node: NodeInfo,
+        reason: String,
     },
 }
 
@@ -109,6 +118,8 @@ pub(super) struct Inlet {
     sources: Vec<Source>,
     /// Where the next look begins: each log has its turn.
     next: usize,
+    /// To be told to the user before anything else.
+    failed: Vec<RecvError>,
     parked: Waiter,
 }
 
@@ -137,6 +148,7 @@ impl Inlet {
             generation: 0,
             sources: Vec::new(),
             next: 0,
+            failed: Vec::new(),
             parked: Waiter::new(layout::PARKED),
         };
         node.ask(|reply| Command::OpenInlet { inlet: shared, reply })?;
@@ -185,6 +197,9 @@ impl Inlet {
         self.parked.disarm(&self.shared.segment);
         if self.shared.generation.load(Acquire) != self.generation {
             self.take_changes();
+        }
+        if let Some(failed) = self.failed.pop() {
+            return Err(failed);
         }
         let mut index = self.next;
         for _ in 0..self.sources.len() {
@@ -256,6 +271,9 @@ impl Inlet {
                         source.ended = true;
                     }
                 }
+                Change::Failed { node, reason } => {
+                    self.failed.push(RecvError::Unattached { source_node: node, reason });
+                }
             }
         }
     }
@@ -296,6 +314,7 @@ impl Inlet {
 
     fn is_ready(&self) -> bool {
         self.shared.generation.load(Acquire) != self.generation
+            || !self.failed.is_empty()
             || self.sources.iter().any(|source| source.ended || source.reader.is_ready())
     }
 
@@ -309,7 +328,8 @@ impl Inlet {
     ) -> Result<Option<T>, RecvError> {
         let mut patience = Patience::new(self.wait, deadline);
         loop {
-            while let Some((index, record)) = self.look()? {
+            for _ in 0..UNWANTED {
+                let Some((index, record)) = self.look()? else { break };
                 if let Some(value) = found(self, index, record)? {
                     return Ok(Some(value));
                 }

@@ -74,18 +74,17 @@ pub(super) struct OutletShared {
 }
 
 impl OutletShared {
-    /// Called by the control thread after a gate came or went; wakes the port if it waits for either.
-    pub(super) fn gates_changed(&self) {
-        *self.audience.lock() = self.gates.len();
+    /// Called by the control thread after a gate came or went, with the number of those whose reader has not
+    /// been sent the log yet; wakes the port if it waits for either.
+    pub(super) fn gates_changed(&self, unsent: usize) {
+        *self.audience.lock() = self.gates.len().saturating_sub(unsent);
         self.audience_changed.notify_all();
         self.bell.ring();
     }
 
     pub(super) fn stats(&self) -> PortStats {
         let tail = ring::layout::tail(&*self.segment);
-        let gates = self.gates.snapshot();
-        let slowest = gates.iter().map(|gate| gate.position()).min();
-        self.counters.stats(slowest.map_or(0, |gate| tail.saturating_sub(gate)), gates.len())
+        self.counters.stats(self.gates.lag(tail), self.gates.len())
     }
 
     pub(super) fn card(&self) -> PortCard {
@@ -320,7 +319,7 @@ impl Outlet {
 
     /// Claims room for a frame, and `spare` bytes, under the port's policy.
     fn claim(&mut self, prefix: usize, payload: usize, spare: usize) -> Result<Claimed, PublishError> {
-        let body = prefix as u64 + payload as u64 + spare as u64;
+        let body = (payload as u64).saturating_add((prefix + spare) as u64);
         match self.writer.claim(body) {
             Ok(()) => Ok(Claimed::Yes),
             Err(ClaimError::TooLarge { limit }) => Err(PublishError::TooLarge {

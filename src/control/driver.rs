@@ -461,6 +461,16 @@ impl Driver {
         self.hub.peers().filter_map(|peer| Some((peer, self.hub.mark(peer)?))).collect()
     }
 
+    /// Marks what has been queued for one peer so far; `None` if it is gone.
+    pub(crate) fn mark(&self, peer: NodeId) -> Option<u64> {
+        self.hub.mark(peer)
+    }
+
+    /// Whether all up to the mark is in the socket, or the peer is gone.
+    pub(crate) fn has_sent(&self, peer: NodeId, mark: u64) -> bool {
+        self.hub.has_sent(peer, mark)
+    }
+
     /// Drops the marks that have been reached; true if none is left.
     pub(crate) fn all_sent(&self, marks: &mut Vec<(NodeId, u64)>) -> bool {
         marks.retain(|(peer, mark)| !self.hub.has_sent(*peer, *mark));

@@ -395,6 +395,9 @@ impl<F: Clone, I> Hub<F, I> {
     pub fn transmitted(&mut self, conn: ConnId) {
         if let Some(entry) = self.conns.get_mut(&conn) {
             entry.session.transmitted();
+            if entry.session.is_spent() {
+                self.end(conn, Gone::Unread);
+            }
         }
     }
 

@@ -8,7 +8,9 @@
 //! fds (`MSG_CTRUNC`) drops that datagram and everything after it, says `resend`, and takes up again at
 //! `resending`: order holds, and no fd is missing.
 //!
-//! **A peer that does not read** costs [`QUEUE`] datagrams or [`QUEUE_BYTES`], then its session.
+//! **A peer that does not read** costs [`QUEUE`] datagrams or [`QUEUE_BYTES`]; what comes after is forgotten,
+//! and so the session has to end: but only once the peer reads again, since it may be stopped, and then is
+//! neither dead nor in anybody's way.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -112,6 +114,8 @@ pub(super) struct Session<F> {
     lost: Option<u64>,
     resend_at: Option<Instant>,
     ack_due: bool,
+    /// A datagram was forgotten; all that follow are, too.
+    overflowed: bool,
 }
 
 impl<F: Clone> Session<F> {
@@ -130,21 +134,29 @@ impl<F: Clone> Session<F> {
             lost: None,
             resend_at: None,
             ack_due: false,
+            overflowed: false,
         }
     }
 
-    /// Queues a datagram.
+    /// Queues a datagram; forgets it if the peer has left too many unread ([`Session::is_spent`]).
     ///
     /// # Errors
-    /// [`SessionError::Overflow`]: the peer does not read; [`SessionError::Encode`]: over 64 KiB.
+    /// [`SessionError::Encode`]: over 64 KiB.
     pub(super) fn push(&mut self, control: &Control<'_>, fds: &[F]) -> Result<(), SessionError> {
         let bytes = encode(control)?;
-        if self.queue.len() + self.unacked.len() >= QUEUE || self.kept_bytes + bytes.len() > QUEUE_BYTES {
-            return Err(SessionError::Overflow);
+        let full = self.queue.len() + self.unacked.len() >= QUEUE;
+        self.overflowed |= full || self.kept_bytes + bytes.len() > QUEUE_BYTES;
+        if self.overflowed {
+            return Ok(());
         }
         self.kept_bytes += bytes.len();
         self.queue.push_back(Datagram { bytes, fds: fds.to_vec() });
         Ok(())
+    }
+
+    /// Whether something was forgotten, and the peer has read what was before it.
+    pub(super) fn is_spent(&self) -> bool {
+        self.overflowed && self.queue.is_empty()
     }
 
     /// The count that the next pushed datagram gets; for [`Session::has_sent`].

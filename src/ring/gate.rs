@@ -12,7 +12,8 @@
 //! compare-exchange). With the fence that ends each publish this leaves at most one publish that has not
 //! seen the gate and whose tail the control thread has not seen either: if the control thread's load of
 //! the tail misses publish *k*, then *k*'s fence is the later one, and the load of the generation that
-//! begins publish *k+1* sees the bump. That one publish claims at most L = capacity / 2 from the tail the
+//! begins publish *k+1* sees the bump (as does the one before *k* looks for sleepers: a reader that was gated
+//! while *k* was being written, found nothing and slept, is rung). That one publish claims at most L = capacity / 2 from the tail the
 //! gate was set to, so it overwrites nothing from the gate on.
 
 use super::layout::{LogLayout, TAIL};
@@ -204,9 +205,16 @@ impl<R: Memory + Clone, T> Gates<R, T> {
         self.table.lock().entries.len()
     }
 
-    /// All gates as they stand.
-    pub fn snapshot(&self) -> Vec<Arc<Gate<R, T>>> {
-        self.table.lock().entries.iter().map(|entry| entry.gate.clone()).collect()
+    /// How far the slowest reader is behind `tail`, by the cursors as they are now: for statistics. Cursors
+    /// that make no sense count as they last did.
+    pub fn lag(&self, tail: u64) -> u64 {
+        let table = self.table.lock();
+        let behind = table.entries.iter().map(|entry| {
+            let gate = entry.gate.position();
+            let cursor = entry.cursor.as_ref().map(|(segment, offset)| segment.load(*offset, Relaxed));
+            tail.saturating_sub(cursor.filter(|cursor| (gate..=tail).contains(cursor)).unwrap_or(gate))
+        });
+        behind.max().unwrap_or(0)
     }
 
     fn push(table: &mut Table<R, T>, position: u64, parked: R, info: T) -> Option<Arc<Gate<R, T>>> {

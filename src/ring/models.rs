@@ -3,12 +3,12 @@
 //!
 //! Run: `ci/loom.sh`.
 
-use loom::sync::atomic::{AtomicU64, Ordering};
+use loom::sync::atomic::Ordering;
 use loom::sync::{Condvar, Mutex};
 use loom::thread;
 use std::sync::Arc as StdArc;
 
-use super::layout::{CLOSED, DATA, NEXT_SEQUENCE, PARKED, SUCCESSOR, TAIL, WAITING};
+use super::layout::PARKED;
 use super::lossy::{LossyNext, LossyReader};
 use super::sync::Arc;
 use super::waiter::Waiter;
@@ -16,107 +16,14 @@ use super::writer::ClaimError;
 use super::{Gates, Kind, LateGate, LogLayout, Next, Reader, Writer};
 use crate::segment::{Memory, MemoryMut};
 
+mod memory;
 mod stale_cursor;
+
+use memory::{CURSOR, Shared};
 
 /// Smallest ring with four largest records: a body of 16 bytes, 32 with its header.
 const CAPACITY: u64 = 128;
 const BODY: usize = 16;
-/// The five control words of either kind of segment that the protocol uses; the cursor segment's cursor 0
-/// and cursor 1 stand where a log has `waiting` and `closed`.
-const WORDS: [usize; 5] = [TAIL, NEXT_SEQUENCE, WAITING, CLOSED, SUCCESSOR];
-const CURSOR: usize = WAITING;
-
-/// Memory under loom. `Strict` lets loom fail on any unordered access to record bytes; `Racy` makes
-/// them relaxed atomics, for the reader whose races are by design.
-#[derive(Clone)]
-struct Shared(StdArc<Inner>);
-
-struct Inner {
-    control: Vec<AtomicU64>,
-    data: Data,
-}
-
-enum Data {
-    Strict {
-        tracked: Vec<loom::cell::UnsafeCell<()>>,
-        bytes: std::cell::UnsafeCell<[u64; CAPACITY as usize / 8]>,
-    },
-    Racy(Vec<AtomicU64>),
-}
-
-// SAFETY: `bytes` is only touched after loom has checked the same access on `tracked`.
-unsafe impl Send for Inner {}
-// SAFETY: as above.
-unsafe impl Sync for Inner {}
-
-impl Shared {
-    fn new(racy: bool) -> Self {
-        let words = CAPACITY as usize / 8;
-        let data = if racy {
-            Data::Racy((0..words).map(|_| AtomicU64::new(0)).collect())
-        } else {
-            let tracked = (0..words).map(|_| loom::cell::UnsafeCell::new(())).collect();
-            Data::Strict { tracked, bytes: std::cell::UnsafeCell::new([0; CAPACITY as usize / 8]) }
-        };
-        let control = WORDS.map(|at| AtomicU64::new(if at == CLOSED { u64::MAX } else { 0 })).into();
-        Self(StdArc::new(Inner { control, data }))
-    }
-
-    fn control(&self, at: usize) -> Option<&AtomicU64> {
-        WORDS.iter().position(|word| *word == at).map(|index| &self.0.control[index])
-    }
-
-    /// Tells loom of a read or write of these bytes; where they are.
-    fn touch(&self, at: usize, len: usize, write: bool) -> *mut u8 {
-        let Data::Strict { tracked, bytes } = &self.0.data else { panic!("racy bytes are not lent") };
-        for cell in &tracked[(at - DATA) / 8..(at - DATA + len).div_ceil(8)] {
-            if write { cell.with_mut(|_| ()) } else { cell.with(|_| ()) }
-        }
-        bytes.get().cast::<u8>().wrapping_add(at - DATA)
-    }
-}
-
-impl Memory for Shared {
-    fn size(&self) -> usize {
-        DATA + CAPACITY as usize
-    }
-
-    fn load(&self, at: usize, order: Ordering) -> u64 {
-        match (self.control(at), &self.0.data) {
-            (Some(word), _) => word.load(order),
-            (None, Data::Racy(words)) => words[(at - DATA) / 8].load(order),
-            // SAFETY: loom has checked the read.
-            (None, Data::Strict { .. }) => unsafe { self.touch(at, 8, false).cast::<u64>().read() },
-        }
-    }
-
-    fn copy(&self, at: usize, into: &mut [u8]) {
-        for (chunk, at) in into.chunks_mut(8).zip((at..).step_by(8)) {
-            chunk.copy_from_slice(&self.load(at, Ordering::Relaxed).to_le_bytes()[..chunk.len()]);
-        }
-    }
-
-    unsafe fn slice(&self, at: usize, len: usize) -> &[u8] {
-        // SAFETY: loom has checked the read; the range lies in the array.
-        unsafe { std::slice::from_raw_parts(self.touch(at, len, false), len) }
-    }
-}
-
-impl MemoryMut for Shared {
-    fn store(&self, at: usize, value: u64, order: Ordering) {
-        match (self.control(at), &self.0.data) {
-            (Some(word), _) => word.store(value, order),
-            (None, Data::Racy(words)) => words[(at - DATA) / 8].store(value, order),
-            // SAFETY: loom has checked the write.
-            (None, Data::Strict { .. }) => unsafe { self.touch(at, 8, true).cast::<u64>().write(value) },
-        }
-    }
-
-    unsafe fn slice_mut(&self, at: usize, len: usize) -> &mut [u8] {
-        // SAFETY: loom has checked the write; the range lies in the array.
-        unsafe { std::slice::from_raw_parts_mut(self.touch(at, len, true), len) }
-    }
-}
 
 type ModelWriter = Writer<Shared, Shared, ()>;
 type ModelReader = Reader<Shared, Shared>;
@@ -330,6 +237,43 @@ fn a_parked_reader_is_woken() {
                 assert_eq!(value, due);
                 due += 1;
                 continue;
+            }
+            bell.drain();
+            parked.arm(&cursors);
+            if !reader.is_ready() {
+                bell.sleep();
+            }
+            parked.disarm(&cursors);
+        }
+        publisher.join().unwrap();
+    });
+}
+
+#[test]
+fn a_reader_gated_while_a_record_is_written_is_woken_by_it() {
+    model(3, || {
+        let (log, cursors) = (Shared::new(false), Shared::new(false));
+        let gates: ModelGates = Arc::new(Gates::new());
+        let mut writer: ModelWriter = Writer::new(log.clone(), layout(), gates.clone());
+        let bell = Bell::new();
+        let ring = bell.clone();
+        // Claimed before anybody is gated, as a loan that takes its time.
+        writer.claim(BODY as u64).unwrap();
+        let publisher = thread::spawn(move || {
+            writer.body_mut().copy_from_slice(&fill(7));
+            writer.commit(Kind::Frame, 0, 0, BODY);
+            writer.publish();
+            writer.ring(|()| true, |()| ring.ring());
+        });
+        let LateGate { gate, position, .. } = gates.add_late(&log, cursors.clone(), ()).unwrap();
+        let mut reader =
+            ModelReader::new(log, layout(), cursors.clone(), CURSOR, gate.number(), position, None).unwrap();
+        let mut parked = Waiter::new(PARKED);
+        // Gated after the record: there is nothing to come.
+        while position == 0 {
+            if let Some(value) = read(&mut reader) {
+                assert_eq!(value, 7);
+                break;
             }
             bell.drain();
             parked.arm(&cursors);

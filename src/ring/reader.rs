@@ -177,7 +177,8 @@ impl<M: Memory, C: MemoryMut> Reader<M, C> {
 
     /// Bytes published and not yet released.
     pub fn lag(&self) -> u64 {
-        self.log.load(TAIL, Relaxed).saturating_sub(self.position)
+        // Whatever the tail says, no more than the log holds.
+        self.log.load(TAIL, Relaxed).saturating_sub(self.position).min(self.layout.capacity())
     }
 
     /// Caught up: dropped records, the end of the log, or nothing. `None` if records came meanwhile.

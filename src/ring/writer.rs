@@ -183,6 +183,9 @@ impl<M: MemoryMut, R: Memory + Clone, T> Writer<M, R, T> {
     /// wanted or not, has left half the log unread: it is in the writer's way soon.
     #[inline(always)]
     pub fn ring(&mut self, wanted: impl Fn(&T) -> bool, mut bell: impl FnMut(&T)) {
+        // Again, after the fence of what is rung for: a reader that was gated since the claim has either
+        // seen it before it slept, or is seen here.
+        self.refresh();
         let mut in_the_way = false;
         let half = self.layout.capacity() / 2;
         for seen in self.view.readers_mut() {
@@ -261,6 +264,12 @@ impl<M: MemoryMut, R: Memory + Clone, T> Writer<M, R, T> {
         // with it that this byte is within L of the writer. Pairs with the Acquire fence in `LossyReader`.
         // (The fence in `publish` does as much today; this one does not depend on it, and is free on x86.)
         fence(Release);
+        self.refresh();
+    }
+
+    /// Takes over gates that came or went.
+    #[inline(always)]
+    fn refresh(&mut self) {
         if self.view.refresh(&self.gates, self.published, self.due) {
             self.limit = self.view.limit(self.layout);
         }

@@ -53,6 +53,11 @@ pub enum SegmentError {
 }
 
 impl SegmentError {
+    /// Whether this process ran short of something, rather than the segment being wrong.
+    pub fn is_shortage(&self) -> bool {
+        matches!(self, Self::Os { .. } | Self::FileSizeLimit { .. })
+    }
+
     /// Wraps the error of `call`; for `map_err`.
     pub(super) fn os(call: &'static str) -> impl Fn(io::Error) -> Self {
         move |source| Self::Os { call, source }

@@ -82,21 +82,22 @@ pub struct PeerSegment {
 }
 
 impl PeerSegment {
-    /// Checks and maps what a peer sent: a sealed memory file of at most `max_len` bytes. The fd is closed;
-    /// the mapping alone keeps the memory alive. `prefault` maps all pages now.
+    /// Checks and maps what a peer sent: a sealed memory file of at most `max_len` bytes. The fd is of
+    /// no more use then: the mapping alone keeps the memory alive. `prefault` maps all pages now.
     ///
     /// # Errors
     /// Whatever the fd is, this refuses it rather than harm the caller later; nothing is mapped then.
-    pub fn open(fd: OwnedFd, max_len: usize, prefault: bool) -> Result<Self, SegmentError> {
-        if memfd::is_hugetlb(fd.as_fd()).map_err(SegmentError::os("fstatfs"))? {
+    pub fn open(fd: impl AsFd, max_len: usize, prefault: bool) -> Result<Self, SegmentError> {
+        let fd = fd.as_fd();
+        if memfd::is_hugetlb(fd).map_err(SegmentError::os("fstatfs"))? {
             return Err(SegmentError::HugePages);
         }
-        if !memfd::is_shared_memory(fd.as_fd()).map_err(SegmentError::os("fstat"))? {
+        if !memfd::is_shared_memory(fd).map_err(SegmentError::os("fstat"))? {
             return Err(SegmentError::NotMemory);
         }
         // Seals before size: from here on the size cannot change.
-        check_seals(fd.as_fd())?;
-        let len = memfd::size(&fd).map_err(SegmentError::os("fstat"))?;
+        check_seals(fd)?;
+        let len = memfd::size(fd).map_err(SegmentError::os("fstat"))?;
         check_len(len)?;
         let len = match usize::try_from(len) {
             Ok(len) if len <= max_len => len,

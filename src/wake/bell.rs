@@ -20,9 +20,9 @@ impl Bell {
     ///
     /// # Errors
     /// Refuses what is no non-blocking eventfd: a write to it could block this process.
-    pub(crate) fn from_peer(fd: OwnedFd) -> io::Result<Self> {
+    pub(crate) fn from_peer(fd: Arc<OwnedFd>) -> io::Result<Self> {
         eventfd::verify(fd.as_fd())?;
-        Ok(Self(Arc::new(fd)))
+        Ok(Self(fd))
     }
 
     /// Wakes the sleeper, or spares it its next sleep.
@@ -95,7 +95,7 @@ mod tests {
     #[test]
     fn clones_and_peers_ring_the_same_bell() {
         let bell = Bell::new().unwrap();
-        let peers = Bell::from_peer(bell.shared_fd().try_clone().unwrap()).unwrap();
+        let peers = Bell::from_peer(Arc::new(bell.shared_fd().try_clone().unwrap())).unwrap();
         for other in [bell.clone(), peers] {
             other.ring();
             assert!(bell.wait(NOW).unwrap());
@@ -110,7 +110,7 @@ mod tests {
             EventFd::from_flags(EfdFlags::EFD_CLOEXEC).unwrap().as_fd().try_clone_to_owned().unwrap();
         let null = std::fs::File::options().write(true).open("/dev/null").unwrap().into();
         for fd in [blocking, null] {
-            assert_eq!(Bell::from_peer(fd).unwrap_err().kind(), io::ErrorKind::InvalidInput);
+            assert_eq!(Bell::from_peer(Arc::new(fd)).unwrap_err().kind(), io::ErrorKind::InvalidInput);
         }
     }
 

@@ -7,13 +7,16 @@ use std::sync::Arc;
 use super::super::inlet::{Change, InletShared, LogKey, Origin, Source, new_cursor_segment};
 use super::super::open::Trust;
 use super::super::outlet::{OutletShared, PREFAULT, Reader};
-use super::Core;
 use super::peers::open_cursor_segment;
+use super::{Core, Trouble, bell_trouble, segment_trouble};
 use crate::control::NodeId;
 use crate::frame::{Attach, Control};
 use crate::ring::{self, Corrupt, CursorSegment, LateGate, LogLayout, layout};
 use crate::segment::{Memory, PeerSegment, Sealed};
 use crate::wake::Bell;
+
+/// Most cursor segments of one of a peer's ports.
+const MOST_CURSOR_SEGMENTS: usize = 128;
 
 /// A writing port of this node.
 pub(super) struct LocalOutlet {
@@ -46,6 +49,12 @@ pub(super) struct LocalSource {
     done: bool,
 }
 
+impl LocalSource {
+    pub(super) fn is_done(&self) -> bool {
+        self.done
+    }
+}
+
 impl LocalInlet {
     fn new(shared: Arc<InletShared>) -> Self {
         let segments = vec![shared.segment.clone()];
@@ -58,15 +67,15 @@ impl LocalInlet {
         vec![self.shared.segment.shared_fd(), self.shared.bell.shared_fd()]
     }
 
-    fn take_slot(&mut self, node: [u8; 16]) -> Result<Slot, String> {
+    fn take_slot(&mut self, node: [u8; 16]) -> Result<Slot, Trouble> {
         if self.free.is_empty() {
             let index = self.segments.len() as u32;
-            let segment =
-                new_cursor_segment(node, self.shared.port, index).map_err(|error| error.to_string())?;
+            let segment = new_cursor_segment(node, self.shared.port, index)
+                .map_err(|error| Trouble::Shortage(error.to_string()))?;
             self.free = slots_of(index, &segment);
             self.segments.push(Arc::new(segment));
         }
-        self.free.pop().ok_or_else(|| "a segment without slots".to_owned())
+        self.free.pop().ok_or_else(|| "a segment without slots".into())
     }
 
     fn at(&self, slot: Slot) -> Option<(&Arc<Sealed>, usize)> {
@@ -130,7 +139,6 @@ impl Core {
             return;
         };
         outlet.readers.insert((node, port), gate.number());
-        shared.gates_changed();
         tracing::debug!(topic = %shared.filter, reader = %peer.node, position, "attach");
         let attach = Attach {
             log: shared.log,
@@ -144,6 +152,10 @@ impl Core {
         };
         let fds = [shared.segment.shared_fd(), shared.bell.shared_fd()];
         self.send(node, &Control::Attach(attach), &fds);
+        match self.driver.mark(node) {
+            Some(mark) => self.attaching.push((shared, node, mark)),
+            None => self.count_gates(&shared), // this node's own port
+        }
     }
 
     /// A reader has named its cursor: the gate follows it from here on.
@@ -154,15 +166,18 @@ impl Core {
         port: u64,
         segment: u32,
         slot: u32,
-        fds: Vec<OwnedFd>,
-    ) -> Result<(), String> {
+        fds: Vec<Arc<OwnedFd>>,
+    ) -> Result<(), Trouble> {
         let reads = self.peers.get_mut(&from).and_then(|peer| peer.ports.get_mut(&port));
         let Some(reads) = reads.and_then(|port| port.reads.as_mut()) else { return Ok(()) };
         if let Some(fd) = fds.into_iter().next() {
             if reads.segments.contains_key(&segment) {
-                return Err(format!("cursor segment {segment} sent twice"));
+                return Err(format!("cursor segment {segment} sent twice").into());
             }
-            reads.segments.insert(segment, open_cursor_segment(fd)?);
+            if reads.segments.len() == MOST_CURSOR_SEGMENTS {
+                return Err(format!("more than {MOST_CURSOR_SEGMENTS} cursor segments").into());
+            }
+            reads.segments.insert(segment, open_cursor_segment(&fd)?);
         }
         let memory = reads.segments.get(&segment).ok_or("a cursor in a segment never sent")?.clone();
         let offset =
@@ -204,7 +219,8 @@ impl Core {
             !goes
         });
         if outlet.readers.len() != before {
-            outlet.shared.gates_changed();
+            let shared = outlet.shared.clone();
+            self.count_gates(&shared);
         }
     }
 
@@ -240,13 +256,30 @@ impl Core {
         }
     }
 
-    /// A writer gives one of this node's ports a log to read.
+    /// A writer gives one of this node's ports a log to read. If this process is short of something, the
+    /// writer is told to go on without the port, and the port's user why nothing will come.
     pub(super) fn attach_log(
         &mut self,
         from: NodeId,
         attach: &Attach,
-        fds: Vec<OwnedFd>,
-    ) -> Result<(), String> {
+        fds: Vec<Arc<OwnedFd>>,
+    ) -> Result<(), Trouble> {
+        let attached = self.try_attach_log(from, attach, fds);
+        if let Err(Trouble::Shortage(reason)) = &attached {
+            self.send(from, &Control::Detach { log: attach.log, reader_number: attach.reader_number }, &[]);
+            if let (Some(inlet), Some(peer)) = (self.inlets.get(&attach.reader_port), self.peers.get(&from)) {
+                inlet.shared.change(Change::Failed { node: peer.node.clone(), reason: reason.clone() });
+            }
+        }
+        attached
+    }
+
+    fn try_attach_log(
+        &mut self,
+        from: NodeId,
+        attach: &Attach,
+        fds: Vec<Arc<OwnedFd>>,
+    ) -> Result<(), Trouble> {
         let key = LogKey { node: from, log: attach.log, number: attach.reader_number };
         // The port was closed meanwhile: the writer is being told.
         let Some(inlet) = self.inlets.get_mut(&attach.reader_port) else { return Ok(()) };
@@ -254,14 +287,14 @@ impl Core {
         let writer = peer.ports.get(&attach.writer_port).ok_or("a log of a port never announced")?;
         let topic = writer.topic.as_ref().ok_or("a log of a port that does not publish")?;
         if !inlet.shared.filters.iter().any(|filter| filter.intersects(topic)) {
-            return Err(format!("a log on {topic}, which nobody asked for"));
+            return Err(format!("a log on {topic}, which nobody asked for").into());
         }
         if self.sources.contains_key(&(attach.reader_port, key)) {
-            return Err(format!("log {} attached twice", attach.log));
+            return Err(format!("log {} attached twice", attach.log).into());
         }
-        let [log, bell] = <[OwnedFd; 2]>::try_from(fds).map_err(|_| "a log without its fds")?;
-        let (log, layout) = open_log(log, from, attach)?;
-        let bell = Bell::from_peer(bell).map_err(|error| format!("a writer's bell: {error}"))?;
+        let [log, bell] = <[_; 2]>::try_from(fds).map_err(|_| "a log without its fds")?;
+        let (log, layout) = open_log(&log, from, attach)?;
+        let bell = Bell::from_peer(bell).map_err(|error| bell_trouble(&error))?;
         let topic = (!topic.is_pattern()).then(|| topic.as_str().into());
         let origin = Origin { node: peer.node.clone(), topic };
         let same_user = peer.node.uid() == self.me.uid();
@@ -349,23 +382,24 @@ impl Core {
         let sources = self.sources.iter().filter(|((reader, _), source)| *reader == port && !source.done);
         sources.fold((0, 0), |(lag, count), (_, source)| {
             let cursor = inlet.at(source.slot).map_or(0, |(segment, offset)| layout::cursor(segment, offset));
-            (lag + layout::tail(&source.log).saturating_sub(cursor), count + 1)
+            // A peer's tail may say anything; no honest one is more than the log ahead.
+            let unread = layout::tail(&source.log).saturating_sub(cursor).min(source.log.size() as u64);
+            (lag + unread, count + 1)
         })
     }
 }
 
 /// Checks and maps a peer's log.
-fn open_log(fd: OwnedFd, from: NodeId, attach: &Attach) -> Result<(Arc<PeerSegment>, LogLayout), String> {
-    let refuse = |error: &dyn std::fmt::Display| format!("a log: {error}");
+fn open_log(fd: &OwnedFd, from: NodeId, attach: &Attach) -> Result<(Arc<PeerSegment>, LogLayout), Trouble> {
     let claimed = LogLayout::new(attach.capacity).ok_or("a log of an impossible capacity")?;
     let size = claimed.segment_size();
-    let segment =
-        PeerSegment::open(fd, size, size <= PREFAULT + layout::DATA).map_err(|error| refuse(&error))?;
-    let (layout, header) = LogLayout::check(&segment).map_err(|error| refuse(&error))?;
+    let segment = PeerSegment::open(fd, size, size <= PREFAULT + layout::DATA)
+        .map_err(|error| segment_trouble("a log", &error))?;
+    let (layout, header) = LogLayout::check(&segment).map_err(|error| format!("a log: {error}"))?;
     if layout != claimed
         || (header.node, header.log, header.port) != (*from.as_bytes(), attach.log, attach.writer_port)
     {
-        return Err("a log whose header is another's".to_owned());
+        return Err("a log whose header is another's".into());
     }
     Ok((Arc::new(segment), layout))
 }

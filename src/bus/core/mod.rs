@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Release};
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError};
 use std::time::{Duration, Instant};
 
-use super::inlet::{InletShared, LogKey};
+use super::inlet::{Change, InletShared, LogKey};
 use super::open::{Bus, PrivateDirectory, Trust};
 use super::outlet::OutletShared;
 use super::peer::{NodeInfo, Peer, RefusedNode};
@@ -22,6 +22,7 @@ use super::stats::NodeStats;
 use crate::control::{DirectoryError, Driver, Message, NodeId};
 use crate::frame::{Control, PortUp, Strings};
 use crate::ring::Corrupt;
+use crate::segment::SegmentError;
 
 mod attach;
 mod peers;
@@ -70,6 +71,35 @@ pub(super) enum Command {
     Leave,
 }
 
+/// Why a message could not be acted on.
+enum Trouble {
+    /// The peer broke the protocol: it is cut off.
+    Offence(String),
+    /// This process is out of memory or file descriptors: nobody else's fault.
+    Shortage(String),
+}
+
+impl<T: Into<String>> From<T> for Trouble {
+    fn from(what: T) -> Self {
+        Trouble::Offence(what.into())
+    }
+}
+
+/// What is wrong with a segment of a peer's.
+fn segment_trouble(what: &str, error: &SegmentError) -> Trouble {
+    let text = format!("{what}: {error}");
+    if error.is_shortage() { Trouble::Shortage(text) } else { Trouble::Offence(text) }
+}
+
+/// What is wrong with a bell of a peer's.
+fn bell_trouble(error: &std::io::Error) -> Trouble {
+    let text = format!("a bell: {error}");
+    match error.kind() {
+        std::io::ErrorKind::InvalidInput => Trouble::Offence(text),
+        _ => Trouble::Shortage(text),
+    }
+}
+
 /// Somebody waits until others have answered, or until the deadline.
 struct Waiting {
     deadline: Instant,
@@ -103,8 +133,10 @@ pub(super) struct Core {
     inlets: HashMap<u64, LocalInlet>,
     sources: HashMap<(u64, LogKey), LocalSource>,
     /// Messages of this node to itself.
-    loopback: VecDeque<(Message, Vec<OwnedFd>)>,
+    loopback: VecDeque<(Message, Vec<Arc<OwnedFd>>)>,
     waiting: Vec<Waiting>,
+    /// Readers that have a gate, and whose Attach is not in their socket yet.
+    attaching: Vec<(Arc<OutletShared>, NodeId, u64)>,
     refused: VecDeque<RefusedNode>,
     surveys: u64,
     started: Instant,
@@ -134,6 +166,7 @@ impl Core {
             sources: HashMap::new(),
             loopback: VecDeque::new(),
             waiting: Vec::new(),
+            attaching: Vec::new(),
             refused: VecDeque::new(),
             surveys: 0,
             started: Instant::now(),
@@ -158,10 +191,11 @@ impl Core {
         loop {
             self.handle_events();
             if !self.handle_commands() {
-                return;
+                return self.leave();
             }
             self.handle_events();
             self.driver.flush();
+            self.count_attached();
             self.handle_waiting();
             let deadline = self.waiting.iter().map(|waiting| waiting.deadline).min();
             if let Err(error) = self.driver.turn(deadline) {
@@ -169,6 +203,38 @@ impl Core {
                 return;
             }
         }
+    }
+
+    /// What was published has to reach whoever was gated before the goodbye does; a peer that does not read is
+    /// waited for no longer than [`ANSWER`].
+    fn leave(&mut self) {
+        self.handle_events();
+        self.driver.flush();
+        let deadline = Instant::now() + ANSWER;
+        let mut marks = self.driver.marks();
+        while !self.driver.all_sent(&mut marks) && Instant::now() < deadline {
+            if self.driver.turn(Some(deadline)).is_err() {
+                return;
+            }
+            while self.driver.poll_event().is_some() {}
+        }
+    }
+
+    /// Readers whose Attach is in their socket now count as subscribers: even if this process is killed,
+    /// what is published from here on reaches them.
+    fn count_attached(&mut self) {
+        let (sent, unsent): (Vec<_>, _) = std::mem::take(&mut self.attaching)
+            .into_iter()
+            .partition(|(_, node, mark)| self.driver.has_sent(*node, *mark));
+        self.attaching = unsent;
+        for (outlet, ..) in sent {
+            self.count_gates(&outlet);
+        }
+    }
+
+    fn count_gates(&self, outlet: &Arc<OutletShared>) {
+        let unsent = self.attaching.iter().filter(|(other, ..)| Arc::ptr_eq(other, outlet)).count();
+        outlet.gates_changed(unsent);
     }
 
     /// Everything that has arrived, in order.
@@ -235,10 +301,8 @@ impl Core {
         if to != self.me.id() {
             return self.driver.send(to, control, fds);
         }
-        let Some(message) = Message::from_control(control) else { return };
-        match fds.iter().map(|fd| fd.try_clone()).collect() {
-            Ok(fds) => self.loopback.push_back((message, fds)),
-            Err(error) => tracing::error!(%error, "out of file descriptors: a local port is not attached"),
+        if let Some(message) = Message::from_control(control) {
+            self.loopback.push_back((message, fds.to_vec()));
         }
     }
 
@@ -322,6 +386,13 @@ impl Drop for Core {
     /// they next sleep.
     fn drop(&mut self) {
         self.gone.store(true, Release); // before the bells; pairs with the Acquire in `NodeShared::is_gone`
+        // The writers no longer know of this node's readers, and so no longer wait for them: what they
+        // look at may be overwritten.
+        for ((port, key), _) in self.sources.iter().filter(|(_, source)| !source.is_done()) {
+            if let Some(inlet) = self.inlets.get(port) {
+                inlet.shared.change(Change::End { key: *key, until: 0 });
+            }
+        }
         for inlet in self.inlets.values() {
             inlet.shared.bell.ring();
         }

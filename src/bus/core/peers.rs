@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::super::inlet::LogKey;
 use super::super::peer::{NodeInfo, Peer, PortInfo, RefusedNode};
 use super::super::topic::{Filter, check_name};
-use super::{Core, REFUSED};
+use super::{Core, REFUSED, Trouble, bell_trouble, segment_trouble};
 use crate::control::{Event, Gone, Message, NodeId, PortCard, Refusal};
 use crate::frame::{Control, Role};
 use crate::ring::CursorSegment;
@@ -16,6 +16,8 @@ use crate::wake::Bell;
 
 /// Largest cursor segment that is mapped: room for eight thousand cursors.
 const MAX_CURSOR_SEGMENT: usize = 1 << 20;
+/// Most ports that a peer may have open.
+const MOST_PORTS: usize = 1 << 14;
 
 /// An established peer.
 pub(super) struct PeerState {
@@ -64,7 +66,7 @@ impl Core {
             Event::Message { peer, message, fds } => {
                 // Of a peer that was cut off meanwhile: nothing of it counts any more.
                 if self.peers.contains_key(&peer) {
-                    self.handle_message(peer, message, fds);
+                    self.handle_message(peer, message, fds.into_iter().map(Arc::new).collect());
                 }
             }
             Event::Down { peer, why } => {
@@ -104,7 +106,7 @@ impl Core {
         self.send(peer, &Control::PortsDone, &[]);
     }
 
-    pub(super) fn handle_message(&mut self, from: NodeId, message: Message, fds: Vec<OwnedFd>) {
+    pub(super) fn handle_message(&mut self, from: NodeId, message: Message, fds: Vec<Arc<OwnedFd>>) {
         let handled = match message {
             Message::PortUp(card) => self.port_up(from, card, fds),
             Message::PortsDone => {
@@ -138,17 +140,23 @@ impl Core {
                 Ok(())
             }
         };
-        if let Err(what) = handled {
-            self.cut(from, &what);
+        match handled {
+            Ok(()) => {}
+            Err(Trouble::Offence(what)) => self.cut(from, &what),
+            Err(Trouble::Shortage(what)) => {
+                tracing::error!(%from, %what, "out of memory or file descriptors")
+            }
         }
     }
 
-    fn port_up(&mut self, from: NodeId, card: PortCard, fds: Vec<OwnedFd>) -> Result<(), String> {
+    fn port_up(&mut self, from: NodeId, card: PortCard, fds: Vec<Arc<OwnedFd>>) -> Result<(), Trouble> {
         let Some(peer) = self.peers.get_mut(&from) else { return Ok(()) };
+        if peer.ports.len() == MOST_PORTS {
+            return Err(format!("more than {MOST_PORTS} ports").into());
+        }
         let topic = if card.role == Role::Publisher { Some(topic_of(&card)?) } else { None };
         let reads = if PortCard::reads(card.role) {
-            let [segment, bell] =
-                <[OwnedFd; 2]>::try_from(fds).map_err(|_| "a reading port without its fds")?;
+            let [segment, bell] = <[_; 2]>::try_from(fds).map_err(|_| "a reading port without its fds")?;
             let filters = match card.role {
                 Role::Subscriber => card
                     .filters
@@ -159,15 +167,15 @@ impl Core {
                 // Roles whose logs this version does not write.
                 _ => Arc::default(),
             };
-            let bell = Bell::from_peer(bell).map_err(|error| format!("a port's bell: {error}"))?;
-            let segments = HashMap::from([(0, open_cursor_segment(segment)?)]);
+            let bell = Bell::from_peer(bell).map_err(|error| bell_trouble(&error))?;
+            let segments = HashMap::from([(0, open_cursor_segment(&segment)?)]);
             Some(Reading { filters, bell, segments })
         } else {
             None
         };
         let port = card.id;
         if peer.ports.insert(port, RemotePort { card, topic, reads }).is_some() {
-            return Err(format!("port {port} opened twice"));
+            return Err(format!("port {port} opened twice").into());
         }
         self.attach_reader(from, port);
         Ok(())
@@ -214,9 +222,10 @@ fn topic_of(card: &PortCard) -> Result<Filter, String> {
 }
 
 /// Checks and maps the cursor segment of a peer's port.
-pub(super) fn open_cursor_segment(fd: OwnedFd) -> Result<Arc<PeerSegment>, String> {
+pub(super) fn open_cursor_segment(fd: &OwnedFd) -> Result<Arc<PeerSegment>, Trouble> {
+    let what = "a cursor segment";
     let segment =
-        PeerSegment::open(fd, MAX_CURSOR_SEGMENT, true).map_err(|e| format!("a cursor segment: {e}"))?;
-    CursorSegment::check(&segment).map_err(|error| format!("a cursor segment: {error}"))?;
+        PeerSegment::open(fd, MAX_CURSOR_SEGMENT, true).map_err(|error| segment_trouble(what, &error))?;
+    CursorSegment::check(&segment).map_err(|error| format!("{what}: {error}"))?;
     Ok(Arc::new(segment))
 }

@@ -56,7 +56,9 @@ impl Core {
             ..unanswered(self.me.clone())
         };
         let on = WaitingOn::Survey(Survey { request, pending, answers: vec![own], asker });
-        self.waiting.push(Waiting { deadline: Instant::now() + timeout, on });
+        // A timeout beyond the clock's range: a day is as good as for ever.
+        let deadline = Instant::now() + timeout.min(Duration::from_secs(86_400));
+        self.waiting.push(Waiting { deadline, on });
     }
 
     pub(super) fn answer_survey(&mut self, from: NodeId, request: u64) {

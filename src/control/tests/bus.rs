@@ -199,7 +199,7 @@ fn messages_arrive_in_order_with_their_fds() {
         _ => None,
     });
     let bell = fds.expect("some have fds")[0].try_clone().expect("an fd");
-    Bell::from_peer(bell).expect("a bell").ring();
+    Bell::from_peer(std::sync::Arc::new(bell)).expect("a bell").ring();
     assert!(nodes[0].bell.wait(Some(DEADLINE)).expect("polls"), "the very bell that was sent");
 }
 

@@ -220,20 +220,22 @@ fn an_unknown_op_has_no_place_before_the_handshake() {
 }
 
 #[test]
-fn a_peer_that_does_not_read_loses_its_session_once_its_queue_is_full() {
+fn a_peer_that_has_left_too_much_unread_loses_its_session_when_it_reads_again() {
     let mut net = Net::new(3);
     net.room = 10;
     net.dial(0, 1);
     net.dial(0, 2);
     net.settle();
-    let mut sent = 0;
-    while net.downs(0).is_empty() {
-        net.nodes[0].hub.send(id(1), &Control::Stats { request: sent }, &[]);
-        sent += 1;
+    let before = net.nodes[0].hub.mark(id(1)).unwrap();
+    for request in 0..2 * QUEUE as u64 {
+        net.nodes[0].hub.send(id(1), &Control::Stats { request }, &[]);
         net.flush();
-        assert!(sent < 2 * QUEUE as u64);
     }
-    assert_eq!(sent as usize, net.room + QUEUE + 1);
+    let kept = net.nodes[0].hub.mark(id(1)).unwrap() - before;
+    assert!((QUEUE..=QUEUE + net.room).contains(&(kept as usize)), "{kept} kept");
+    assert!(net.downs(0).is_empty(), "it may be stopped, and is not dead");
+    net.room = usize::MAX;
+    net.settle();
     assert_eq!(net.downs(0), [Gone::Unread]);
     assert!(!net.nodes[0].hub.knows(id(1)), "it may come back when it reads again");
     net.assert_joined_still(0, 2);
@@ -256,12 +258,14 @@ fn large_datagrams_for_a_peer_that_does_not_read_are_bounded_in_bytes() {
         priority: 128,
         capacity: None,
     };
-    let mut bytes = 0;
-    while net.downs(0).is_empty() {
+    let before = net.nodes[0].hub.mark(id(1)).unwrap();
+    for _ in 0..4096 {
         net.nodes[0].hub.send(id(1), &Control::PortUp(port), &[]);
-        bytes += 16_000;
         net.flush();
-        assert!(bytes < 64 << 20, "{bytes} bytes kept");
     }
+    let kept = net.nodes[0].hub.mark(id(1)).unwrap() - before;
+    assert!((900..=1100).contains(&kept), "16 MiB of 16 kB each: {kept}");
+    net.room = usize::MAX;
+    net.settle();
     assert_eq!(net.downs(0), [Gone::Unread]);
 }

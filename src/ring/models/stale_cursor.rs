@@ -2,6 +2,7 @@
 //! then sleeps for room must not have missed all of those stores.
 
 use super::*;
+use crate::ring::layout::TAIL;
 use crate::segment::Heap;
 
 const RING: u64 = 512;

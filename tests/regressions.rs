@@ -1,0 +1,98 @@
+//! What went wrong once, a test each, named after it.
+
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use ringbus::{Bus, PublishError, Wait};
+
+const DEADLINE: Duration = Duration::from_secs(20);
+
+/// The publisher rang the readers that it knew when it claimed the room.
+#[test]
+fn a_subscriber_that_parks_while_a_loan_is_filled_is_woken_by_it() {
+    let node = Bus::private().unwrap().join("n").unwrap();
+    let mut publisher = node.raw_publisher("t").unwrap();
+    for round in 0..50_u8 {
+        let mut loan = publisher.loan(1).unwrap();
+        loan[0] = round;
+        let (parked, hear) = mpsc::channel();
+        let late = node.clone();
+        let reader = thread::spawn(move || {
+            let mut subscriber = late.subscriber_builder("t").wait(Wait::Park).open_raw().unwrap();
+            // Attached and armed: what is looked at before the sleep has been looked at.
+            while !subscriber.arm().unwrap() || subscriber.stats().peers == 0 {
+                assert!(subscriber.try_recv().unwrap().is_none());
+            }
+            parked.send(()).unwrap();
+            // Not looked at again before the bell rings.
+            assert!(poll(&subscriber), "the bell rings");
+            subscriber.recv_timeout(DEADLINE).unwrap().map(|sample| sample[0])
+        });
+        hear.recv_timeout(DEADLINE).unwrap();
+        loan.send().unwrap();
+        assert_eq!(reader.join().unwrap(), Some(round));
+    }
+}
+
+/// Waits for the port's fd to turn readable.
+fn poll(port: &impl std::os::fd::AsFd) -> bool {
+    use nix::poll::{PollFd, PollFlags, PollTimeout};
+    let mut fds = [PollFd::new(port.as_fd(), PollFlags::POLLIN)];
+    nix::poll::poll(&mut fds, PollTimeout::try_from(DEADLINE).unwrap()).unwrap() == 1
+}
+
+/// Records on other topics were passed over without a look at the clock.
+#[test]
+fn a_flood_on_other_topics_does_not_keep_a_caller_beyond_its_timeout() {
+    let node = Bus::private().unwrap().join("n").unwrap();
+    let mut rare = node.subscriber::<u32>("rare/*").unwrap();
+    let mut flood = node.publisher::<u32>("**").unwrap();
+    let (stop, stopped) = mpsc::channel::<()>();
+    let publisher = thread::spawn(move || {
+        while matches!(stopped.try_recv(), Err(mpsc::TryRecvError::Empty)) {
+            let _ = flood.publish_to("busy/x", &1);
+        }
+    });
+    let start = Instant::now();
+    for _ in 0..20 {
+        assert!(rare.recv_timeout(Duration::from_millis(20)).unwrap().is_none());
+        assert!(rare.try_recv().unwrap().is_none());
+    }
+    assert!(start.elapsed() < DEADLINE / 2, "{:?}", start.elapsed());
+    drop(stop);
+    publisher.join().unwrap();
+}
+
+/// `Instant::now() + Duration::MAX` panicked the control thread.
+#[test]
+fn a_survey_without_end_is_answered_when_all_have() {
+    let bus = Bus::private().unwrap();
+    let (one, _other) = (bus.join("one").unwrap(), bus.join("other").unwrap());
+    assert_eq!(one.survey(Duration::MAX).len(), 2);
+    assert!(one.publisher::<u8>("t").is_ok(), "the node lives");
+}
+
+/// The size of the frame overflowed.
+#[test]
+fn a_loan_larger_than_memory_is_too_large() {
+    let node = Bus::private().unwrap().join("n").unwrap();
+    let mut publisher = node.raw_publisher("t").unwrap();
+    for size in [usize::MAX, usize::MAX - 64, u32::MAX as usize] {
+        assert!(matches!(publisher.loan(size), Err(PublishError::TooLarge { .. })), "{size}");
+    }
+}
+
+/// Gates only move when the writer runs out of room: an idle, healthy publisher looked almost full.
+#[test]
+fn a_publisher_whose_subscriber_has_read_everything_shows_no_lag() {
+    let node = Bus::private().unwrap().join("n").unwrap();
+    let mut subscriber = node.raw_subscriber("t").unwrap();
+    let mut publisher = node.raw_publisher("t").unwrap();
+    for _ in 0..100 {
+        publisher.publish(&[0; 1000]).unwrap();
+        assert_eq!(subscriber.recv().unwrap().len(), 1000);
+    }
+    assert!(subscriber.try_recv().unwrap().is_none());
+    assert_eq!(publisher.stats().lag, 0);
+}
