@@ -125,7 +125,7 @@ pub enum PublishError {
     },
     /// The message can never fit this port's log.
     #[error(
-        "payload of {size} bytes, but this log takes at most {limit}: raise `capacity` to at least four times the message, or send it in pieces"
+        "payload of {size} bytes, but this log takes at most {limit}: raise `capacity` to {}, or send it in pieces", enough(.size, .limit)
     )]
     TooLarge {
         /// Bytes of the encoded payload.
@@ -230,4 +230,15 @@ pub enum WaitError {
     /// The port was made in a parent process.
     #[error("this process is a fork of the one that opened the port: join again in the child")]
     Forked,
+}
+
+/// The capacity that takes a payload of `size` bytes: a quarter of it is the largest record, of which head
+/// and headers take at most some more than they took here.
+fn enough(size: &usize, limit: &usize) -> u64 {
+    let head = (limit + 1).next_power_of_two() - limit;
+    (*size as u64)
+        .saturating_add(head as u64)
+        .saturating_mul(4)
+        .checked_next_power_of_two()
+        .unwrap_or(u64::MAX)
 }

@@ -28,7 +28,7 @@ const CAPACITY: u64 = 256 * 1024;
 ///
 /// let node = Bus::private()?.join("camera")?;
 /// let frames = node.publisher_builder("camera/front")
-///     .capacity(4 << 20) // messages up to 1 MiB
+///     .capacity(4 << 20) // messages up to a quarter of it, less some bytes of envelope
 ///     .overflow(Overflow::DropNewest)
 ///     .open_raw()?;
 /// # Ok::<(), ringbus::Error>(())

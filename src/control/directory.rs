@@ -57,7 +57,7 @@ pub enum DirectoryError {
         uid: u32,
     },
     /// Others could reach into it.
-    #[error("{} has mode {mode:04o}, which lets others in: run `chmod {expected:04o}` on it if you trust what is in there, or remove it", .path.display())]
+    #[error("{} has mode {mode:04o}, not {expected:04o}: it lets others in, or was made with another `group(..)`; name the same group, or run `chmod {expected:04o}` on it if you trust what is in there", .path.display())]
     TooOpen {
         /// What was found.
         path: PathBuf,

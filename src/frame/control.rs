@@ -80,14 +80,14 @@ pub enum Control<'a> {
         /// Which line of the segment.
         slot: u32,
     },
-    /// The reader is no longer gated: let go of the log.
+    /// The sender no longer reads the receiver's log: take its gate away.
     Detach {
         /// The log's id.
         log: u64,
         /// The reader's number.
         reader_number: u16,
     },
-    /// The log is let go; its cursor slot may be used again.
+    /// The gate is gone: the cursor slot may be used again.
     Detached {
         /// The log's id.
         log: u64,
