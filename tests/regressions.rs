@@ -96,3 +96,14 @@ fn a_publisher_whose_subscriber_has_read_everything_shows_no_lag() {
     assert!(subscriber.try_recv().unwrap().is_none());
     assert_eq!(publisher.stats().lag, 0);
 }
+
+/// Only typed publishers could send headers.
+#[test]
+fn raw_messages_carry_headers_too() {
+    let node = Bus::private().unwrap().join("n").unwrap();
+    let mut subscriber = node.raw_subscriber("t/*").unwrap();
+    let mut publisher = node.raw_publisher("t/**").unwrap();
+    publisher.message(&[1, 2]).topic("t/x").header("k", "v").send().unwrap();
+    let sample = subscriber.recv().unwrap();
+    assert_eq!((&*sample, sample.topic(), sample.headers().get("k")), (&[1, 2][..], "t/x", Some("v")));
+}

@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 const MAX_DEPTH: usize = 256;
 
 /// What a port publishes: bytes that are written into the log by whoever knows how.
-pub(super) trait Body {
+pub trait Body {
     /// Writes into `out`; how many bytes.
     fn write(&self, out: &mut [u8]) -> Result<usize, BodyError>;
     /// How many bytes [`Body::write`] wants. Only asked for when a first attempt found too little room.
@@ -20,7 +20,7 @@ pub(super) trait Body {
 
 /// Why a body was not written.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum BodyError {
+pub enum BodyError {
     /// It wants more bytes.
     Full,
     /// It cannot be encoded.

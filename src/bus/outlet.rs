@@ -344,6 +344,7 @@ impl Outlet {
                 self.writer.skip();
                 self.writer.ring(|_| true, |reader| reader.bell.ring());
                 self.shared.counters.drop(1);
+                tracing::debug!(topic = %self.shared.filter, "message dropped: the log is full");
                 return Ok(Claimed::Dropped);
             }
         };

@@ -151,21 +151,27 @@ impl<T: Serialize + ?Sized> Publisher<T> {
     /// progress.message(&3).header("traceparent", "00-4bf9…").send()?;
     /// # Ok::<(), ringbus::Error>(())
     /// ```
-    pub fn message<'a>(&'a mut self, value: &'a T) -> Outgoing<'a, T> {
-        Outgoing { publisher: self, value, topic: None, headers: Vec::new() }
+    pub fn message<'a>(&'a mut self, value: &'a T) -> Outgoing<'a, impl Body + use<'a, T>> {
+        let body = Value { value, compact: self.compact };
+        Outgoing::new(&mut self.outlet, body, Encoding::MessagePack)
     }
 }
 
-/// A message about to be published; from [`Publisher::message`].
+/// A message about to be published; from [`Publisher::message`] or [`RawPublisher::message`].
 #[must_use = "nothing is published until `send`"]
-pub struct Outgoing<'a, T: ?Sized> {
-    publisher: &'a mut Publisher<T>,
-    value: &'a T,
+pub struct Outgoing<'a, B> {
+    outlet: &'a mut Outlet,
+    body: B,
+    encoding: Encoding,
     topic: Option<&'a str>,
     headers: Vec<(&'a str, &'a str)>,
 }
 
-impl<'a, T: Serialize + ?Sized> Outgoing<'a, T> {
+impl<'a, B: Body> Outgoing<'a, B> {
+    fn new(outlet: &'a mut Outlet, body: B, encoding: Encoding) -> Self {
+        Self { outlet, body, encoding, topic: None, headers: Vec::new() }
+    }
+
     /// The topic, under the publisher's pattern.
     pub fn topic(mut self, topic: &'a str) -> Self {
         self.topic = Some(topic);
@@ -183,10 +189,9 @@ impl<'a, T: Serialize + ?Sized> Outgoing<'a, T> {
     /// # Errors
     /// [`PublishError`]; the message was then not published.
     pub fn send(self) -> Result<(), PublishError> {
-        let body = Value { value: self.value, compact: self.publisher.compact };
         let headers = Headers::from_slice(&self.headers);
         headers.check().map_err(|error| PublishError::Headers { reason: error.to_string() })?;
-        publish(&mut self.publisher.outlet, self.topic, headers, Encoding::MessagePack, &body)
+        publish(self.outlet, self.topic, headers, self.encoding, &self.body)
     }
 }
 
@@ -223,6 +228,11 @@ impl RawPublisher {
     /// [`PublishError`]; the message was then not published.
     pub fn publish_to(&mut self, topic: &str, bytes: &[u8]) -> Result<(), PublishError> {
         publish(&mut self.outlet, Some(topic), Headers::EMPTY, Encoding::Raw, &Bytes(bytes))
+    }
+
+    /// Prepares a message with headers; see [`Publisher::message`].
+    pub fn message<'a>(&'a mut self, bytes: &'a [u8]) -> Outgoing<'a, impl Body + use<'a>> {
+        Outgoing::new(&mut self.outlet, Bytes(bytes), Encoding::Raw)
     }
 
     /// Lends `len` bytes of the log, to be filled in place and sent without a copy. They are 64-byte aligned

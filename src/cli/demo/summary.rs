@@ -13,13 +13,14 @@ const WIDTH: usize = 12;
 
 pub(super) fn live_heading(cast: &[(&str, Role)]) -> String {
     let names: String = cast.iter().map(|(name, _)| format!("{name:>WIDTH$}")).collect();
-    format!("second{names}   peers")
+    format!("second{:>WIDTH$}{names}   peers", "messages")
 }
 
 pub(super) fn live_line(second: u32, before: &[u64], now: &[u64], peers: usize) -> String {
     let rate = |(before, now): (&u64, &u64)| format!("{}/s", grouped(now.saturating_sub(*before)));
     let rates: String = before.iter().zip(now).map(rate).map(|rate| format!("{rate:>WIDTH$}")).collect();
-    format!("{second:>6}{rates}   {peers:>5}")
+    let total = grouped(now.iter().sum());
+    format!("{second:>6}{total:>WIDTH$}{rates}   {peers:>5}")
 }
 
 /// One process, as it is known from outside.
