@@ -86,7 +86,7 @@ fn a_node_that_joins_after_a_subscriber_opened_reaches_it_from_its_first_message
 fn a_process_that_starts_after_a_subscriber_opened_reaches_it_from_its_first_message() {
     let dir = Dir::new();
     let node = dir.join("subscriber");
-    for round in 0..40 {
+    for round in 0..200 {
         let mut subscriber = node.subscriber(&format!("round/{round}")).unwrap();
         let mut publisher = Child::start("rejoining publisher", &[dir.arg()]);
         publisher.tell(&round.to_string());
