@@ -235,6 +235,7 @@ impl Core {
     pub(super) fn close_port(&mut self, port: u64) {
         if let Some(outlet) = self.outlets.remove(&port) {
             self.logs.remove(&outlet.shared.log);
+            self.attaching.retain(|(other, ..)| !Arc::ptr_eq(other, &outlet.shared));
         } else if self.inlets.remove(&port).is_some() {
             self.sources.retain(|(reader, _), _| *reader != port);
         } else {
