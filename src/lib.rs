@@ -99,7 +99,7 @@ mod wake;
 pub use bus::*;
 #[cfg(not(loom))]
 pub use control::{DirectoryError, NodeId, Refusal};
-pub use frame::Encoding;
+pub use frame::{Code, Encoding};
 pub use ring::Corrupt;
 #[cfg(not(loom))]
 pub use wake::Wait;

@@ -128,6 +128,13 @@ impl Write for Count {
     }
 }
 
+/// A value as MessagePack, structs as maps.
+pub(super) fn encode(value: &(impl Serialize + ?Sized)) -> Result<Vec<u8>, String> {
+    let mut out = Vec::new();
+    Value { value, compact: false }.serialize(&mut out).map_err(|error| error.to_string())?;
+    Ok(out)
+}
+
 /// Decodes a value from private memory. Both forms are read: maps with field names, and arrays.
 pub(super) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
     let mut deserializer = rmp_serde::Deserializer::from_read_ref(bytes);

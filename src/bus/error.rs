@@ -4,6 +4,7 @@ use std::io;
 use std::time::Duration;
 
 use super::peer::NodeInfo;
+use super::status::Status;
 use super::topic::TopicError;
 use crate::control::DirectoryError;
 use crate::ring::Corrupt;
@@ -30,6 +31,9 @@ pub enum Error {
     /// What was waited for did not come.
     #[error(transparent)]
     Wait(#[from] WaitError),
+    /// A call failed.
+    #[error("call failed: {0}")]
+    Call(#[from] Status),
 }
 
 /// Why a bus could not be opened.
@@ -90,6 +94,18 @@ pub enum OpenError {
     Capacity {
         /// What was asked for, in bytes.
         capacity: u64,
+    },
+    /// A service has two methods of one name.
+    #[error("method {method:?} is there twice: give each method of a service one handler")]
+    MethodTwice {
+        /// Its name.
+        method: String,
+    },
+    /// No thread can be started.
+    #[error("cannot start a thread: {source}: raise the limit (`ulimit -u`) or ask for fewer `workers`")]
+    Thread {
+        /// What the kernel said.
+        source: io::Error,
     },
     /// Shared memory or a file descriptor was refused.
     #[error(
@@ -224,6 +240,14 @@ pub enum WaitError {
         found: usize,
         /// How many were waited for.
         wanted: usize,
+        /// How long was waited.
+        waited: Duration,
+    },
+    /// Nobody serves.
+    #[error("nobody serves {service:?} after {waited:?}: is the server running on this bus?")]
+    NoServer {
+        /// The service.
+        service: String,
         /// How long was waited.
         waited: Duration,
     },

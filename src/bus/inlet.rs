@@ -4,18 +4,21 @@ use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
+use super::client::Routes;
 use super::core::Command;
 use super::error::{OpenError, RecvError};
+use super::log::OutletShared;
 use super::node::NodeShared;
 use super::peer::NodeInfo;
+use super::server::Pair;
 use super::stats::{Counters, PortStats};
 use super::topic::Filter;
 use crate::control::{NodeId, PortCard};
-use crate::frame::{self, Role};
+use crate::frame::Role;
 use crate::ring::{self, CursorSegment, Next, Record, Waiter, layout};
 use crate::segment::{PeerSegment, Sealed, page_size};
 use crate::wake::{Bell, Patience, Then, Wait};
@@ -45,6 +48,8 @@ pub(super) struct Origin {
 /// One log that the port reads.
 pub(super) struct Source {
     pub(super) key: LogKey,
+    /// In a client's port: the number of the route that it answers for.
+    pub(super) route: Option<u32>,
     pub(super) reader: ring::Reader<Arc<PeerSegment>, Arc<Sealed>>,
     /// Wakes the writer when it waits for room.
     pub(super) writer: Bell,
@@ -55,6 +60,16 @@ pub(super) struct Source {
     pub(super) last_topic: Option<Arc<str>>,
     /// The writer is gone: what is in the log is all there will be.
     pub(super) ended: bool,
+    /// Where the answers go, if this is a client's log.
+    pub(super) reply: Option<Reply>,
+    /// Passed over for now: its answers have no room.
+    pub(super) rests: bool,
+}
+
+/// The other log of a pair: first as the control thread has made it, then as the server writes it.
+pub(super) enum Reply {
+    Made(Arc<OutletShared>),
+    Open(Arc<Pair>),
 }
 
 /// What the control thread tells the port.
@@ -72,10 +87,24 @@ pub(super) enum Change {
     },
 }
 
+/// What a reading port is for.
+pub(super) enum Purpose {
+    /// Reads the logs of matching publishers.
+    Subscriber,
+    /// Reads the answers of the servers it has called; the control thread tells it which there are.
+    Client(Arc<Routes>),
+    /// Reads the requests of its clients, and writes each a log of `capacity` bytes.
+    Server { capacity: u64, version: Option<String> },
+}
+
 /// What the port and the control thread share of a reading port.
 pub(super) struct InletShared {
     pub(super) port: u64,
+    pub(super) purpose: Purpose,
+    /// What it subscribes to; of a client or server, the service.
     pub(super) filters: Arc<[Filter]>,
+    /// Of what a client or server writes.
+    pub(super) priority: u8,
     pub(super) bell: Bell,
     /// The first segment: holds `parked` and the first cursors.
     pub(super) segment: Arc<Sealed>,
@@ -97,14 +126,27 @@ impl InletShared {
         self.bell.ring();
     }
 
+    pub(super) fn role(&self) -> Role {
+        match self.purpose {
+            Purpose::Subscriber => Role::Subscriber,
+            Purpose::Client(_) => Role::Client,
+            Purpose::Server { .. } => Role::Server,
+        }
+    }
+
     pub(super) fn card(&self) -> PortCard {
+        let version = match &self.purpose {
+            Purpose::Server { version, .. } => version.clone(),
+            _ => None,
+        };
         PortCard {
             id: self.port,
-            role: Role::Subscriber,
+            role: self.role(),
             filters: self.filters.iter().map(|filter| filter.as_str().to_owned()).collect(),
             pattern: false,
-            priority: frame::PortUp::DEFAULT_PRIORITY,
+            priority: self.priority,
             capacity: None,
+            version,
         }
     }
 }
@@ -120,11 +162,19 @@ pub(super) struct Inlet {
     next: usize,
     /// To be told to the user before anything else.
     failed: Vec<RecvError>,
+    /// Logs of pairs that ended: nothing more comes from them.
+    ended: Vec<Source>,
     parked: Waiter,
 }
 
 impl Inlet {
-    pub(super) fn open(node: &Arc<NodeShared>, filters: Vec<Filter>, wait: Wait) -> Result<Self, OpenError> {
+    pub(super) fn open(
+        node: &Arc<NodeShared>,
+        purpose: Purpose,
+        filters: Vec<Filter>,
+        priority: u8,
+        wait: Wait,
+    ) -> Result<Self, OpenError> {
         if !node.origin.is_here() {
             return Err(OpenError::Forked);
         }
@@ -134,7 +184,9 @@ impl Inlet {
             new_cursor_segment(*node.info.id().as_bytes(), port, 0).map_err(|e| memory(e.to_string()))?;
         let shared = Arc::new(InletShared {
             port,
+            purpose,
             filters: filters.into(),
+            priority,
             bell: Bell::new().map_err(|e| memory(e.to_string()))?,
             segment: Arc::new(segment),
             counters: Counters::default(),
@@ -149,6 +201,7 @@ impl Inlet {
             sources: Vec::new(),
             next: 0,
             failed: Vec::new(),
+            ended: Vec::new(),
             parked: Waiter::new(layout::PARKED),
         };
         node.ask(|reply| Command::OpenInlet { inlet: shared, reply })?;
@@ -207,6 +260,10 @@ impl Inlet {
                 index = 0;
             }
             let Some(source) = self.sources.get_mut(index) else { break };
+            if source.rests && !source.ended {
+                index += 1;
+                continue;
+            }
             let found = source.reader.next();
             if source.reader.take_ring_due() {
                 source.writer.ring();
@@ -245,17 +302,26 @@ impl Inlet {
         }
     }
 
+    /// Logs of pairs that have ended since the last call.
+    pub(super) fn take_ended(&mut self) -> Vec<Source> {
+        std::mem::take(&mut self.ended)
+    }
+
     /// Stops reading a log whose writer broke the protocol, and has its node cut off.
     #[cold]
     pub(super) fn cut(&mut self, index: usize, why: ring::Corrupt) -> RecvError {
-        let source = self.remove(index, Some(why));
-        RecvError::PeerCorrupt { source_node: source.origin.node.clone(), why }
+        let origin = self.remove(index, Some(why));
+        RecvError::PeerCorrupt { source_node: origin.node.clone(), why }
     }
 
-    fn remove(&mut self, index: usize, corrupt: Option<ring::Corrupt>) -> Source {
+    fn remove(&mut self, index: usize, corrupt: Option<ring::Corrupt>) -> Arc<Origin> {
         let source = self.sources.remove(index);
+        let origin = source.origin.clone();
         self.node.tell(Command::LogDone { port: self.shared.port, key: source.key, corrupt });
-        source
+        if !matches!(self.shared.purpose, Purpose::Subscriber) {
+            self.ended.push(source);
+        }
+        origin
     }
 
     #[cold]
@@ -312,10 +378,24 @@ impl Inlet {
         Ok(true)
     }
 
+    /// Sleeps until the bell rings, or for `timeout`; after [`Inlet::arm`].
+    pub(super) fn sleep(&self, timeout: Option<Duration>) {
+        // An error is the kernel's refusal to poll: the caller looks again.
+        let _ = self.shared.bell.wait(timeout);
+    }
+
+    pub(super) fn shared(&self) -> &Arc<InletShared> {
+        &self.shared
+    }
+
+    pub(super) fn sources_mut(&mut self) -> &mut [Source] {
+        &mut self.sources
+    }
+
     fn is_ready(&self) -> bool {
         self.shared.generation.load(Acquire) != self.generation
             || !self.failed.is_empty()
-            || self.sources.iter().any(|source| source.ended || source.reader.is_ready())
+            || self.sources.iter().any(|source| source.ended || (!source.rests && source.reader.is_ready()))
     }
 
     /// Looks until `deadline`, sleeping as the port's strategy says. `found` turns a record into what the
@@ -339,8 +419,7 @@ impl Inlet {
                 Then::GiveUp => return Ok(None),
                 Then::Sleep(timeout) => {
                     if self.arm()? {
-                        // An error is the kernel's refusal to poll: look again.
-                        let _ = self.shared.bell.wait(timeout);
+                        self.sleep(timeout);
                     }
                     patience.woke();
                 }

@@ -13,20 +13,26 @@
 //! of an outlet, the list of changes of an inlet, both announced by a counter.
 #![forbid(unsafe_code)]
 
+mod client;
 mod codec;
 mod core;
 mod error;
 mod inlet;
+mod log;
 mod message;
 mod node;
 mod open;
 mod outlet;
+mod payload;
 mod peer;
 mod publisher;
+mod server;
 mod stats;
+mod status;
 mod subscriber;
 mod topic;
 
+pub use client::{Client, ClientBuilder, FromAnswer, Pending, RawResponse, Request, RequestLoan, Response};
 pub use error::{BusError, Error, JoinError, OpenError, PublishError, RecvError, WaitError};
 pub use message::{Headers, Message, Sample};
 pub use node::Node;
@@ -34,6 +40,8 @@ pub use open::{Bus, BusBuilder, Trust};
 pub use outlet::Overflow;
 pub use peer::{NodeInfo, Peer, PortInfo, RefusedNode};
 pub use publisher::{Loan, Outgoing, Publisher, PublisherBuilder, RawPublisher};
+pub use server::{Context, Reply, ReplyLoan, Server, ServiceBuilder};
 pub use stats::{NodeStats, PortStats, ReportedPort};
+pub use status::Status;
 pub use subscriber::{RawSubscriber, Subscriber, SubscriberBuilder};
 pub use topic::TopicError;

@@ -3,25 +3,19 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use parking_lot::{Condvar, Mutex};
-
 use super::TopicError;
 use super::codec::{Body, BodyError};
 use super::core::Command;
 use super::error::{OpenError, PublishError, WaitError};
+use super::log::{OutletShared, Reader};
 use super::node::NodeShared;
-use super::peer::NodeInfo;
-use super::stats::{Counters, PortStats};
+use super::stats::PortStats;
 use super::topic::{Filter, check_topic};
-use crate::control::PortCard;
-use crate::frame::{self, EncodeError, Encoding, Head, Headers, Role};
+use crate::frame::{self, EncodeError, Encoding, Head, Headers};
+use crate::ring;
 use crate::ring::writer::ClaimError;
-use crate::ring::{self, LogHeader, LogLayout};
 use crate::segment::{PeerSegment, Sealed};
-use crate::wake::{Bell, Patience, Then, Wait};
-
-/// Logs up to this size get all their pages when they are made: a page fault costs more than a message.
-pub(super) const PREFAULT: usize = 1 << 20;
+use crate::wake::{Patience, Then, Wait};
 
 /// What happens when a publisher's log is full because a subscriber has not kept up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,58 +38,6 @@ pub enum Overflow {
 impl Default for Overflow {
     fn default() -> Self {
         Overflow::Block { timeout: Duration::from_secs(1) }
-    }
-}
-
-/// What a writer keeps about a reader of its log.
-pub(super) struct Reader {
-    pub(super) node: NodeInfo,
-    pub(super) bell: Bell,
-    pub(super) filters: Arc<[Filter]>,
-}
-
-pub(super) type Gates = ring::Gates<Arc<PeerSegment>, Reader>;
-
-/// What the port and the control thread share of a writing port.
-pub(super) struct OutletShared {
-    pub(super) port: u64,
-    pub(super) log: u64,
-    /// The topic, or the pattern.
-    pub(super) filter: Filter,
-    pub(super) layout: LogLayout,
-    pub(super) segment: Arc<Sealed>,
-    /// Wakes the port when a cursor has moved while it waits for room.
-    pub(super) bell: Bell,
-    pub(super) gates: Arc<Gates>,
-    pub(super) counters: Counters,
-    /// Readers that have a gate, for [`Outlet::wait_for_readers`].
-    audience: Mutex<usize>,
-    audience_changed: Condvar,
-}
-
-impl OutletShared {
-    /// Called by the control thread after a gate came or went, with the number of those whose reader has not
-    /// been sent the log yet; wakes the port if it waits for either.
-    pub(super) fn gates_changed(&self, unsent: usize) {
-        *self.audience.lock() = self.gates.len().saturating_sub(unsent);
-        self.audience_changed.notify_all();
-        self.bell.ring();
-    }
-
-    pub(super) fn stats(&self) -> PortStats {
-        let tail = ring::layout::tail(&*self.segment);
-        self.counters.stats(self.gates.lag(tail), self.gates.len())
-    }
-
-    pub(super) fn card(&self) -> PortCard {
-        PortCard {
-            id: self.port,
-            role: Role::Publisher,
-            filters: vec![self.filter.as_str().to_owned()],
-            pattern: self.filter.is_pattern(),
-            priority: frame::PortUp::DEFAULT_PRIORITY,
-            capacity: Some(self.layout.capacity()),
-        }
     }
 }
 
@@ -132,34 +74,21 @@ impl Outlet {
         if !node.origin.is_here() {
             return Err(OpenError::Forked);
         }
-        let capacity = config.capacity;
-        let layout = LogLayout::new(capacity).filter(|_| capacity >= ring::MIN_CAPACITY);
-        let layout = layout.ok_or(OpenError::Capacity { capacity })?;
-        let memory = |reason: String| OpenError::Memory { reason };
-        let size = layout.segment_size();
-        let segment = Sealed::create("ringbus-log", size, size <= PREFAULT + ring::layout::DATA)
-            .map_err(|e| memory(e.to_string()))?;
-        let (port, log) = (node.next_port(), node.next_log());
-        layout.initialise(&segment, &LogHeader { log, node: *node.info.id().as_bytes(), port });
-        let shared = Arc::new(OutletShared {
-            port,
-            log,
-            filter,
-            layout,
-            segment: Arc::new(segment),
-            bell: Bell::new().map_err(|e| memory(e.to_string()))?,
-            gates: Arc::new(match config.overflow {
-                Overflow::DropNewest => ring::Gates::numbered(),
-                _ => ring::Gates::new(),
-            }),
-            counters: Counters::default(),
-            audience: Mutex::new(0),
-            audience_changed: Condvar::new(),
-        });
-        let writer = ring::Writer::new(shared.segment.clone(), layout, shared.gates.clone());
-        let outlet = Self { writer, shared: shared.clone(), node: node.clone(), config };
-        node.ask(|reply| Command::OpenOutlet { outlet: shared, reply })?;
+        let gates = match config.overflow {
+            Overflow::DropNewest => ring::Gates::numbered(),
+            _ => ring::Gates::new(),
+        };
+        let ids = (node.next_port(), node.next_log());
+        let shared = OutletShared::create(node.info.id(), ids, filter, config.capacity, gates, None)?;
+        let outlet = Self::of(Arc::new(shared), node.clone(), config);
+        node.ask(|reply| Command::OpenOutlet { outlet: outlet.shared.clone(), reply })?;
         Ok(outlet)
+    }
+
+    /// The writing end of a log that was just made.
+    pub(super) fn of(shared: Arc<OutletShared>, node: Arc<NodeShared>, config: OutletConfig) -> Self {
+        let writer = ring::Writer::new(shared.segment.clone(), shared.layout, shared.gates.clone());
+        Self { writer, shared, node, config }
     }
 
     pub(super) fn filter(&self) -> &Filter {
@@ -246,6 +175,44 @@ impl Outlet {
         Ok(())
     }
 
+    /// Publishes a whole frame if there is room for it now.
+    pub(super) fn put(&mut self, frame: &[u8]) -> bool {
+        if !self.node.origin.is_here() || self.writer.claim(frame.len() as u64).is_err() {
+            return false;
+        }
+        self.writer.body_mut()[..frame.len()].copy_from_slice(frame);
+        self.writer.commit(ring::Kind::Frame, 0, 0, frame.len());
+        self.writer.publish();
+        self.ring_all();
+        true
+    }
+
+    /// Bytes of the largest frame that the log takes.
+    pub(super) fn largest_frame(&self) -> usize {
+        self.writer.largest_body() as usize
+    }
+
+    /// Announces that the port waits for room: its bell rings when a cursor moves. To be tried once more after
+    /// it.
+    pub(super) fn arm(&mut self) {
+        if self.node.origin.is_here() {
+            self.writer.arm();
+        }
+    }
+
+    pub(super) fn disarm(&mut self) {
+        if self.node.origin.is_here() {
+            self.writer.disarm();
+        }
+    }
+
+    fn ring_all(&mut self) {
+        self.writer.ring(|_| true, |reader| reader.bell.ring());
+        if self.writer.has_corrupt() {
+            self.report_corrupt();
+        }
+    }
+
     /// Claims room for a payload of `size` bytes that starts 64-byte aligned, and writes the frame up to
     /// it. Where in the claimed body the frame and the payload start; `None` if it was dropped.
     pub(super) fn loan(
@@ -303,7 +270,7 @@ impl Outlet {
                 let wanted = |reader: &Reader| reader.filters.iter().any(|filter| filter.matches(topic));
                 self.writer.ring(wanted, |reader| reader.bell.ring());
             }
-            _ => self.writer.ring(|_| true, |reader| reader.bell.ring()),
+            _ => return self.ring_all(),
         }
         if self.writer.has_corrupt() {
             self.report_corrupt();
@@ -398,7 +365,7 @@ impl Drop for Outlet {
         if self.node.origin.is_here() {
             self.writer.close();
             self.writer.ring(|_| true, |reader| reader.bell.ring());
-            self.node.tell(Command::ClosePort { port: self.shared.port });
+            self.node.tell(Command::CloseLog { log: self.shared.log });
         }
     }
 }

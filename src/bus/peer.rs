@@ -104,6 +104,18 @@ impl Peer {
     }
 }
 
+impl From<&NodeInfo> for NodeId {
+    fn from(node: &NodeInfo) -> Self {
+        node.id()
+    }
+}
+
+impl From<&Peer> for NodeId {
+    fn from(peer: &Peer) -> Self {
+        peer.id()
+    }
+}
+
 /// A port of another node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
@@ -116,6 +128,10 @@ pub struct PortInfo {
     pub filters: Vec<String>,
     /// Bytes of a publisher's log.
     pub capacity: Option<u64>,
+    /// Readers take what ports of a higher priority wrote first.
+    pub priority: u8,
+    /// What a server says of its version.
+    pub version: Option<String>,
 }
 
 impl From<&PortCard> for PortInfo {
@@ -125,6 +141,8 @@ impl From<&PortCard> for PortInfo {
             role: role_name(Some(card.role)),
             filters: card.filters.clone(),
             capacity: card.capacity,
+            priority: card.priority,
+            version: card.version.clone(),
         }
     }
 }

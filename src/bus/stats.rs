@@ -71,7 +71,7 @@ impl Counters {
     }
 
     pub(super) fn drop(&self, messages: u64) {
-        add(&self.dropped, messages);
+        self.dropped.fetch_add(messages, Relaxed); // a server's by any of its threads
     }
 
     pub(super) fn blocked(&self, time: Duration) {

@@ -11,12 +11,12 @@ use serde::de::DeserializeOwned;
 use super::TopicError;
 use super::codec;
 use super::error::{OpenError, RecvError};
-use super::inlet::{Inlet, PayloadReader, UNWANTED};
+use super::inlet::{Inlet, PayloadReader, Purpose, UNWANTED};
 use super::message::{Envelope, Message, Sample};
 use super::node::NodeShared;
 use super::stats::PortStats;
 use super::topic::{Filter, check_topic};
-use crate::frame::{self, Encoding, Head, HeadError, PayloadSpan};
+use crate::frame::{self, Encoding, Head, HeadError, PayloadSpan, PortUp};
 use crate::ring::{Corrupt, Kind, Record};
 use crate::wake::Wait;
 
@@ -73,7 +73,9 @@ impl<'n> SubscriberBuilder<'n> {
         if filters.len() > frame::MAX_HEADERS {
             return Err(TopicError::too_many_filters(filters.len()).into());
         }
-        Ok(Reception { inlet: Inlet::open(self.node, filters, self.wait)?, scratch: Vec::new() })
+        let (purpose, priority) = (Purpose::Subscriber, PortUp::DEFAULT_PRIORITY);
+        let inlet = Inlet::open(self.node, purpose, filters, priority, self.wait)?;
+        Ok(Reception { inlet, scratch: Vec::new() })
     }
 }
 

@@ -131,6 +131,12 @@ impl Filter {
         Ok(Self(text.into()))
     }
 
+    /// A service's name.
+    pub(crate) fn of_service(name: &str) -> Result<Self, TopicError> {
+        check_name("service name", name)?;
+        Ok(Self(name.into()))
+    }
+
     /// A peer's filter, which may be over reserved topics.
     pub(crate) fn from_peer(text: &str) -> Result<Self, TopicError> {
         check("filter", text, true)?;

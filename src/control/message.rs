@@ -14,6 +14,8 @@ pub struct PortCard {
     pub priority: u8,
     /// Bytes of a writing port's log.
     pub capacity: Option<u64>,
+    /// What the user of a server says of its version.
+    pub version: Option<String>,
 }
 
 impl PortCard {
@@ -32,6 +34,7 @@ impl From<PortUp<'_>> for PortCard {
             pattern: up.flags & PortUp::PATTERN != 0,
             priority: up.priority,
             capacity: up.capacity,
+            version: up.version.map(str::to_owned),
         }
     }
 }

@@ -46,10 +46,12 @@ pub struct PortUp<'a> {
     pub filters: Strings<'a>,
     /// [`PortUp::PATTERN`]; other bits are written as 0 and ignored when read.
     pub flags: u64,
-    /// Which of several servers is asked first: the higher.
+    /// Readers take what higher ports wrote first.
     pub priority: u8,
     /// Bytes of the port's log, of a writing port.
     pub capacity: Option<u64>,
+    /// What the port's user says of its version, of a server.
+    pub version: Option<&'a str>,
 }
 
 impl<'a> PortUp<'a> {
@@ -57,7 +59,7 @@ impl<'a> PortUp<'a> {
     pub const PATTERN: u64 = 1;
     /// The priority of a port that was given none; nil reads as this.
     pub const DEFAULT_PRIORITY: u8 = 128;
-    pub(super) const FIELDS: u32 = 6;
+    pub(super) const FIELDS: u32 = 7;
 
     pub(super) fn read(reader: &mut Reader<'a>) -> Result<Self, DecodeError> {
         Ok(PortUp {
@@ -70,6 +72,7 @@ impl<'a> PortUp<'a> {
             flags: reader.uint()?,
             priority: reader.optional(|reader| reader.uint8("priority"))?.unwrap_or(Self::DEFAULT_PRIORITY),
             capacity: reader.optional(Reader::uint)?,
+            version: reader.optional(|reader| reader.str("version", MAX_STRING))?,
         })
     }
 
@@ -80,6 +83,7 @@ impl<'a> PortUp<'a> {
         writer.uint(self.flags);
         writer.uint(u64::from(self.priority));
         writer.optional(self.capacity, Writer::uint);
+        writer.optional(self.version, |writer, version| writer.str(version, "version", MAX_STRING));
     }
 }
 

@@ -29,6 +29,7 @@
 
 pub mod gate;
 pub mod layout;
+mod lent;
 pub mod lossy;
 pub mod reader;
 mod record;
@@ -43,6 +44,7 @@ mod tests;
 
 pub use gate::{Gate, Gates, LateGate};
 pub use layout::{CursorSegment, LogHeader, LogLayout, MIN_CAPACITY};
+pub use lent::Lent;
 pub use reader::{Next, Reader};
 pub use record::{HEADER, Kind, Record};
 pub use waiter::{Ringer, Waiter};

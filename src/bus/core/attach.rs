@@ -4,13 +4,13 @@ use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use super::super::inlet::{Change, InletShared, LogKey, Origin, Source, new_cursor_segment};
+use super::super::inlet::{Change, InletShared, LogKey, Origin, Purpose, Reply, Source, new_cursor_segment};
+use super::super::log::{OutletShared, PREFAULT, Reader};
 use super::super::open::Trust;
-use super::super::outlet::{OutletShared, PREFAULT, Reader};
 use super::peers::open_cursor_segment;
-use super::{Core, Trouble, bell_trouble, segment_trouble};
+use super::{Core, Trouble, bell_trouble, pairs, segment_trouble};
 use crate::control::NodeId;
-use crate::frame::{Attach, Control};
+use crate::frame::{Attach, Control, Role};
 use crate::ring::{self, Corrupt, CursorSegment, LateGate, LogLayout, layout};
 use crate::segment::{Memory, PeerSegment, Sealed};
 use crate::wake::Bell;
@@ -22,7 +22,7 @@ const MOST_CURSOR_SEGMENTS: usize = 128;
 pub(super) struct LocalOutlet {
     pub(super) shared: Arc<OutletShared>,
     /// The gates' numbers, by the reader's node and port.
-    readers: HashMap<(NodeId, u64), u16>,
+    pub(super) readers: HashMap<(NodeId, u64), u16>,
 }
 
 /// A reading port of this node.
@@ -45,11 +45,18 @@ struct Slot {
 pub(super) struct LocalSource {
     slot: Slot,
     log: Arc<PeerSegment>,
+    /// The port that writes it.
+    writer: u64,
     /// The port has finished; the slot is free once the writer has said that it looks there no more.
     done: bool,
 }
 
 impl LocalSource {
+    /// Whether this port of its node writes it, and its reader still reads it.
+    pub(super) fn is_written_by(&self, port: u64) -> bool {
+        self.writer == port && !self.done
+    }
+
     pub(super) fn is_done(&self) -> bool {
         self.done
     }
@@ -94,15 +101,14 @@ fn slots_of(segment: u32, memory: &Sealed) -> Vec<Slot> {
 impl Core {
     /// Opens a writing port: every reader that is known is gated at position 0 before the first publish.
     pub(super) fn open_outlet(&mut self, shared: Arc<OutletShared>) {
-        let (port, log, card) = (shared.port, shared.log, shared.card());
-        self.logs.insert(log, port);
-        self.outlets.insert(port, LocalOutlet { shared, readers: HashMap::new() });
+        let (log, card) = (shared.log, shared.card());
+        self.outlets.insert(log, LocalOutlet { shared, readers: HashMap::new() });
         for peer in self.peers.keys().copied().collect::<Vec<_>>() {
             self.send_port(peer, &card, &[]);
         }
         let readers = self.peers.iter().flat_map(|(node, peer)| peer.ports.keys().map(|port| (*node, *port)));
         for (node, reader) in readers.collect::<Vec<_>>() {
-            self.add_gate(port, node, reader, true);
+            self.add_gate(log, node, reader, true);
         }
     }
 
@@ -114,12 +120,16 @@ impl Core {
     }
 
     /// Gates a reader, if its filters and the outlet's topic have anything in common, and sends it the log.
-    fn add_gate(&mut self, outlet: u64, node: NodeId, port: u64, first: bool) {
-        let Some(outlet) = self.outlets.get_mut(&outlet) else { return };
+    pub(super) fn add_gate(&mut self, log: u64, node: NodeId, port: u64, first: bool) {
+        let Some(outlet) = self.outlets.get_mut(&log) else { return };
         let Some(peer) = self.peers.get(&node) else { return };
         let Some(reads) = peer.ports.get(&port).and_then(|remote| remote.reads.as_ref()) else { return };
         let shared = outlet.shared.clone();
-        if !reads.filters.iter().any(|filter| filter.intersects(&shared.filter)) {
+        let wanted = match shared.only {
+            Some(only) => only == (node, port),
+            None => reads.filters.iter().any(|filter| filter.intersects(&shared.filter)),
+        };
+        if !wanted || outlet.readers.contains_key(&(node, port)) {
             return;
         }
         let Some(segment) = reads.segments.get(&0).cloned() else { return };
@@ -183,7 +193,7 @@ impl Core {
         let offset =
             CursorSegment::of_size(memory.size()).cursor(slot).ok_or("a cursor slot that is not there")?;
         // A log or gate that has gone meanwhile needs no cursor.
-        let Some(outlet) = self.logs.get(&log).and_then(|port| self.outlets.get(port)) else { return Ok(()) };
+        let Some(outlet) = self.outlets.get(&log) else { return Ok(()) };
         let Some(number) = outlet.readers.get(&(from, port)) else { return Ok(()) };
         outlet.shared.gates.follow(*number, memory, offset);
         outlet.shared.bell.ring();
@@ -192,23 +202,21 @@ impl Core {
 
     /// A reader lets go of a log.
     pub(super) fn detach(&mut self, from: NodeId, log: u64, number: u16) {
-        if let Some(port) = self.logs.get(&log) {
-            let port = *port;
-            self.remove_gates_of(port, |node, _, gate| node == from && gate == number);
-        }
+        self.remove_gates_of(log, |node, _, gate| node == from && gate == number);
+        self.pair_detached(log);
         // Also for a log that is gone: the reader waits for the word before it uses the slot again.
         self.send(from, &Control::Detached { log, reader_number: number }, &[]);
     }
 
     /// Takes away the gates of these readers (node and port), on every log.
     pub(super) fn remove_gates(&mut self, which: impl Fn(NodeId, u64) -> bool) {
-        for port in self.outlets.keys().copied().collect::<Vec<_>>() {
-            self.remove_gates_of(port, |node, reader, _| which(node, reader));
+        for log in self.outlets.keys().copied().collect::<Vec<_>>() {
+            self.remove_gates_of(log, |node, reader, _| which(node, reader));
         }
     }
 
-    fn remove_gates_of(&mut self, port: u64, which: impl Fn(NodeId, u64, u16) -> bool) {
-        let Some(outlet) = self.outlets.get_mut(&port) else { return };
+    fn remove_gates_of(&mut self, log: u64, which: impl Fn(NodeId, u64, u16) -> bool) {
+        let Some(outlet) = self.outlets.get_mut(&log) else { return };
         let before = outlet.readers.len();
         let gates = &outlet.shared.gates;
         outlet.readers.retain(|(node, reader), number| {
@@ -225,21 +233,29 @@ impl Core {
     }
 
     pub(super) fn remove_corrupt_reader(&mut self, log: u64, number: u16, why: &Corrupt) {
-        let Some(outlet) = self.logs.get(&log).and_then(|port| self.outlets.get(port)) else { return };
+        let Some(outlet) = self.outlets.get(&log) else { return };
         let reader = outlet.readers.iter().find(|(_, gate)| **gate == number);
         if let Some(node) = reader.map(|((node, _), _)| *node) {
             self.cut(node, why);
         }
     }
 
+    pub(super) fn close_log(&mut self, log: u64) {
+        let Some(outlet) = self.outlets.remove(&log) else { return };
+        self.attaching.retain(|(other, ..)| !Arc::ptr_eq(other, &outlet.shared));
+        if outlet.shared.only.is_none() {
+            self.broadcast(&Control::PortDown { port: outlet.shared.port }, &[]);
+        }
+    }
+
     pub(super) fn close_port(&mut self, port: u64) {
-        if let Some(outlet) = self.outlets.remove(&port) {
-            self.logs.remove(&outlet.shared.log);
-            self.attaching.retain(|(other, ..)| !Arc::ptr_eq(other, &outlet.shared));
-        } else if self.inlets.remove(&port).is_some() {
-            self.sources.retain(|(reader, _), _| *reader != port);
-        } else {
+        if self.inlets.remove(&port).is_none() {
             return;
+        }
+        self.sources.retain(|(reader, _), _| *reader != port);
+        let written = |(log, outlet): (&u64, &LocalOutlet)| (outlet.shared.port == port).then_some(*log);
+        for log in self.outlets.iter().filter_map(written).collect::<Vec<_>>() {
+            self.close_log(log);
         }
         self.broadcast(&Control::PortDown { port }, &[]);
     }
@@ -255,6 +271,7 @@ impl Core {
         for peer in self.peers.keys().copied().collect::<Vec<_>>() {
             self.send_port(peer, &card, &fds);
         }
+        self.tell_of_servers(card.id);
     }
 
     /// A writer gives one of this node's ports a log to read. If this process is short of something, the
@@ -286,21 +303,40 @@ impl Core {
         let Some(inlet) = self.inlets.get_mut(&attach.reader_port) else { return Ok(()) };
         let Some(peer) = self.peers.get(&from) else { return Ok(()) };
         let writer = peer.ports.get(&attach.writer_port).ok_or("a log of a port never announced")?;
-        let topic = writer.topic.as_ref().ok_or("a log of a port that does not publish")?;
-        if !inlet.shared.filters.iter().any(|filter| filter.intersects(topic)) {
-            return Err(format!("a log on {topic}, which nobody asked for").into());
-        }
+        let topic = match inlet.shared.role() {
+            Role::Client | Role::Server => {
+                pairs::check(&inlet.shared, writer)?;
+                None
+            }
+            _ => {
+                let topic = writer.topic.as_ref().ok_or("a log of a port that does not publish")?;
+                if !inlet.shared.filters.iter().any(|filter| filter.intersects(topic)) {
+                    return Err(format!("a log on {topic}, which nobody asked for").into());
+                }
+                (!topic.is_pattern()).then(|| topic.as_str().into())
+            }
+        };
         if self.sources.contains_key(&(attach.reader_port, key)) {
             return Err(format!("log {} attached twice", attach.log).into());
         }
         let [log, bell] = <[_; 2]>::try_from(fds).map_err(|_| "a log without its fds")?;
         let (log, layout) = open_log(&log, from, attach)?;
         let bell = Bell::from_peer(bell).map_err(|error| bell_trouble(&error))?;
-        let topic = (!topic.is_pattern()).then(|| topic.as_str().into());
         let origin = Origin { node: peer.node.clone(), topic };
         let same_user = peer.node.uid() == self.me.uid();
 
         let slot = inlet.take_slot(*self.me.id().as_bytes())?;
+        let reply = match inlet.shared.role() {
+            Role::Server => match self.open_reply(from, attach) {
+                Ok(reply) => Some(Reply::Made(reply)),
+                Err(trouble) => {
+                    self.inlets.entry(attach.reader_port).and_modify(|inlet| inlet.free.push(slot));
+                    return Err(trouble);
+                }
+            },
+            _ => None,
+        };
+        let Some(inlet) = self.inlets.get_mut(&attach.reader_port) else { return Ok(()) };
         let (cursors, offset) = inlet.at(slot).ok_or("a slot of its own that is not there")?;
         let cursors = cursors.clone();
         // The cursor stands at the gate before the writer hears of it.
@@ -314,6 +350,10 @@ impl Core {
             attach.sequence,
         )
         .map_err(|error| error.to_string())?;
+        let route = match &inlet.shared.purpose {
+            Purpose::Client(routes) => routes.number(from, attach.writer_port),
+            _ => None,
+        };
         let sent = inlet.sent.entry(from).or_default();
         let fd = if slot.segment == 0 || sent.contains(&slot.segment) {
             None
@@ -323,14 +363,17 @@ impl Core {
         };
         inlet.shared.change(Change::Add(Box::new(Source {
             key,
+            route,
             reader,
             writer: bell,
             origin: Arc::new(origin),
             lend: self.trust == Trust::Lend && same_user,
             last_topic: None,
             ended: false,
+            reply,
+            rests: false,
         })));
-        let source = LocalSource { slot, log, done: false };
+        let source = LocalSource { slot, log, writer: attach.writer_port, done: false };
         self.sources.insert((attach.reader_port, key), source);
         let Slot { segment, slot } = slot;
         let attached = Control::Attached { log: attach.log, reader_port: attach.reader_port, segment, slot };
@@ -361,19 +404,35 @@ impl Core {
     /// The logs of a node that is gone end where they are, so that all it has published is read; those of one
     /// that was cut off end at once.
     pub(super) fn end_logs_of(&mut self, node: NodeId, cut: bool) {
+        self.end_logs(node, None, cut);
+        for inlet in self.inlets.values_mut() {
+            inlet.sent.remove(&node);
+        }
+    }
+
+    /// Ends the logs of one port of a node, or of all. A client's requests that were not looked at yet are of
+    /// no use to anybody.
+    pub(super) fn end_logs(&mut self, node: NodeId, port: Option<u64>, cut: bool) {
         let mut finished = Vec::new();
-        for ((port, key), source) in self.sources.iter().filter(|((_, key), _)| key.node == node) {
-            let until = if cut { 0 } else { layout::tail(&source.log) };
-            match self.inlets.get(port) {
-                Some(inlet) if !source.done => inlet.shared.change(Change::End { key: *key, until }),
+        let theirs = self
+            .sources
+            .iter()
+            .filter(|((_, key), source)| key.node == node && port.is_none_or(|port| port == source.writer));
+        for ((reader, key), source) in theirs {
+            match self.inlets.get(reader) {
+                Some(inlet) if !source.done => {
+                    let unwanted = cut || inlet.shared.role() == Role::Server;
+                    let until = if unwanted { 0 } else { layout::tail(&source.log) };
+                    inlet.shared.change(Change::End { key: *key, until });
+                }
                 _ => finished.push(*key),
             }
         }
-        for key in finished {
-            self.free_slot(key);
-        }
-        for inlet in self.inlets.values_mut() {
-            inlet.sent.remove(&node);
+        // Slots of a node that lives are free when it has said that it looks there no more.
+        if port.is_none() {
+            for key in finished {
+                self.free_slot(key);
+            }
         }
     }
 

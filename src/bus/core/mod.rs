@@ -10,13 +10,13 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Release};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Release};
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError};
 use std::time::{Duration, Instant};
 
 use super::inlet::{Change, InletShared, LogKey};
+use super::log::OutletShared;
 use super::open::{Bus, PrivateDirectory, Trust};
-use super::outlet::OutletShared;
 use super::peer::{NodeInfo, Peer, RefusedNode};
 use super::stats::NodeStats;
 use crate::control::{DirectoryError, Driver, Message, NodeId};
@@ -25,6 +25,7 @@ use crate::ring::Corrupt;
 use crate::segment::SegmentError;
 
 mod attach;
+mod pairs;
 mod peers;
 mod report;
 
@@ -47,9 +48,21 @@ pub(super) enum Command {
         inlet: Arc<InletShared>,
         reply: SyncSender<()>,
     },
+    /// The first log of a client for a server: attaches it there, if the server is still known.
+    OpenPair {
+        outlet: Arc<OutletShared>,
+        reply: SyncSender<()>,
+    },
+    /// A log is closed, and its port with it, unless that reads logs too.
+    CloseLog {
+        log: u64,
+    },
+    /// A reading port is closed, and every log that it wrote.
     ClosePort {
         port: u64,
     },
+    /// Handles what has already arrived.
+    Sweep(SyncSender<()>),
     /// A reading port is done with a log: it was closed, its writer is gone, or it is corrupt.
     LogDone {
         port: u64,
@@ -127,11 +140,12 @@ pub(super) struct Core {
     trust: Trust,
     /// Every established peer, and this node.
     peers: HashMap<NodeId, PeerState>,
+    /// By log.
     outlets: HashMap<u64, LocalOutlet>,
-    /// Which port writes a log.
-    logs: HashMap<u64, u64>,
     inlets: HashMap<u64, LocalInlet>,
     sources: HashMap<(u64, LogKey), LocalSource>,
+    /// Numbers of logs: those that ports open, and those that this thread makes for servers.
+    next_log: Arc<AtomicU64>,
     /// Messages of this node to itself.
     loopback: VecDeque<(Message, Vec<Arc<OwnedFd>>)>,
     waiting: Vec<Waiting>,
@@ -153,6 +167,7 @@ impl Core {
         me: NodeInfo,
         bus: &Bus,
         gone: Arc<AtomicBool>,
+        next_log: Arc<AtomicU64>,
     ) -> Self {
         Self {
             driver,
@@ -161,7 +176,7 @@ impl Core {
             me,
             trust: bus.trust,
             outlets: HashMap::new(),
-            logs: HashMap::new(),
+            next_log,
             inlets: HashMap::new(),
             sources: HashMap::new(),
             loopback: VecDeque::new(),
@@ -275,7 +290,17 @@ impl Core {
                 self.open_inlet(inlet);
                 self.reply_when_sent(reply);
             }
+            Command::OpenPair { outlet, reply } => {
+                self.open_pair(outlet);
+                self.reply_when_sent(reply);
+            }
+            Command::CloseLog { log } => self.close_log(log),
             Command::ClosePort { port } => self.close_port(port),
+            Command::Sweep(reply) => {
+                self.driver.sweep();
+                self.handle_events();
+                let _ = reply.send(());
+            }
             Command::LogDone { port, key, corrupt } => {
                 self.finish_log(port, key);
                 if let Some(why) = corrupt {
@@ -321,6 +346,7 @@ impl Core {
             flags: if card.pattern { PortUp::PATTERN } else { 0 },
             priority: card.priority,
             capacity: card.capacity,
+            version: card.version.as_deref(),
         };
         self.send(to, &Control::PortUp(up), fds);
     }

@@ -73,6 +73,7 @@ impl Core {
                 if let Some(state) = self.peers.remove(&peer) {
                     tracing::info!(node = %state.node, ?why, "node left");
                     self.remove_gates(|node, _| node == peer);
+                    self.servers_gone(&state, &why);
                     self.end_logs_of(peer, matches!(why, Gone::Cut(_)));
                 }
                 if let Gone::Cut(what) = why {
@@ -96,8 +97,7 @@ impl Core {
 
     /// Tells a new peer every port there is.
     fn announce_to(&mut self, peer: NodeId) {
-        let mut ports: Vec<_> =
-            self.outlets.values().map(|outlet| (outlet.shared.card(), Vec::new())).collect();
+        let mut ports: Vec<_> = self.publishers().map(|outlet| (outlet.shared.card(), Vec::new())).collect();
         ports.extend(self.inlets.values().map(|inlet| (inlet.shared.card(), inlet.fds())));
         ports.sort_by_key(|(card, _)| card.id);
         for (card, fds) in ports {
@@ -155,6 +155,9 @@ impl Core {
             return Err(format!("more than {MOST_PORTS} ports").into());
         }
         let topic = if card.role == Role::Publisher { Some(topic_of(&card)?) } else { None };
+        if matches!(card.role, Role::Client | Role::Server) && card.filters.len() != 1 {
+            return Err(format!("a {:?} of {} services", card.role, card.filters.len()).into());
+        }
         let reads = if PortCard::reads(card.role) {
             let [segment, bell] = <[_; 2]>::try_from(fds).map_err(|_| "a reading port without its fds")?;
             let filters = match card.role {
@@ -164,7 +167,7 @@ impl Core {
                     .map(|text| Filter::from_peer(text))
                     .collect::<Result<_, _>>()
                     .map_err(|error| error.to_string())?,
-                // Roles whose logs this version does not write.
+                // Only the other end of a pair writes for these, to them alone.
                 _ => Arc::default(),
             };
             let bell = Bell::from_peer(bell).map_err(|error| bell_trouble(&error))?;
@@ -178,13 +181,18 @@ impl Core {
             return Err(format!("port {port} opened twice").into());
         }
         self.attach_reader(from, port);
+        self.tell_of_server(from, port);
         Ok(())
     }
 
     fn port_down(&mut self, from: NodeId, port: u64) {
         let Some(peer) = self.peers.get_mut(&from) else { return };
-        peer.ports.remove(&port);
+        let role = peer.ports.remove(&port).map(|port| port.card.role);
         self.remove_gates(|node, reader| node == from && reader == port);
+        if matches!(role, Some(Role::Client | Role::Server)) {
+            self.server_gone(from, port, "it closed the service");
+            self.end_logs(from, Some(port), false);
+        }
     }
 
     /// Cuts a peer off that broke the protocol.

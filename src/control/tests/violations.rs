@@ -115,7 +115,15 @@ fn hellos_have_no_place_in_an_established_session() {
 fn every_op_comes_with_as_many_fds_as_it_takes() {
     let port_up = |role| {
         let filters: Strings<'_> = Strings::from_owned(&[]);
-        Control::PortUp(PortUp { port: 1, role, filters, flags: 0, priority: 128, capacity: None })
+        Control::PortUp(PortUp {
+            port: 1,
+            role,
+            filters,
+            flags: 0,
+            priority: 128,
+            capacity: None,
+            version: None,
+        })
     };
     for (control, fitting) in [
         (port_up(Role::Publisher), &[0][..]),
@@ -195,7 +203,7 @@ fn bytes_that_are_no_control_frame_end_the_session() {
 fn what_a_newer_peer_may_send_is_passed_over_and_counted() {
     let unknown_op = [0x93, 5, 0x70, 7];
     let unknown_kind = [0x93, 0x70, 1, 2];
-    let unknown_role = [0x98, 5, 3, 1, 9, 0xc0, 0, 0xc0, 0xc0];
+    let unknown_role = [0x99, 5, 3, 1, 9, 0xc0, 0, 0xc0, 0xc0, 0xc0];
     for bytes in [&unknown_op[..], &unknown_kind, &unknown_role] {
         for fds in [&[][..], &[1, 2]] {
             let mut net = established();
@@ -257,6 +265,7 @@ fn large_datagrams_for_a_peer_that_does_not_read_are_bounded_in_bytes() {
         flags: 0,
         priority: 128,
         capacity: None,
+        version: None,
     };
     let before = net.nodes[0].hub.mark(id(1)).unwrap();
     for _ in 0..4096 {

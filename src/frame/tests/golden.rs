@@ -98,6 +98,7 @@ fn controls() -> Vec<(&'static str, Frame<'static>)> {
         flags: 0,
         priority: PortUp::DEFAULT_PRIORITY,
         capacity: None,
+        version: None,
     };
     let publisher = PortUp {
         port: 5,
@@ -106,6 +107,7 @@ fn controls() -> Vec<(&'static str, Frame<'static>)> {
         flags: PortUp::PATTERN,
         priority: PortUp::DEFAULT_PRIORITY,
         capacity: Some(262_144),
+        version: None,
     };
     let attach = Attach {
         log: 11,
@@ -184,6 +186,7 @@ fn read_only() -> Vec<(&'static str, Frame<'static>)> {
         flags: 0x12,
         priority: PortUp::DEFAULT_PRIORITY,
         capacity: None,
+        version: Some("1.2"),
     };
     vec![
         ("read_event_bin8", message(Head::Event { topic: None, headers }, Encoding::Raw, b"abc")),

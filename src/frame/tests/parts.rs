@@ -89,6 +89,7 @@ impl Parts {
                 flags: b,
                 priority: self.byte,
                 capacity: self.maybe,
+                version: note,
             }),
             15 => Control::PortsDone,
             16 => Control::PortDown { port: a },

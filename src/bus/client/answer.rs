@@ -1,0 +1,166 @@
+//! What a call gives: the answer's envelope, and its payload in private memory or in place.
+
+use std::fmt;
+use std::ops::Deref;
+
+use serde::de::DeserializeOwned;
+
+use crate::bus::codec;
+use crate::bus::message::Headers;
+use crate::bus::payload::Payload;
+use crate::bus::peer::NodeInfo;
+use crate::bus::status::Status;
+use crate::frame::{Code, Encoding};
+
+/// An answer to a request, successful or not.
+pub(super) struct Answer {
+    pub(super) id: u64,
+    pub(super) source: NodeInfo,
+    pub(super) code: Code,
+    pub(super) message: Option<String>,
+    pub(super) headers: Headers,
+    pub(super) encoding: Encoding,
+    pub(super) payload: Payload,
+}
+
+impl Answer {
+    /// The answer of a call that succeeded.
+    pub(super) fn success(self) -> Result<Self, Status> {
+        match self.code {
+            Code::Ok => Ok(self),
+            code => Err(Status::from_wire(code, self.message.as_deref().unwrap_or_default(), &self.payload)),
+        }
+    }
+}
+
+/// What a call can give: a [`Response`] or a [`RawResponse`].
+pub trait FromAnswer: Sized + sealed::Sealed {}
+
+mod sealed {
+    use super::{Answer, Status};
+
+    pub trait Sealed: Sized {
+        /// Whether the payload is wanted in place.
+        const RAW: bool;
+
+        #[allow(private_interfaces)] // called by the client alone
+        fn from_answer(answer: Answer, service: &str, method: &str) -> Result<Self, Status>;
+    }
+}
+
+pub(super) use sealed::Sealed;
+
+macro_rules! about {
+    () => {
+        /// The server's node.
+        pub fn source(&self) -> &NodeInfo {
+            &self.source
+        }
+
+        /// Number of the call, unique among those of its client: what the server knows it by.
+        pub fn id(&self) -> u64 {
+            self.id
+        }
+
+        /// Headers that the server added.
+        pub fn headers(&self) -> &Headers {
+            &self.headers
+        }
+    };
+}
+
+/// A call's result, with what came along; dereferences to it.
+pub struct Response<T> {
+    id: u64,
+    source: NodeInfo,
+    headers: Headers,
+    value: T,
+}
+
+impl<T> Response<T> {
+    about!();
+
+    /// The result alone.
+    pub fn into_inner(self) -> T {
+        self.value
+    }
+}
+
+impl<T> Deref for Response<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.value
+    }
+}
+
+impl<T: fmt::Debug> fmt::Debug for Response<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Response").field("source", &self.source).field("value", &self.value).finish()
+    }
+}
+
+impl<T: DeserializeOwned> FromAnswer for Response<T> {}
+
+impl<T: DeserializeOwned> Sealed for Response<T> {
+    const RAW: bool = false;
+
+    #[allow(private_interfaces)]
+    fn from_answer(answer: Answer, service: &str, method: &str) -> Result<Self, Status> {
+        let Answer { id, source, headers, encoding, payload, .. } = answer.success()?;
+        if encoding != Encoding::MessagePack {
+            return Err(Status::internal(format!(
+                "the answer of {service}.{method} is {encoding:?}, not MessagePack: call it with `send_raw`"
+            )));
+        }
+        let value = codec::decode(&payload).map_err(|reason| {
+            Status::internal(format!("the answer of {service}.{method} is another type: {reason}"))
+        })?;
+        Ok(Self { id, source, headers, value })
+    }
+}
+
+/// A call's result as bytes, read where the server has put them (unless [`Trust`](crate::Trust) forbids);
+/// dereferences to them. The server cannot reuse their room before this is dropped: copy what you keep.
+pub struct RawResponse {
+    id: u64,
+    source: NodeInfo,
+    headers: Headers,
+    encoding: Encoding,
+    payload: Payload,
+}
+
+impl RawResponse {
+    about!();
+
+    /// How the bytes are encoded.
+    pub fn encoding(&self) -> Encoding {
+        self.encoding
+    }
+}
+
+impl Deref for RawResponse {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.payload
+    }
+}
+
+impl fmt::Debug for RawResponse {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RawResponse").field("source", &self.source).field("len", &self.len()).finish()
+    }
+}
+
+impl FromAnswer for RawResponse {}
+
+impl Sealed for RawResponse {
+    const RAW: bool = true;
+
+    #[allow(private_interfaces)]
+    fn from_answer(answer: Answer, _: &str, _: &str) -> Result<Self, Status> {
+        let Answer { id, source, headers, encoding, payload, .. } = answer.success()?;
+        Ok(Self { id, source, headers, encoding, payload })
+    }
+}

@@ -1,0 +1,290 @@
+//! The calls that a client has begun and that are not over, and the threads that wait for them.
+//!
+//! Answers come through one reading port that many threads share. Whoever waits and finds it free reads it,
+//! for all: it *leads*; the others *follow*, asleep until their own call is over or the leader has left
+//! (`wait.rs`). The table's lock is held for moments; the control thread takes it too.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::sync::atomic::{AtomicU64, Ordering::Acquire, Ordering::Release};
+use std::task::Waker;
+use std::thread::Thread;
+use std::time::Instant;
+
+use parking_lot::{Mutex, MutexGuard};
+use slab::Slab;
+
+use super::answer::Answer;
+use crate::bus::status::Status;
+
+/// Bits of a call's id that say where it stands in the table: the rest are never used twice.
+const INDEX_BITS: u32 = 24;
+
+/// How a call ended, for whoever began it.
+pub(super) type Outcome = Result<Answer, Status>;
+
+struct Call {
+    id: u64,
+    /// Number of the route that it went.
+    route: u32,
+    /// Wants its payload in place.
+    raw: bool,
+    outcome: Option<Outcome>,
+    waiter: Waiter,
+}
+
+/// Who is to be told when a call is over.
+enum Waiter {
+    None,
+    Thread(Thread),
+    Task(Waker),
+}
+
+impl Waiter {
+    fn wake(self) {
+        match self {
+            Waiter::None => {}
+            Waiter::Thread(thread) => thread.unpark(),
+            Waiter::Task(waker) => waker.wake(),
+        }
+    }
+}
+
+/// What a task's asking for a call has changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Watched {
+    /// It had asked before, or the call is over.
+    Again,
+    First,
+    /// And its deadline is before all others'.
+    Earliest,
+}
+
+#[derive(Default)]
+pub(super) struct Table {
+    calls: Slab<Call>,
+    begun: u64,
+    /// Threads that are asleep and could lead.
+    followers: Vec<Thread>,
+    /// Threads that wait for room in a log of requests.
+    cramped: Vec<Thread>,
+    /// Routes whose server has gone, and whose answers are still being read.
+    ending: Vec<(u32, Status)>,
+    /// How many calls a task waits for.
+    tasks: usize,
+    /// Deadlines of those calls, and of some that are over.
+    deadlines: BinaryHeap<Reverse<(Instant, u64)>>,
+}
+
+/// The calls of one client.
+#[derive(Default)]
+pub(super) struct Calls {
+    table: Mutex<Table>,
+    /// Counts calls that ended otherwise than by an answer: what a leader looks at instead of the lock.
+    failures: AtomicU64,
+}
+
+impl Calls {
+    pub(super) fn lock(&self) -> MutexGuard<'_, Table> {
+        self.table.lock()
+    }
+
+    pub(super) fn failures(&self) -> u64 {
+        self.failures.load(Acquire) // pairs with the Release in `fail`
+    }
+
+    /// Registers a call; its id.
+    pub(super) fn begin(&self, route: u32, raw: bool) -> Result<u64, Status> {
+        let mut table = self.table.lock();
+        if table.calls.len() >= 1 << INDEX_BITS {
+            return Err(Status::resource_exhausted("this client has 16 777 216 calls in flight"));
+        }
+        let begun = table.begun;
+        table.begun += 1;
+        let entry = table.calls.vacant_entry();
+        let id = begun << INDEX_BITS | entry.key() as u64;
+        entry.insert(Call { id, route, raw, outcome: None, waiter: Waiter::None });
+        Ok(id)
+    }
+
+    /// Ends every call of a route that has no answer. A leader that sleeps is to be rung after it.
+    pub(super) fn fail(&self, route: u32, status: &Status) {
+        self.fail_where(|call| call == route, status);
+    }
+
+    /// Ends every call that has no answer.
+    pub(super) fn fail_all(&self, status: &Status) {
+        self.fail_where(|_| true, status);
+    }
+
+    fn fail_where(&self, which: impl Fn(u32) -> bool, status: &Status) {
+        let mut woken = Vec::new();
+        let mut table = self.table.lock();
+        table.ending.retain(|(ending, _)| !which(*ending));
+        for (_, call) in table.calls.iter_mut() {
+            if which(call.route) && call.outcome.is_none() {
+                call.outcome = Some(Err(status.clone()));
+                woken.push(std::mem::replace(&mut call.waiter, Waiter::None));
+            }
+        }
+        table.tasks -= woken.iter().filter(|waiter| matches!(waiter, Waiter::Task(_))).count();
+        self.failures.fetch_add(1, Release);
+        drop(table);
+        woken.into_iter().for_each(Waiter::wake);
+    }
+
+    /// The calls of a route will fail with this status, once its answers have been read to the end.
+    pub(super) fn will_end(&self, route: u32, status: Status) {
+        self.table.lock().ending.push((route, status));
+    }
+
+    /// The answers of a route have been read to the end.
+    pub(super) fn ended(&self, route: u32) {
+        let table = self.table.lock();
+        let status = table.ending.iter().find(|(ending, _)| *ending == route).map(|(_, why)| why.clone());
+        drop(table);
+        self.fail(route, &status.unwrap_or_else(|| Status::unavailable("the server closed the service")));
+    }
+}
+
+impl Table {
+    fn index(id: u64) -> usize {
+        (id & ((1 << INDEX_BITS) - 1)) as usize
+    }
+
+    fn call(&mut self, id: u64) -> Option<&mut Call> {
+        self.calls.get_mut(Self::index(id)).filter(|call| call.id == id)
+    }
+
+    /// Whether this call still wants an answer by this route, and in place if so. An answer by another route
+    /// is an answer to nothing: a server knows no ids but those it was sent.
+    pub(super) fn wants(&mut self, id: u64, route: u32) -> Option<bool> {
+        self.call(id).filter(|call| call.route == route && call.outcome.is_none()).map(|call| call.raw)
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.calls.len()
+    }
+
+    /// A call is over; whoever waits for it is to be woken, once the lock is free.
+    #[must_use]
+    pub(super) fn end(&mut self, id: u64, outcome: Outcome) -> Option<Wake> {
+        self.call(id)?.outcome = Some(outcome);
+        self.wake(id)
+    }
+
+    /// Takes the call out if it is over.
+    pub(super) fn take(&mut self, id: u64) -> Option<Outcome> {
+        self.call(id)?.outcome.is_some().then(|| self.forget(id))?
+    }
+
+    /// Takes the call out, over or not.
+    pub(super) fn forget(&mut self, id: u64) -> Option<Outcome> {
+        self.call(id)?;
+        let call = self.calls.remove(Self::index(id));
+        if matches!(call.waiter, Waiter::Task(_)) {
+            self.tasks -= 1;
+        }
+        call.outcome
+    }
+
+    /// This thread is about to sleep until the call is over or it can lead: false if the call is over.
+    pub(super) fn follow(&mut self, id: Option<u64>) -> bool {
+        let thread = std::thread::current();
+        if let Some(id) = id {
+            match self.call(id) {
+                Some(call) if call.outcome.is_none() => call.waiter = Waiter::Thread(thread.clone()),
+                _ => return false,
+            }
+        }
+        self.followers.push(thread);
+        true
+    }
+
+    /// This thread is awake again.
+    pub(super) fn unfollow(&mut self, id: Option<u64>) {
+        let me = std::thread::current().id();
+        self.followers.retain(|thread| thread.id() != me);
+        if let Some(call) = id.and_then(|id| self.call(id)) {
+            call.waiter = Waiter::None;
+        }
+    }
+
+    /// This thread is about to sleep until there may be room for its request.
+    pub(super) fn cramp(&mut self) {
+        self.cramped.push(std::thread::current());
+    }
+
+    /// Those that wait for room, to be woken.
+    pub(super) fn take_cramped(&mut self) -> Vec<Thread> {
+        std::mem::take(&mut self.cramped)
+    }
+
+    /// A task waits for the call from now on.
+    pub(super) fn watch(&mut self, id: u64, waker: &Waker, deadline: Option<Instant>) -> Watched {
+        let Some(call) = self.call(id) else { return Watched::Again };
+        let again = matches!(call.waiter, Waiter::Task(_));
+        call.waiter = Waiter::Task(waker.clone());
+        if again {
+            return Watched::Again;
+        }
+        self.tasks += 1;
+        let Some(deadline) = deadline else { return Watched::First };
+        let earliest = self.deadlines.peek().is_none_or(|Reverse((first, _))| deadline < *first);
+        self.deadlines.push(Reverse((deadline, id)));
+        if self.deadlines.len() > 2 * self.calls.len() + 1024 {
+            let mut deadlines = std::mem::take(&mut self.deadlines);
+            deadlines.retain(|Reverse((_, id))| self.call(*id).is_some());
+            self.deadlines = deadlines;
+        }
+        if earliest { Watched::Earliest } else { Watched::First }
+    }
+
+    /// The task that waits for a call, to be woken: it no longer counts, unless it asks again.
+    pub(super) fn wake(&mut self, id: u64) -> Option<Wake> {
+        let call = self.call(id)?;
+        let waiter = std::mem::replace(&mut call.waiter, Waiter::None);
+        if matches!(waiter, Waiter::Task(_)) {
+            self.tasks -= 1;
+        }
+        Some(Wake(waiter))
+    }
+
+    /// How many calls tasks wait for.
+    pub(super) fn tasks(&self) -> usize {
+        self.tasks
+    }
+
+    /// The next deadline of a call that a task waits for, and a call whose deadline is over.
+    pub(super) fn next_deadline(&mut self, now: Instant) -> (Option<Instant>, Option<u64>) {
+        while let Some(Reverse((deadline, id))) = self.deadlines.peek().copied() {
+            if deadline > now {
+                return (Some(deadline), None);
+            }
+            self.deadlines.pop();
+            if self.call(id).is_some_and(|call| call.outcome.is_none()) {
+                return (None, Some(id));
+            }
+        }
+        (None, None)
+    }
+
+    /// A thread that can lead, to be woken.
+    pub(super) fn next_leader(&mut self) -> Option<Thread> {
+        self.followers.pop()
+    }
+
+    /// The route that a call went.
+    pub(super) fn route(&mut self, id: u64) -> Option<u32> {
+        self.call(id).map(|call| call.route)
+    }
+}
+
+/// Somebody to be woken once no lock is held.
+pub(super) struct Wake(Waiter);
+
+impl Wake {
+    pub(super) fn wake(self) {
+        self.0.wake();
+    }
+}

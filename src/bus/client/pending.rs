@@ -1,0 +1,202 @@
+//! Calls that nobody waits for yet, and the thread that waits for them on behalf of async tasks.
+
+use std::future::Future;
+use std::marker::PhantomData;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering::Acquire, Ordering::Release};
+use std::sync::{Arc, Weak};
+use std::task::{Context, Poll};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use super::ClientShared;
+use super::answer::FromAnswer;
+use super::calls::Watched;
+use super::request::{finish, overdue};
+use super::wait::Mine;
+use crate::bus::status::Status;
+
+/// Stack of the thread that waits for tasks: it keeps its state on the heap, but runs their wakers.
+const STACK: usize = 256 * 1024;
+
+/// A call in flight; from [`Request::start`](crate::Request::start). Wait for it, or await it. Dropped before it
+/// is over, it is cancelled: the server is told.
+///
+/// Answers are read by whoever waits for one. The first `.await` of a client starts a thread that does so for
+/// async tasks; it sleeps while there are none.
+///
+/// # Examples
+/// ```
+/// # let node = ringbus::Bus::private()?.join("planner")?;
+/// # let server = node.service("math").method("square", |_ctx, n: i64| Ok(n * n)).spawn()?;
+/// # let client = node.client("math")?;
+/// let calls: Result<Vec<_>, _> = (1..=3).map(|n: i64| client.request("square").start::<_, i64>(&n)).collect();
+/// let squares: Result<Vec<i64>, _> = calls?.into_iter().map(|call| call.wait().map(|r| *r)).collect();
+/// assert_eq!(squares?, [1, 4, 9]);
+/// # Ok::<(), ringbus::Error>(())
+/// ```
+#[must_use = "a call that is dropped is cancelled"]
+pub struct Pending<T> {
+    client: Arc<ClientShared>,
+    id: u64,
+    method: Box<str>,
+    deadline: Option<Instant>,
+    timeout: Duration,
+    over: bool,
+    answers: PhantomData<fn() -> T>,
+}
+
+impl<T: FromAnswer> Pending<T> {
+    pub(super) fn new(
+        client: Arc<ClientShared>,
+        id: u64,
+        method: &str,
+        deadline: Option<Instant>,
+        timeout: Duration,
+    ) -> Self {
+        Self { client, id, method: method.into(), deadline, timeout, over: false, answers: PhantomData }
+    }
+
+    /// Number of the call, unique among those of its client: what the server knows it by.
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// Waits for the result, until the call's own deadline.
+    ///
+    /// # Errors
+    /// Those of [`Client::call`](crate::Client::call).
+    pub fn wait(mut self) -> Result<T, Status> {
+        if !self.client.node.origin.is_here() {
+            return Err(forked());
+        }
+        self.over = true;
+        finish(&self.client, self.id, &self.method, self.deadline, self.timeout)
+    }
+}
+
+fn forked() -> Status {
+    Status::failed_precondition(
+        "this process is a fork of the one that made the call: join again in the child",
+    )
+}
+
+impl<T: FromAnswer> Future for Pending<T> {
+    type Output = Result<T, Status>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let me = &mut *self;
+        if !me.client.node.origin.is_here() {
+            return Poll::Ready(Err(forked()));
+        }
+        let mut table = me.client.routes.calls.lock();
+        if let Some(outcome) = table.take(me.id) {
+            drop(table);
+            me.over = true;
+            return Poll::Ready(
+                outcome.and_then(|answer| T::from_answer(answer, &me.client.name, &me.method)),
+            );
+        }
+        let late = me.deadline.is_some_and(|deadline| deadline <= Instant::now());
+        if late || me.over {
+            drop(table);
+            me.over = true;
+            me.client.give_up(me.id);
+            return Poll::Ready(Err(overdue(&me.client, &me.method, me.timeout)));
+        }
+        let watched = table.watch(me.id, context.waker(), me.deadline);
+        drop(table);
+        if watched == Watched::Earliest {
+            me.client.bell.ring(); // whoever sleeps for tasks sleeps too long
+        }
+        if watched != Watched::Again
+            && let Err(error) = me.client.watch_tasks()
+        {
+            return Poll::Ready(Err(Status::resource_exhausted(format!("cannot start a thread: {error}"))));
+        }
+        Poll::Pending
+    }
+}
+
+impl<T> Drop for Pending<T> {
+    fn drop(&mut self) {
+        if !self.over && self.client.node.origin.is_here() {
+            self.client.give_up(self.id);
+        }
+    }
+}
+
+/// The thread that waits for tasks.
+pub(super) struct Tasks {
+    stop: Arc<AtomicBool>,
+    thread: JoinHandle<()>,
+}
+
+impl Tasks {
+    /// Called when the client has no handles left. The thread holds none while it sleeps.
+    pub(super) fn stop(self) {
+        self.stop.store(true, Release); // before the unpark; pairs with the Acquire in `run`
+        self.thread.thread().unpark();
+    }
+}
+
+impl ClientShared {
+    /// Makes sure that somebody reads answers for tasks.
+    fn watch_tasks(&self) -> std::io::Result<()> {
+        let mut tasks = self.tasks.lock();
+        let Some(tasks) = &*tasks else {
+            let stop = Arc::new(AtomicBool::new(false));
+            let (client, stopped) = (self.me.clone(), stop.clone());
+            let thread = std::thread::Builder::new()
+                .name("ringbus-calls".into())
+                .stack_size(STACK)
+                .spawn(move || run(&client, &stopped))?;
+            *tasks = Some(Tasks { stop, thread });
+            return Ok(());
+        };
+        tasks.thread.thread().unpark();
+        Ok(())
+    }
+}
+
+fn run(client: &Weak<ClientShared>, stop: &AtomicBool) {
+    while !stop.load(Acquire) {
+        // Held while there are tasks only: they hold the client themselves.
+        if let Some(client) = client.upgrade() {
+            client.lead_for_tasks();
+        }
+        std::thread::park();
+    }
+}
+
+impl ClientShared {
+    /// Reads answers until no task waits for one.
+    fn lead_for_tasks(&self) {
+        loop {
+            let mut table = self.routes.calls.lock();
+            let deadline = match table.next_deadline(Instant::now()) {
+                (_, Some(late)) => {
+                    let wake = table.wake(late); // it finds that it is late, and gives up
+                    drop(table);
+                    wake.into_iter().for_each(|wake| wake.wake());
+                    continue;
+                }
+                (deadline, None) => deadline,
+            };
+            if table.tasks() == 0 {
+                drop(table);
+                return self.leave();
+            }
+            drop(table);
+            match self.receiver.try_lock() {
+                Some(mut receiver) => {
+                    self.lead(&mut receiver, Mine::Tasks, deadline, || true);
+                }
+                None => {
+                    self.follow(None, deadline);
+                }
+            }
+            self.leave();
+        }
+    }
+}

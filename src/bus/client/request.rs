@@ -1,0 +1,338 @@
+//! Sending a request.
+
+use std::ops::{Deref, DerefMut, Range};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::{ArcMutexGuard, RawMutex};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::ClientShared;
+use super::answer::{FromAnswer, RawResponse, Response};
+use super::pending::Pending;
+use super::routes::Route;
+use crate::bus::codec::{Body, Bytes, Value};
+use crate::bus::core::Command;
+use crate::bus::error::PublishError;
+use crate::bus::log::{Gates, OutletShared};
+use crate::bus::outlet::{Outlet, OutletConfig, Overflow};
+use crate::bus::status::Status;
+use crate::control::NodeId;
+use crate::frame::{Encoding, Head, Headers};
+use crate::sys::clock;
+
+/// A call about to be made; from [`Client::request`](crate::Client::request).
+#[must_use = "nothing is called until `send`"]
+pub struct Request<'c> {
+    client: &'c Arc<ClientShared>,
+    method: &'c str,
+    timeout: Duration,
+    to: Option<NodeId>,
+    headers: Vec<(&'c str, &'c str)>,
+}
+
+/// Where a request goes, and until when an answer is of use.
+struct Departure<'c> {
+    route: Arc<Route>,
+    call: Registered<'c>,
+    deadline: Option<Instant>,
+    /// The same on the clock that all processes of the host share.
+    deadline_ns: Option<u64>,
+}
+
+/// A call in the table; dropped, it is taken out, and an answer is of no use.
+struct Registered<'c> {
+    client: &'c ClientShared,
+    id: u64,
+    kept: bool,
+}
+
+impl Registered<'_> {
+    /// Somebody else takes care of it.
+    fn keep(mut self) -> u64 {
+        self.kept = true;
+        self.id
+    }
+}
+
+impl Drop for Registered<'_> {
+    fn drop(&mut self) {
+        if !self.kept {
+            self.client.routes.calls.lock().forget(self.id);
+        }
+    }
+}
+
+impl<'c> Request<'c> {
+    pub(super) fn new(client: &'c Arc<ClientShared>, method: &'c str) -> Self {
+        Self { client, method, timeout: client.timeout, to: None, headers: Vec::new() }
+    }
+
+    /// How long the call may take, instead of the client's timeout; [`Duration::MAX`]: for ever. The server
+    /// learns it, and drops a request that comes too late.
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
+        self
+    }
+
+    /// Adds a header: at most 64 of them, 16 KiB together.
+    pub fn header(mut self, key: &'c str, value: &'c str) -> Self {
+        self.headers.push((key, value));
+        self
+    }
+
+    /// Calls the server on this node, whoever's turn it is: a [`NodeId`], or what has one.
+    pub fn to(mut self, node: impl Into<NodeId>) -> Self {
+        self.to = Some(node.into());
+        self
+    }
+
+    /// Calls, and waits for the result.
+    ///
+    /// # Errors
+    /// Those of [`Client::call`](crate::Client::call).
+    pub fn send<A: Serialize + ?Sized, R: DeserializeOwned>(
+        self,
+        arguments: &A,
+    ) -> Result<Response<R>, Status> {
+        self.call(Encoding::MessagePack, &Value { value: arguments, compact: false })
+    }
+
+    /// Calls without waiting: for many calls in flight, or from async code.
+    ///
+    /// # Errors
+    /// Those of [`Client::call`](crate::Client::call) that are known at once.
+    pub fn start<A: Serialize + ?Sized, R: DeserializeOwned>(
+        self,
+        arguments: &A,
+    ) -> Result<Pending<Response<R>>, Status> {
+        self.begin(Encoding::MessagePack, &Value { value: arguments, compact: false })
+    }
+
+    /// Calls with bytes, and waits for bytes.
+    ///
+    /// # Errors
+    /// Those of [`Client::call`](crate::Client::call).
+    pub fn send_raw(self, bytes: &[u8]) -> Result<RawResponse, Status> {
+        self.call(Encoding::Raw, &Bytes(bytes))
+    }
+
+    /// Calls with bytes, without waiting.
+    ///
+    /// # Errors
+    /// Those of [`Client::call`](crate::Client::call) that are known at once.
+    pub fn start_raw(self, bytes: &[u8]) -> Result<Pending<RawResponse>, Status> {
+        self.begin(Encoding::Raw, &Bytes(bytes))
+    }
+
+    /// Lends `len` bytes of the log of requests, 64-byte aligned, to be filled in place. Other calls of this
+    /// client to the same server wait meanwhile.
+    ///
+    /// # Errors
+    /// Those of [`Client::call`](crate::Client::call) that are known at once; `ResourceExhausted` also if there is
+    /// no room just now.
+    pub fn loan(self, len: usize) -> Result<RequestLoan<'c>, Status> {
+        let departure = self.depart(true)?;
+        let mut requests = self.client.requests_to(&departure.route)?;
+        let lent = match requests.as_mut() {
+            Some(requests) => requests.loan(&self.head(&departure), Encoding::Raw, len),
+            None => Ok(None),
+        };
+        let room = || Status::resource_exhausted("no room in the log of requests: the server is slow");
+        let (filler, start) = match lent {
+            Ok(found) => found.ok_or_else(room)?,
+            Err(PublishError::Full { .. }) => return Err(room()),
+            Err(error) => return Err(Status::from_publish("the request", error)),
+        };
+        Ok(RequestLoan { request: self, departure, requests, filler, payload: start..start + len })
+    }
+
+    fn call<T: FromAnswer>(self, encoding: Encoding, body: &impl Body) -> Result<T, Status> {
+        let departure = self.depart(T::RAW)?;
+        self.send_on(&departure, encoding, body)?;
+        let (id, deadline) = (departure.call.keep(), departure.deadline);
+        finish(self.client, id, self.method, deadline, self.timeout)
+    }
+
+    fn begin<T: FromAnswer>(self, encoding: Encoding, body: &impl Body) -> Result<Pending<T>, Status> {
+        let departure = self.depart(T::RAW)?;
+        self.send_on(&departure, encoding, body)?;
+        let (id, deadline) = (departure.call.keep(), departure.deadline);
+        Ok(Pending::new(self.client.clone(), id, self.method, deadline, self.timeout))
+    }
+
+    fn head<'a>(&'a self, departure: &Departure<'_>) -> Head<'a> {
+        Head::Request {
+            id: departure.call.id,
+            method: self.method,
+            deadline: departure.deadline_ns,
+            headers: Headers::from_slice(&self.headers),
+        }
+    }
+
+    /// Chooses a server and registers the call.
+    fn depart(&self, raw: bool) -> Result<Departure<'c>, Status> {
+        let client: &'c ClientShared = self.client;
+        if !client.node.origin.is_here() {
+            return Err(Status::failed_precondition(
+                "this process is a fork of the one that opened the client: join again in the child",
+            ));
+        }
+        let headers = Headers::from_slice(&self.headers);
+        headers.check().map_err(|error| Status::invalid_argument(format!("headers: {error}")))?;
+        if self.timeout.is_zero() {
+            return Err(self.late("the timeout is zero"));
+        }
+        let deadline = Instant::now().checked_add(self.timeout);
+        let deadline_ns = deadline
+            .and_then(|_| clock::monotonic_ns().checked_add(u64::try_from(self.timeout.as_nanos()).ok()?));
+        let route = match client.routes.pick(self.to) {
+            Some(route) => route,
+            None => {
+                // One that has come meanwhile may stand in a socket.
+                let _ = client.node.ask(Command::Sweep);
+                client.routes.pick(self.to).ok_or_else(|| self.nobody())?
+            }
+        };
+        let id = client.routes.calls.begin(route.number, raw)?;
+        let call = Registered { client, id, kept: false };
+        Ok(Departure { route, call, deadline, deadline_ns })
+    }
+
+    fn nobody(&self) -> Status {
+        let service = &self.client.name;
+        if self.client.node.is_gone() {
+            return Status::unavailable("the node has left the bus: join again");
+        }
+        match self.to {
+            Some(node) => Status::not_found(format!("node {node} does not serve {service:?}")),
+            None => {
+                Status::not_found(format!("nobody serves {service:?} on this bus: is the server running?"))
+            }
+        }
+    }
+
+    fn late(&self, why: &str) -> Status {
+        Status::deadline_exceeded(format!("{}.{}: {why}", self.client.name, self.method))
+    }
+
+    /// Publishes the request; waits for room if there is none.
+    fn send_on(&self, departure: &Departure<'_>, encoding: Encoding, body: &impl Body) -> Result<(), Status> {
+        let Departure { route, deadline, .. } = departure;
+        let head = self.head(departure);
+        let attempt = |armed: bool| {
+            // Registered first, looked at afterwards: see `Routes::remove`.
+            if route.is_gone() {
+                return Err(Status::unavailable(format!("server {} has gone", route.node)));
+            }
+            let mut requests = self.client.requests_to(route)?;
+            let Some(requests) = requests.as_mut() else { return Ok(false) };
+            if armed {
+                requests.arm();
+            }
+            let published = requests.publish(&head, encoding, body);
+            if !matches!(published, Err(PublishError::Full { .. })) {
+                requests.disarm();
+            }
+            match published {
+                Ok(()) => Ok(true),
+                Err(PublishError::Full { .. }) => Ok(false),
+                Err(error) => Err(Status::from_publish("the request", error)),
+            }
+        };
+        let sent = attempt(false)? || self.client.send_when_room(*deadline, || attempt(true))?;
+        if sent { Ok(()) } else { Err(self.late("no room in the log of requests: the server does not read")) }
+    }
+}
+
+/// Waits for the answer of a call that was sent.
+pub(super) fn finish<T: FromAnswer>(
+    client: &ClientShared,
+    id: u64,
+    method: &str,
+    deadline: Option<Instant>,
+    timeout: Duration,
+) -> Result<T, Status> {
+    match client.wait(id, deadline) {
+        Some(outcome) => T::from_answer(outcome?, &client.name, method),
+        None => Err(overdue(client, method, timeout)),
+    }
+}
+
+pub(super) fn overdue(client: &ClientShared, method: &str, timeout: Duration) -> Status {
+    Status::deadline_exceeded(format!("{}.{method}: no answer within {timeout:?}", client.name))
+}
+
+impl ClientShared {
+    /// The log of requests to a server, made if this is the first.
+    fn requests_to(&self, route: &Route) -> Result<Requests, Status> {
+        let mut requests = route.requests.lock_arc();
+        if requests.is_none() {
+            let ids = (self.port, self.node.next_log());
+            let pair = Some((self.bell.clone(), route.node.id(), route.port));
+            let (me, service) = (self.node.info.id(), self.service.clone());
+            let shared = OutletShared::create(me, ids, service, self.capacity, Gates::new(), pair)
+                .map_err(|error| Status::resource_exhausted(error.to_string()))?;
+            let shared = Arc::new(shared);
+            let config = OutletConfig { capacity: self.capacity, overflow: Overflow::Fail, wait: self.wait };
+            let outlet = Outlet::of(shared.clone(), self.node.clone(), config);
+            self.node
+                .ask(|reply| Command::OpenPair { outlet: shared.clone(), reply })
+                .map_err(|error| Status::unavailable(error.to_string()))?;
+            if shared.gates.len() == 0 {
+                return Err(Status::unavailable(format!("server {} has gone", route.node)));
+            }
+            *requests = Some(outlet);
+        }
+        Ok(requests)
+    }
+}
+
+/// A request's payload in shared memory, to be filled and sent; from [`Request::loan`]. Dropped unsent, it
+/// leaves no trace.
+#[must_use = "a loan that is not sent is lost"]
+pub struct RequestLoan<'c> {
+    request: Request<'c>,
+    departure: Departure<'c>,
+    /// The log, taken from its route for as long as the loan lives.
+    requests: Requests,
+    filler: usize,
+    payload: Range<usize>,
+}
+
+/// The lock of a route's log of requests.
+type Requests = ArcMutexGuard<RawMutex, Option<Outlet>>;
+
+impl RequestLoan<'_> {
+    /// Calls, and waits for the result.
+    ///
+    /// # Errors
+    /// Those of [`Client::call`](crate::Client::call).
+    pub fn send(self) -> Result<RawResponse, Status> {
+        let Self { request, departure, mut requests, filler, payload } = self;
+        if let Some(requests) = requests.as_mut() {
+            let sent = requests.send_loan(filler, payload, None);
+            sent.map_err(|error| Status::from_publish("the request", error))?;
+        }
+        drop(requests);
+        let (id, deadline) = (departure.call.keep(), departure.deadline);
+        finish(request.client, id, request.method, deadline, request.timeout)
+    }
+}
+
+impl Deref for RequestLoan<'_> {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        let loaned = self.requests.as_ref().map_or(&[][..], Outlet::loaned);
+        loaned.get(self.payload.clone()).unwrap_or_default()
+    }
+}
+
+impl DerefMut for RequestLoan<'_> {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        let Some(requests) = self.requests.as_mut() else { return &mut [] };
+        requests.loaned_mut().get_mut(self.payload.clone()).unwrap_or_default()
+    }
+}

@@ -1,0 +1,159 @@
+//! The servers that a client may call, in turn.
+//!
+//! Written by the control thread, which learns who comes and goes; read by the calling threads. The control
+//! thread takes the lock of the list and of the calls only, for moments, never that of a log.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::Duration;
+
+use parking_lot::{Condvar, Mutex};
+
+use super::calls::Calls;
+use crate::bus::error::WaitError;
+use crate::bus::outlet::Outlet;
+use crate::bus::peer::NodeInfo;
+use crate::bus::status::Status;
+use crate::control::NodeId;
+use crate::frame::Frame;
+
+/// One server, as a client reaches it.
+pub(in crate::bus) struct Route {
+    pub(in crate::bus) node: NodeInfo,
+    /// The server's port.
+    pub(in crate::bus) port: u64,
+    /// Tells routes of one client apart, also those to a server that went and came back.
+    pub(in crate::bus) number: u32,
+    /// The log of requests to it, made for the first call.
+    pub(in crate::bus) requests: Arc<Mutex<Option<Outlet>>>,
+    gone: AtomicBool,
+}
+
+impl Route {
+    /// Whether the server has gone: nothing sent to it will be answered.
+    pub(in crate::bus) fn is_gone(&self) -> bool {
+        self.gone.load(Relaxed)
+    }
+}
+
+#[derive(Default)]
+struct List {
+    routes: Vec<Arc<Route>>,
+    /// Whose turn it is.
+    next: usize,
+    numbers: u32,
+}
+
+/// The servers of one service, and the calls to them that are not over.
+#[derive(Default)]
+pub(in crate::bus) struct Routes {
+    list: Mutex<List>,
+    changed: Condvar,
+    pub(super) calls: Calls,
+}
+
+impl Routes {
+    /// A server has come; one that is known already is not added again.
+    pub(in crate::bus) fn add(&self, node: NodeInfo, port: u64) {
+        let mut list = self.list.lock();
+        if list.routes.iter().any(|route| route.node.id() == node.id() && route.port == port) {
+            return;
+        }
+        let number = list.numbers;
+        list.numbers = list.numbers.wrapping_add(1);
+        let (requests, gone) = (Arc::default(), AtomicBool::new(false));
+        list.routes.push(Arc::new(Route { node, port, number, requests, gone }));
+        drop(list);
+        self.changed.notify_all();
+    }
+
+    /// A server has gone. Its calls end when its answers have been read to the end (`answers`: there is a log
+    /// of them), else now.
+    pub(in crate::bus) fn remove(&self, node: NodeId, port: u64, why: &str, answers: bool) {
+        let mut list = self.list.lock();
+        let Some(at) = list.routes.iter().position(|route| route.is(node, port)) else { return };
+        let route = list.routes.remove(at);
+        drop(list);
+        // Before the calls are failed: a call that is registered later looks at it afterwards.
+        route.gone.store(true, Relaxed);
+        let status = Status::unavailable(format!("server {}: {why}", route.node));
+        if answers {
+            self.calls.will_end(route.number, status);
+        } else {
+            self.calls.fail(route.number, &status);
+        }
+    }
+
+    /// A server that is still there has let go of the requests: the next call begins anew.
+    pub(in crate::bus) fn reset(&self, node: &NodeInfo, port: u64, why: &str) {
+        self.remove(node.id(), port, why, false);
+        self.add(node.clone(), port);
+    }
+
+    /// What the route to a server is called.
+    pub(in crate::bus) fn number(&self, node: NodeId, port: u64) -> Option<u32> {
+        self.list.lock().routes.iter().find(|route| route.is(node, port)).map(|route| route.number)
+    }
+
+    /// The route with this number, if its server is still there.
+    pub(super) fn numbered(&self, number: u32) -> Option<Arc<Route>> {
+        self.list.lock().routes.iter().find(|route| route.number == number).cloned()
+    }
+
+    /// The routes to a node.
+    pub(super) fn numbers_of(&self, node: NodeId) -> Vec<u32> {
+        let list = self.list.lock();
+        list.routes.iter().filter(|route| route.node.id() == node).map(|route| route.number).collect()
+    }
+
+    /// The next server in turn, or the one asked for. `None`: there is none.
+    pub(super) fn pick(&self, node: Option<NodeId>) -> Option<Arc<Route>> {
+        let mut list = self.list.lock();
+        match node {
+            Some(node) => list.routes.iter().find(|route| route.node.id() == node).cloned(),
+            None => {
+                let turn = list.next;
+                list.next = turn.wrapping_add(1);
+                let count = list.routes.len();
+                turn.checked_rem(count).and_then(|turn| list.routes.get(turn).cloned())
+            }
+        }
+    }
+
+    pub(super) fn nodes(&self) -> Vec<NodeInfo> {
+        self.list.lock().routes.iter().map(|route| route.node.clone()).collect()
+    }
+
+    pub(super) fn wait(&self, service: &str, timeout: Duration) -> Result<(), WaitError> {
+        let mut list = self.list.lock();
+        self.changed.wait_while_for(&mut list, |list| list.routes.is_empty(), timeout);
+        if list.routes.is_empty() {
+            return Err(WaitError::NoServer { service: service.to_owned(), waited: timeout });
+        }
+        Ok(())
+    }
+
+    /// Drops every log of requests: the client is closed.
+    pub(super) fn close(&self) {
+        let routes = std::mem::take(&mut self.list.lock().routes);
+        for route in routes {
+            drop(route.requests.lock().take());
+        }
+    }
+}
+
+impl Route {
+    /// Tells the server that nobody waits for this call any more, if there is room for the word.
+    pub(super) fn cancel(&self, id: u64) {
+        if let Some(requests) = &mut *self.requests.lock() {
+            let mut frame = [0; 16];
+            if let Ok(len) = (Frame::Cancel { id }).encode(&mut frame) {
+                requests.put(&frame[..len]);
+            }
+        }
+    }
+
+    fn is(&self, node: NodeId, port: u64) -> bool {
+        self.node.id() == node && self.port == port
+    }
+}

@@ -1,0 +1,319 @@
+//! Waiting for answers: many threads, one reading port.
+//!
+//! A thread that waits and finds the port free *leads*: it reads the answers, its own and others', and
+//! sleeps on the port's bell when there are none. The others *follow*: they sleep until their own call is over
+//! or the leader has left. So a lone caller reads its answer itself, without a hand-over; and a burst of
+//! answers wakes each thread once.
+//!
+//! No wake-up is lost: a follower lists itself, and then tries to lead once more; a leader gives the port back,
+//! and then looks at the list. Whichever of the two locks comes second sees the other.
+
+use std::time::Instant;
+
+use super::answer::Answer;
+use super::calls::Outcome;
+use super::{ClientShared, Receiver};
+use crate::bus::error::RecvError;
+use crate::bus::payload::{Incoming, Payload, Place, with_head};
+use crate::bus::status::Status;
+use crate::control::NodeId;
+use crate::frame::{Code, Head};
+use crate::ring::Record;
+use crate::wake::{Patience, Then};
+
+/// Answers that are read in a row before the leader looks at the time and at those who wait for room.
+const BATCH: usize = 64;
+/// Looks after which a leader that never sleeps wakes those who wait for room, to look for themselves.
+const LOOKS: u32 = 256;
+
+/// Whose answers a leader waits for.
+#[derive(Clone, Copy)]
+pub(super) enum Mine {
+    /// The answer to this call.
+    Call(u64),
+    /// Those of all calls that tasks wait for.
+    Tasks,
+    /// None: for room in a log of requests, which the bell tells of.
+    Room,
+}
+
+/// Why a leader stops.
+pub(super) enum Led {
+    Over(Outcome),
+    /// The deadline, or nothing more to wait for.
+    Done,
+}
+
+impl ClientShared {
+    /// Waits until the call is over. `None`: it was not in time, and the server was told.
+    pub(super) fn wait(&self, id: u64, deadline: Option<Instant>) -> Option<Outcome> {
+        let outcome = loop {
+            if let Some(mut receiver) = self.receiver.try_lock() {
+                match self.lead(&mut receiver, Mine::Call(id), deadline, || true) {
+                    Led::Over(outcome) => break Some(outcome),
+                    Led::Done => break None,
+                }
+            }
+            if let Some(outcome) = self.routes.calls.lock().take(id) {
+                break Some(outcome);
+            }
+            if !self.follow(Some(id), deadline) {
+                break None;
+            }
+        };
+        self.leave();
+        outcome.or_else(|| self.give_up(id))
+    }
+
+    /// Sleeps until it may be this thread's turn; false when the deadline is over.
+    pub(super) fn follow(&self, id: Option<u64>, deadline: Option<Instant>) -> bool {
+        if !self.routes.calls.lock().follow(id) {
+            return true; // over: the caller finds it so
+        }
+        // Once more after being listed: the leader may just have left.
+        if !self.receiver.is_locked() {
+            self.routes.calls.lock().unfollow(id);
+            return true;
+        }
+        let mut in_time = true;
+        match deadline.map(|deadline| deadline.saturating_duration_since(Instant::now())) {
+            Some(left) if left.is_zero() => in_time = false,
+            Some(left) => std::thread::park_timeout(left),
+            None => std::thread::park(),
+        }
+        self.routes.calls.lock().unfollow(id);
+        in_time
+    }
+
+    /// Hands the port to another thread that waits, if nobody has it.
+    pub(super) fn leave(&self) {
+        let mut table = self.routes.calls.lock();
+        if self.receiver.is_locked() {
+            return; // whoever has it comes here after giving it back
+        }
+        let (leader, cramped) = (table.next_leader(), table.take_cramped());
+        drop(table);
+        leader.into_iter().chain(cramped).for_each(|thread| thread.unpark());
+    }
+
+    /// Takes the call out of the table, and tells the server, unless the call is over after all.
+    pub(super) fn give_up(&self, id: u64) -> Option<Outcome> {
+        let mut table = self.routes.calls.lock();
+        let route = table.route(id);
+        let outcome = table.forget(id);
+        drop(table);
+        if outcome.is_none()
+            && let Some(route) = route.and_then(|number| self.routes.numbered(number))
+        {
+            route.cancel(id);
+        }
+        outcome
+    }
+
+    /// Sends, once there is room: reads answers meanwhile, for a server that has no room for its answers reads
+    /// no requests. `send` announces that it waits before it says false.
+    pub(super) fn send_when_room(
+        &self,
+        deadline: Option<Instant>,
+        mut send: impl FnMut() -> Result<bool, Status>,
+    ) -> Result<bool, Status> {
+        loop {
+            if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+                return send();
+            }
+            if let Some(mut receiver) = self.receiver.try_lock() {
+                let mut sent = Ok(false);
+                self.lead(&mut receiver, Mine::Room, deadline, || {
+                    sent = send();
+                    matches!(sent, Ok(false))
+                });
+                drop(receiver);
+                self.leave();
+                if !matches!(sent, Ok(false)) {
+                    return sent;
+                }
+            } else {
+                self.routes.calls.lock().cramp();
+                // After being listed: whoever has the port wakes this thread after each of its sleeps.
+                if send()? {
+                    return Ok(true);
+                }
+                if self.receiver.is_locked() {
+                    match deadline.map(|deadline| deadline.saturating_duration_since(Instant::now())) {
+                        Some(left) => std::thread::park_timeout(left),
+                        None => std::thread::park(),
+                    }
+                }
+            }
+            if send()? {
+                return Ok(true);
+            }
+        }
+    }
+
+    /// Reads answers until what it waits for is there. `sleep` is asked after everything was prepared for a
+    /// sleep: false if there is something else to do.
+    pub(super) fn lead(
+        &self,
+        receiver: &mut Receiver,
+        mine: Mine,
+        deadline: Option<Instant>,
+        mut sleep: impl FnMut() -> bool,
+    ) -> Led {
+        let mut patience = Patience::new(self.wait, deadline);
+        let calls = &self.routes.calls;
+        let mut failures = None;
+        let mut looks = 0u32;
+        loop {
+            match self.read(receiver, mine) {
+                Ok((Some(outcome), _)) => return Led::Over(outcome),
+                Ok((None, read)) => {
+                    if read > 0 {
+                        patience.woke();
+                    }
+                    looks = looks.wrapping_add(1);
+                    if read > 0 || looks.is_multiple_of(LOOKS) {
+                        self.wake_cramped();
+                    }
+                }
+                Err(status) => calls.fail_all(&status),
+            }
+            // Loaded before the look at the table, so that no failure falls between the two.
+            let now = Some(calls.failures());
+            if failures != now || matches!(mine, Mine::Tasks) {
+                failures = now;
+                let mut table = calls.lock();
+                match mine {
+                    Mine::Call(id) => {
+                        if let Some(outcome) = table.take(id) {
+                            return Led::Over(outcome);
+                        }
+                    }
+                    Mine::Tasks if table.tasks() == 0 => return Led::Done,
+                    _ => {}
+                }
+            }
+            match patience.next() {
+                Then::Look => {}
+                Then::GiveUp => return Led::Done,
+                Then::Sleep(timeout) => {
+                    match receiver.inlet.arm() {
+                        Ok(true) => {
+                            // A ring before `arm` was drained by it: those that wait for room look again.
+                            self.wake_cramped();
+                            if failures != Some(calls.failures()) {
+                                continue;
+                            }
+                            if !sleep() {
+                                return Led::Done;
+                            }
+                            receiver.inlet.sleep(timeout);
+                            self.wake_cramped();
+                        }
+                        Ok(false) => {}
+                        Err(error) => calls.fail_all(&Status::unavailable(error.to_string())),
+                    }
+                    patience.woke();
+                    if matches!(mine, Mine::Room) {
+                        return Led::Done;
+                    }
+                }
+            }
+        }
+    }
+
+    fn wake_cramped(&self) {
+        let cramped = self.routes.calls.lock().take_cramped();
+        cramped.into_iter().for_each(|thread| thread.unpark());
+    }
+
+    /// Reads what is there, at most a batch; the leader's own outcome if it is among it, and how many records
+    /// were read. Having found its own, it reads on for the others.
+    fn read(&self, receiver: &mut Receiver, mine: Mine) -> Result<(Option<Outcome>, usize), Status> {
+        let mut own = None;
+        for read in 0..BATCH {
+            match receiver.inlet.look() {
+                Ok(Some((index, record))) => {
+                    if let Some(outcome) = self.take(receiver, index, record, mine) {
+                        own = Some(outcome);
+                        if self.routes.calls.lock().len() == 0 {
+                            return Ok((own, read + 1));
+                        }
+                    }
+                }
+                Ok(None) => {
+                    self.note_ended(receiver);
+                    return Ok((own, read));
+                }
+                Err(RecvError::Unattached { source_node, reason }) => {
+                    self.fail_node(source_node.id(), &Status::resource_exhausted(reason));
+                }
+                Err(RecvError::PeerCorrupt { .. }) => self.note_ended(receiver),
+                Err(RecvError::Lagged { .. } | RecvError::Decode { .. }) => {}
+                Err(error) => {
+                    return own
+                        .map_or(Err(Status::unavailable(error.to_string())), |own| Ok((Some(own), read)));
+                }
+            }
+        }
+        Ok((own, BATCH))
+    }
+
+    fn note_ended(&self, receiver: &mut Receiver) {
+        for source in receiver.inlet.take_ended() {
+            if let Some(route) = source.route {
+                self.routes.calls.ended(route);
+            }
+        }
+    }
+
+    fn fail_node(&self, node: NodeId, status: &Status) {
+        for route in self.routes.numbers_of(node) {
+            self.routes.calls.fail(route, status);
+        }
+    }
+
+    /// Takes one answer: the leader's own is returned, another's goes to whoever waits for it.
+    fn take(&self, receiver: &mut Receiver, index: usize, record: Record, mine: Mine) -> Option<Outcome> {
+        let Receiver { inlet, scratch } = receiver;
+        let source = inlet.source(index);
+        let answer = with_head(source, &record, scratch, |found| match found {
+            Ok(Incoming::Message(Head::Response { id, status, message, headers }, span)) => {
+                let message = message.filter(|_| status != Code::Ok).map(str::to_owned);
+                let raw = self.routes.calls.lock().wants(id, source.route?)?;
+                Some((id, status, message, headers.into(), span, raw))
+            }
+            _ => None,
+        });
+        let counters = inlet.counters();
+        let Some((id, code, message, headers, span, raw)) = answer else {
+            // Nobody waits for it any more, or it is no answer.
+            counters.drop(1);
+            inlet.release(index);
+            return None;
+        };
+        counters.message(span.len);
+        let place = raw.then(|| Place { node: &self.node, bell: &self.bell, port: self.keeper() });
+        let source = inlet.source_mut(index);
+        let payload = if span.compressed { None } else { Some(Payload::take(source, &record, &span, place)) };
+        let outcome = match payload {
+            Some(payload) => {
+                let (node, encoding) = (source.origin.node.clone(), span.encoding);
+                Ok(Answer { id, source: node, code, message, headers, encoding, payload })
+            }
+            None => Err(Status::unimplemented("the answer is compressed, which this version does not read")),
+        };
+        inlet.release(index);
+        let mut table = self.routes.calls.lock();
+        if matches!(mine, Mine::Call(own) if own == id) {
+            table.forget(id);
+            return Some(outcome);
+        }
+        let wake = table.end(id, outcome);
+        drop(table);
+        if let Some(wake) = wake {
+            wake.wake();
+        }
+        None
+    }
+}

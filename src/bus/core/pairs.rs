@@ -1,0 +1,149 @@
+//! Clients and servers: which there are, and the two logs between them.
+//!
+//! ```text
+//!   client's node                                  server's node
+//!   the first call: makes the request log,
+//!     gate at 0 ── Attach ────────────────────────▶ makes the answer log, gate at 0
+//!                      ◀────────────── Attach ──── then shows the requests to its port
+//! ```
+//!
+//! Each log has one reader. Neither end waits for the other's Attached: until then the gate stands at 0.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use super::super::inlet::{InletShared, Purpose};
+use super::super::log::{Gates, OutletShared};
+use super::attach::LocalOutlet;
+use super::peers::{PeerState, RemotePort};
+use super::{Core, Trouble};
+use crate::control::{Gone, NodeId};
+use crate::frame::{Attach, Role};
+
+/// Whether a peer's port may give this client or server a log: it has to be the other end of its service.
+pub(super) fn check(reader: &InletShared, writer: &RemotePort) -> Result<(), String> {
+    let other_end = match reader.purpose {
+        Purpose::Client(_) => Role::Server,
+        Purpose::Server { .. } => Role::Client,
+        Purpose::Subscriber => return Err("a subscriber in a pair".to_owned()),
+    };
+    let service = service(reader);
+    if writer.card.role != other_end || writer.card.filters.first().map(String::as_str) != Some(service) {
+        return Err(format!("a log for service {service} of a port that is no {other_end:?} of it"));
+    }
+    Ok(())
+}
+
+fn service(port: &InletShared) -> &str {
+    port.filters.first().map_or("", |filter| filter.as_str())
+}
+
+impl Core {
+    /// The ports that write one log each, to whoever's filters match.
+    pub(super) fn publishers(&self) -> impl Iterator<Item = &LocalOutlet> {
+        self.outlets.values().filter(|outlet| outlet.shared.only.is_none())
+    }
+
+    /// A client's first call to a server.
+    pub(super) fn open_pair(&mut self, shared: Arc<OutletShared>) {
+        let Some((node, server)) = shared.only else { return };
+        let log = shared.log;
+        self.outlets.insert(log, LocalOutlet { shared, readers: Default::default() });
+        self.add_gate(log, node, server, true);
+    }
+
+    /// The answer log for a client that has just sent its first request.
+    pub(super) fn open_reply(
+        &mut self,
+        client: NodeId,
+        attach: &Attach,
+    ) -> Result<Arc<OutletShared>, Trouble> {
+        let only = (client, attach.writer_port);
+        // One without a gate is left of an earlier session: the port has not let go of it yet.
+        if self.outlets.values().any(|LocalOutlet { shared, readers }| {
+            shared.port == attach.reader_port && shared.only == Some(only) && !readers.is_empty()
+        }) {
+            return Err(format!("client {} attached twice", attach.writer_port).into());
+        }
+        let inlet = self.inlets.get(&attach.reader_port).ok_or("a server that has gone")?;
+        let Purpose::Server { capacity, .. } = inlet.shared.purpose else {
+            return Err("a request to a port that is no server".into());
+        };
+        let ids = (attach.reader_port, self.next_log.fetch_add(1, Relaxed));
+        let filter = inlet.shared.filters[0].clone();
+        let pair = Some((inlet.shared.bell.clone(), client, attach.writer_port));
+        let shared = OutletShared::create(self.me.id(), ids, filter, capacity, Gates::new(), pair)
+            .map_err(|error| Trouble::Shortage(error.to_string()))?;
+        let shared = Arc::new(shared);
+        self.open_pair(shared.clone());
+        Ok(shared)
+    }
+
+    /// Tells this node's clients of a server that has come.
+    pub(super) fn tell_of_server(&mut self, node: NodeId, port: u64) {
+        let Some(peer) = self.peers.get(&node) else { return };
+        let Some(server) = peer.ports.get(&port).filter(|port| port.card.role == Role::Server) else {
+            return;
+        };
+        for inlet in self.inlets.values() {
+            if let Purpose::Client(routes) = &inlet.shared.purpose
+                && server.card.filters.first().map(String::as_str) == Some(service(&inlet.shared))
+            {
+                routes.add(peer.node.clone(), port);
+            }
+        }
+    }
+
+    /// Tells a new client of the servers that there are.
+    pub(super) fn tell_of_servers(&mut self, client: u64) {
+        if !self.inlets.get(&client).is_some_and(|inlet| inlet.shared.role() == Role::Client) {
+            return;
+        }
+        let ports = self.peers.iter().flat_map(|(node, peer)| peer.ports.keys().map(|port| (*node, *port)));
+        for (node, port) in ports.collect::<Vec<_>>() {
+            self.tell_of_server(node, port); // those that know it are not told twice
+        }
+    }
+
+    /// A node is gone, and its servers with it.
+    pub(super) fn servers_gone(&mut self, peer: &PeerState, why: &Gone) {
+        let why = match why {
+            Gone::Goodbye => "its node has left the bus",
+            Gone::Died => "its process has died",
+            Gone::Unread => "its node has not read for long",
+            Gone::Cut(_) => "its node broke the protocol",
+        };
+        let servers = peer.ports.iter().filter(|(_, port)| port.card.role == Role::Server);
+        for (port, _) in servers {
+            self.server_gone(peer.node.id(), *port, why);
+        }
+    }
+
+    /// A server is gone: calls that it has not answered end, once everything that it did answer was read.
+    pub(super) fn server_gone(&mut self, node: NodeId, port: u64, why: &str) {
+        for (reader, inlet) in &self.inlets {
+            if let Purpose::Client(routes) = &inlet.shared.purpose {
+                let answers = self.sources.iter().any(|((to, key), source)| {
+                    to == reader && key.node == node && source.is_written_by(port)
+                });
+                routes.remove(node, port, why, answers);
+                inlet.shared.bell.ring();
+            }
+        }
+    }
+
+    /// A server has let go of a client's log while both live: it was short of something.
+    pub(super) fn pair_detached(&mut self, log: u64) {
+        let Some(outlet) = self.outlets.get(&log) else { return };
+        let Some((node, server)) = outlet.shared.only.filter(|_| outlet.readers.is_empty()) else { return };
+        if let Some(inlet) = self.inlets.get(&outlet.shared.port)
+            && let Purpose::Client(routes) = &inlet.shared.purpose
+        {
+            let why = "it could not read the requests: it is out of memory or file descriptors";
+            if let Some(peer) = self.peers.get(&node) {
+                routes.reset(&peer.node, server, why);
+            }
+            inlet.shared.bell.ring();
+        }
+    }
+}

@@ -1,0 +1,114 @@
+//! What a writing port and the control thread share of one log.
+
+use std::sync::Arc;
+
+use parking_lot::{Condvar, Mutex};
+
+use super::error::OpenError;
+use super::peer::NodeInfo;
+use super::stats::{Counters, PortStats};
+use super::topic::Filter;
+use crate::control::{NodeId, PortCard};
+use crate::frame::{PortUp, Role};
+use crate::ring::{self, LogHeader, LogLayout};
+use crate::segment::{PeerSegment, Sealed};
+use crate::wake::Bell;
+
+/// Logs up to this size get all their pages when they are made: a page fault costs more than a message.
+pub(super) const PREFAULT: usize = 1 << 20;
+
+/// What a writer keeps about a reader of its log.
+pub(super) struct Reader {
+    pub(super) node: NodeInfo,
+    pub(super) bell: Bell,
+    pub(super) filters: Arc<[Filter]>,
+}
+
+pub(super) type Gates = ring::Gates<Arc<PeerSegment>, Reader>;
+
+/// What the port and the control thread share of a writing port.
+pub(super) struct OutletShared {
+    pub(super) port: u64,
+    pub(super) log: u64,
+    /// The topic, or the pattern; of a pair, the service.
+    pub(super) filter: Filter,
+    /// The one port that reads the log of a client–server pair; else whoever's filters match.
+    pub(super) only: Option<(NodeId, u64)>,
+    pub(super) layout: LogLayout,
+    pub(super) segment: Arc<Sealed>,
+    /// Wakes the port when a cursor has moved while it waits for room.
+    pub(super) bell: Bell,
+    pub(super) gates: Arc<Gates>,
+    pub(super) counters: Counters,
+    /// Readers that have a gate, for [`Outlet::wait_for_readers`].
+    pub(super) audience: Mutex<usize>,
+    pub(super) audience_changed: Condvar,
+}
+
+impl OutletShared {
+    /// Makes the log. A pair's writer sleeps on the bell of its own reading port, so that it goes on reading
+    /// while it waits for room: that `bell` is given.
+    pub(super) fn create(
+        node: NodeId,
+        (port, log): (u64, u64),
+        filter: Filter,
+        capacity: u64,
+        gates: Gates,
+        pair: Option<(Bell, NodeId, u64)>,
+    ) -> Result<Self, OpenError> {
+        let layout = check_capacity(capacity)?;
+        let memory = |reason: String| OpenError::Memory { reason };
+        let size = layout.segment_size();
+        let segment = Sealed::create("ringbus-log", size, size <= PREFAULT + ring::layout::DATA)
+            .map_err(|e| memory(e.to_string()))?;
+        layout.initialise(&segment, &LogHeader { log, node: *node.as_bytes(), port });
+        let (bell, only) = match pair {
+            Some((bell, node, port)) => (bell, Some((node, port))),
+            None => (Bell::new().map_err(|e| memory(e.to_string()))?, None),
+        };
+        Ok(Self {
+            port,
+            log,
+            filter,
+            only,
+            layout,
+            segment: Arc::new(segment),
+            bell,
+            gates: Arc::new(gates),
+            counters: Counters::default(),
+            audience: Mutex::new(0),
+            audience_changed: Condvar::new(),
+        })
+    }
+
+    /// Called by the control thread after a gate came or went, with the number of those whose reader has not
+    /// been sent the log yet; wakes the port if it waits for either.
+    pub(super) fn gates_changed(&self, unsent: usize) {
+        *self.audience.lock() = self.gates.len().saturating_sub(unsent);
+        self.audience_changed.notify_all();
+        self.bell.ring();
+    }
+
+    pub(super) fn stats(&self) -> PortStats {
+        let tail = ring::layout::tail(&*self.segment);
+        self.counters.stats(self.gates.lag(tail), self.gates.len())
+    }
+
+    pub(super) fn card(&self) -> PortCard {
+        PortCard {
+            id: self.port,
+            role: Role::Publisher,
+            filters: vec![self.filter.as_str().to_owned()],
+            pattern: self.filter.is_pattern(),
+            priority: PortUp::DEFAULT_PRIORITY,
+            capacity: Some(self.layout.capacity()),
+            version: None,
+        }
+    }
+}
+
+/// The layout of a log of this capacity.
+pub(super) fn check_capacity(capacity: u64) -> Result<LogLayout, OpenError> {
+    let layout = LogLayout::new(capacity).filter(|_| capacity >= ring::MIN_CAPACITY);
+    layout.ok_or(OpenError::Capacity { capacity })
+}

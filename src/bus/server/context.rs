@@ -1,0 +1,204 @@
+//! What a handler knows of its call, and where its answer goes.
+
+use std::ops::{Deref, DerefMut, Range};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::{ArcMutexGuard, RawMutex};
+
+use super::pair::Pair;
+use super::slot::Slot;
+use crate::bus::error::PublishError;
+use crate::bus::message::Headers;
+use crate::bus::outlet::Outlet;
+use crate::bus::peer::NodeInfo;
+use crate::bus::status::Status;
+use crate::frame::{self, Code, Encoding, Head};
+use crate::sys::clock;
+
+/// A call, as its handler sees it.
+pub struct Context {
+    pub(super) pair: Arc<Pair>,
+    pub(super) slot: Arc<Slot>,
+    pub(super) id: u64,
+    pub(super) method: Arc<str>,
+    pub(super) deadline_ns: Option<u64>,
+    pub(super) headers: Headers,
+    pub(super) reply_headers: Vec<(String, String)>,
+    pub(super) encoding: Encoding,
+}
+
+impl Context {
+    /// The node that calls.
+    pub fn peer(&self) -> &NodeInfo {
+        &self.pair.client
+    }
+
+    /// Number of the call, unique among those of its client.
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// The method that is called.
+    pub fn method(&self) -> &str {
+        &self.method
+    }
+
+    /// The request's headers.
+    pub fn headers(&self) -> &Headers {
+        &self.headers
+    }
+
+    /// How the request's payload is encoded.
+    pub fn encoding(&self) -> Encoding {
+        self.encoding
+    }
+
+    /// How long the caller still waits; `None`: for ever. Zero when it has given up.
+    pub fn remaining(&self) -> Option<Duration> {
+        let deadline = self.deadline_ns?;
+        Some(Duration::from_nanos(deadline.saturating_sub(clock::monotonic_ns())))
+    }
+
+    /// When the caller stops waiting; `None`: never.
+    pub fn deadline(&self) -> Option<Instant> {
+        Instant::now().checked_add(self.remaining()?)
+    }
+
+    /// Whether the answer is of no use any more: the caller gave up, has gone, or its deadline is over. A
+    /// handler that takes long looks now and then. A caller's word takes some milliseconds to get here.
+    pub fn cancelled(&self) -> bool {
+        self.slot.is_cancelled() || self.pair.is_gone() || self.remaining().is_some_and(|left| left.is_zero())
+    }
+
+    /// Adds a header to the answer: at most 64 of them, 16 KiB together.
+    pub fn header(&mut self, key: impl Into<String>, value: impl Into<String>) {
+        self.reply_headers.push((key.into(), value.into()));
+    }
+
+    /// Lends `len` bytes for the answer of a raw method, 64-byte aligned in the log of answers where there is
+    /// room in it just now, else in private memory. Headers are to be added before. Other answers to the same
+    /// client wait until it is returned or dropped.
+    ///
+    /// # Errors
+    /// `ResourceExhausted`: the log of answers takes no answer of this size; raise
+    /// [`ServiceBuilder::capacity`](crate::ServiceBuilder::capacity).
+    pub fn loan(&self, len: usize) -> Result<ReplyLoan, Status> {
+        let memory = match self.pair.lock() {
+            Some(mut answers) => {
+                let headers = self.reply_headers();
+                let head = ok_head(self.id, &headers);
+                match answers.loan(&head, Encoding::Raw, len) {
+                    Ok(Some((filler, start))) => {
+                        Memory::Log { answers: Some(answers), filler, payload: start..start + len }
+                    }
+                    Ok(None) | Err(PublishError::Full { .. }) => Memory::Private(vec![0; len]),
+                    Err(error) => return Err(Status::from_publish("the answer", error)),
+                }
+            }
+            None => Memory::Private(vec![0; len]),
+        };
+        Ok(ReplyLoan { pair: self.pair.clone(), id: self.id, memory })
+    }
+
+    pub(super) fn reply_headers(&self) -> Vec<(&str, &str)> {
+        self.reply_headers.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect()
+    }
+}
+
+pub(super) fn ok_head<'a>(id: u64, headers: &'a [(&'a str, &'a str)]) -> Head<'a> {
+    Head::Response { id, status: Code::Ok, message: None, headers: frame::Headers::from_slice(headers) }
+}
+
+/// The bytes that a raw method answers with: of a `Vec`, or lent by [`Context::loan`].
+pub struct Reply(pub(super) Bytes);
+
+pub(super) enum Bytes {
+    Owned(Vec<u8>),
+    Loan(ReplyLoan),
+}
+
+impl From<Vec<u8>> for Reply {
+    fn from(bytes: Vec<u8>) -> Self {
+        Self(Bytes::Owned(bytes))
+    }
+}
+
+impl From<&[u8]> for Reply {
+    fn from(bytes: &[u8]) -> Self {
+        Self(Bytes::Owned(bytes.to_vec()))
+    }
+}
+
+impl From<ReplyLoan> for Reply {
+    fn from(loan: ReplyLoan) -> Self {
+        Self(Bytes::Loan(loan))
+    }
+}
+
+/// Bytes to be filled and returned; from [`Context::loan`]. They hold whatever was there before.
+#[must_use = "a loan that is not returned is lost"]
+pub struct ReplyLoan {
+    pair: Arc<Pair>,
+    id: u64,
+    memory: Memory,
+}
+
+enum Memory {
+    Log { answers: Option<ArcMutexGuard<RawMutex, Outlet>>, filler: usize, payload: Range<usize> },
+    Private(Vec<u8>),
+}
+
+impl ReplyLoan {
+    /// Publishes it as the answer to this call. What was lent outside the log comes back.
+    pub(super) fn send(mut self, id: u64) -> Result<Option<Vec<u8>>, Status> {
+        if self.id != id {
+            return Err(Status::internal("the handler returned a loan of another call"));
+        }
+        match &mut self.memory {
+            Memory::Private(bytes) => Ok(Some(std::mem::take(bytes))),
+            Memory::Log { answers, filler, payload } => {
+                if let Some(mut answers) = answers.take() {
+                    let sent = answers.send_loan(*filler, payload.clone(), None);
+                    sent.map_err(|error| Status::from_publish("the answer", error))?;
+                }
+                Ok(None)
+            }
+        }
+    }
+}
+
+impl Drop for ReplyLoan {
+    fn drop(&mut self) {
+        if let Memory::Log { answers, .. } = &mut self.memory {
+            drop(answers.take());
+            self.pair.flush(); // others may have left their answers to whoever held the log
+        }
+    }
+}
+
+impl Deref for ReplyLoan {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match &self.memory {
+            Memory::Private(bytes) => bytes,
+            Memory::Log { answers, payload, .. } => {
+                let loaned = answers.as_ref().map_or(&[][..], |answers| answers.loaned());
+                loaned.get(payload.clone()).unwrap_or_default()
+            }
+        }
+    }
+}
+
+impl DerefMut for ReplyLoan {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        match &mut self.memory {
+            Memory::Private(bytes) => bytes,
+            Memory::Log { answers: Some(answers), payload, .. } => {
+                answers.loaned_mut().get_mut(payload.clone()).unwrap_or_default()
+            }
+            Memory::Log { answers: None, .. } => &mut [],
+        }
+    }
+}

@@ -1,0 +1,255 @@
+//! Taking requests: reads the clients' logs, and keeps what no worker is free for.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use super::ServerShared;
+use super::context::Context;
+use super::method::Method;
+use super::pair::Pair;
+use super::slot::{CallId, Slot};
+use crate::bus::error::RecvError;
+use crate::bus::inlet::{Inlet, Reply};
+use crate::bus::message::Headers;
+use crate::bus::outlet::{Outlet, OutletConfig, Overflow};
+use crate::bus::payload::{Incoming, Payload, Place, with_head};
+use crate::bus::status::Status;
+use crate::frame::{Encoding, Head};
+use crate::ring::Record;
+use crate::wake::{Patience, Then, Wait};
+
+/// Records that are taken in a row before the clock and other duties are looked at.
+const BATCH: usize = 64;
+/// Most bytes of requests that wait for a worker.
+const QUEUE_BYTES: usize = 64 << 20;
+
+/// A request that was read.
+pub(super) struct Job {
+    pub(super) pair: Arc<Pair>,
+    pub(super) id: u64,
+    pub(super) handler: Arc<dyn Method>,
+    pub(super) method: Arc<str>,
+    pub(super) deadline_ns: Option<u64>,
+    pub(super) headers: Headers,
+    pub(super) encoding: Encoding,
+    pub(super) payload: Payload,
+}
+
+impl Job {
+    pub(super) fn call(&self) -> CallId {
+        (self.pair.number, self.id)
+    }
+
+    pub(super) fn split(self, slot: Arc<Slot>) -> (Context, Arc<dyn Method>, Payload) {
+        let Job { pair, id, handler, method, deadline_ns, headers, encoding, payload } = self;
+        let reply_headers = Vec::new();
+        let context = Context { pair, slot, id, method, deadline_ns, headers, reply_headers, encoding };
+        (context, handler, payload)
+    }
+}
+
+/// The port that reads requests: one thread at a time has it.
+pub(super) struct Intake {
+    pub(super) inlet: Inlet,
+    scratch: Vec<u8>,
+    pairs: u64,
+    /// How many sources rest.
+    resting: usize,
+}
+
+/// What came of a look.
+enum Looked {
+    Nothing,
+    /// Something that is no request, or one that was answered at once.
+    Handled,
+    Request(Job),
+    /// The port is of no more use.
+    Over,
+}
+
+impl Intake {
+    pub(super) fn new(inlet: Inlet) -> Self {
+        Self { inlet, scratch: Vec::new(), pairs: 0, resting: 0 }
+    }
+
+    /// Waits for a request. `None` when `leave` says so: it is asked before each sleep, and after each batch.
+    pub(super) fn next(&mut self, server: &ServerShared, leave: impl Fn() -> bool) -> Option<Job> {
+        let mut patience = Patience::new(server.wait, None);
+        loop {
+            for _ in 0..BATCH {
+                match self.look(server) {
+                    Looked::Request(job) => return Some(job),
+                    Looked::Handled => {}
+                    Looked::Nothing => break,
+                    Looked::Over => {
+                        server.stop();
+                        return None;
+                    }
+                }
+            }
+            if leave() {
+                return None;
+            }
+            match patience.next() {
+                Then::Look | Then::GiveUp => {}
+                Then::Sleep(timeout) => {
+                    match self.inlet.arm() {
+                        // A ring before `arm` was drained by it: look again at all that rings.
+                        Ok(true) if !leave() && !self.wake_rested() => self.inlet.sleep(timeout),
+                        Ok(_) => {}
+                        Err(_) => {
+                            server.stop();
+                            return None;
+                        }
+                    }
+                    patience.woke();
+                }
+            }
+        }
+    }
+
+    #[inline]
+    fn look(&mut self, server: &ServerShared) -> Looked {
+        if self.resting > 0 {
+            self.wake_rested();
+        }
+        let looked = match self.inlet.look() {
+            Ok(Some((index, record))) => self.take(server, index, record),
+            Ok(None) => Looked::Nothing,
+            Err(RecvError::Forked | RecvError::NodeGone) => Looked::Over,
+            Err(error) => {
+                tracing::warn!(service = %server.name, %error, "a client cannot be served");
+                Looked::Handled
+            }
+        };
+        for source in self.inlet.take_ended() {
+            self.resting -= usize::from(source.rests);
+            if let Some(Reply::Open(pair)) = source.reply {
+                pair.end();
+                server.cancel(|(number, _)| number == pair.number);
+            }
+        }
+        looked
+    }
+
+    /// Lets pairs go on whose answers have room again; true if there was one.
+    fn wake_rested(&mut self) -> bool {
+        if self.resting == 0 {
+            return false;
+        }
+        let before = self.resting;
+        for source in self.inlet.sources_mut().iter_mut().filter(|source| source.rests) {
+            if let Some(Reply::Open(pair)) = &source.reply
+                && pair.flush()
+            {
+                source.rests = false;
+                self.resting -= 1;
+            }
+        }
+        self.resting < before
+    }
+
+    fn take(&mut self, server: &ServerShared, index: usize, record: Record) -> Looked {
+        let Some(pair) = self.pair(server, index) else {
+            self.inlet.release(index);
+            return Looked::Handled;
+        };
+        let source = self.inlet.source_mut(index);
+        if pair.is_backlogged() && !source.rests {
+            source.rests = true; // from its next request on
+            self.resting += 1;
+        }
+        let found = with_head(source, &record, &mut self.scratch, |found| match found? {
+            Incoming::Message(Head::Request { id, method, deadline, headers }, span) => {
+                Ok(Ok((id, server.method(method), deadline, Headers::from(headers), span)))
+            }
+            Incoming::Message(head, _) => Err(format!("a frame of kind {:?}", head.kind())),
+            Incoming::Cancel(id) => Ok(Err(id)),
+        });
+        let (id, method, deadline_ns, headers, span) = match found {
+            Ok(Ok(request)) => request,
+            Ok(Err(id)) => {
+                self.inlet.release(index);
+                server.cancel(|call| call == (pair.number, id));
+                return Looked::Handled;
+            }
+            Err(reason) => {
+                tracing::warn!(service = %server.name, client = %pair.client, %reason, "no request");
+                self.inlet.release(index);
+                return Looked::Handled;
+            }
+        };
+        self.inlet.counters().message(span.len);
+        let refused = match method {
+            Ok((method, handler)) if !span.compressed => {
+                let place =
+                    handler.is_raw().then(|| Place { node: &server.node, bell: &server.bell, port: None });
+                let payload = Payload::take(self.inlet.source_mut(index), &record, &span, place);
+                self.inlet.release(index);
+                let encoding = span.encoding;
+                let job = Job { pair, id, handler, method, deadline_ns, headers, encoding, payload };
+                return Looked::Request(job);
+            }
+            Ok(_) => Status::unimplemented("the request is compressed, which this version does not read"),
+            Err(status) => status,
+        };
+        self.inlet.release(index);
+        pair.fail(id, &refused, &[]);
+        Looked::Handled
+    }
+
+    /// The pair that a log of requests belongs to, with its log of answers.
+    fn pair(&mut self, server: &ServerShared, index: usize) -> Option<Arc<Pair>> {
+        let port = self.inlet.shared().clone();
+        let source = self.inlet.source_mut(index);
+        if let Some(Reply::Made(shared)) = &source.reply {
+            let config = OutletConfig { capacity: 0, overflow: Overflow::Fail, wait: Wait::default() };
+            let answers = Outlet::of(shared.clone(), server.node.clone(), config);
+            let pair = Pair::new(self.pairs, source.origin.node.clone(), answers, port);
+            self.pairs += 1;
+            source.reply = Some(Reply::Open(Arc::new(pair)));
+        }
+        match &source.reply {
+            Some(Reply::Open(pair)) => Some(pair.clone()),
+            _ => None,
+        }
+    }
+}
+
+/// Requests that wait for a worker.
+#[derive(Default)]
+pub(super) struct Queue {
+    jobs: VecDeque<Job>,
+    bytes: usize,
+}
+
+impl Queue {
+    /// Adds a request; gives it back if there are too many.
+    pub(super) fn push(&mut self, job: Job, limit: usize) -> Option<Job> {
+        let bytes = self.bytes + job.payload.len();
+        if self.jobs.len() >= limit || bytes > QUEUE_BYTES {
+            return Some(job);
+        }
+        self.bytes = bytes;
+        self.jobs.push_back(job);
+        None
+    }
+
+    pub(super) fn pop(&mut self) -> Option<Job> {
+        let job = self.jobs.pop_front()?;
+        self.bytes -= job.payload.len();
+        Some(job)
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.jobs.len()
+    }
+
+    /// Drops requests that nobody wants answered; how many.
+    pub(super) fn cancel(&mut self, which: impl Fn(CallId) -> bool) -> usize {
+        let before = self.jobs.len();
+        self.jobs.retain(|job| !which(job.call()));
+        self.bytes = self.jobs.iter().map(|job| job.payload.len()).sum();
+        before - self.jobs.len()
+    }
+}

@@ -1,0 +1,113 @@
+//! Handlers, typed and raw, behind one face.
+
+use std::any::Any;
+use std::marker::PhantomData;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::context::{Bytes, Context, Reply};
+use super::pair::Outgoing;
+use crate::bus::codec::{self, Body, Value};
+use crate::bus::status::Status;
+use crate::frame::Encoding;
+
+/// A method's handler. Answers the call itself, with whatever comes of it.
+pub(super) trait Method: Send + Sync {
+    /// Whether it wants its payload in place.
+    fn is_raw(&self) -> bool;
+
+    fn run(&self, context: &mut Context, service: &str, payload: &[u8]);
+}
+
+pub(super) struct Typed<F, A> {
+    handler: F,
+    arguments: PhantomData<fn(A)>,
+}
+
+impl<F, A> Typed<F, A> {
+    pub(super) fn new(handler: F) -> Self {
+        Self { handler, arguments: PhantomData }
+    }
+}
+
+impl<F, A, R> Method for Typed<F, A>
+where
+    F: Fn(&mut Context, A) -> Result<R, Status> + Send + Sync,
+    A: DeserializeOwned,
+    R: Serialize,
+{
+    fn is_raw(&self) -> bool {
+        false
+    }
+
+    fn run(&self, context: &mut Context, service: &str, payload: &[u8]) {
+        let arguments = match context.encoding {
+            Encoding::MessagePack => codec::decode(payload),
+            other => Err(format!("they are {other:?}, not MessagePack")),
+        };
+        let result = match arguments {
+            Ok(arguments) => guard(|| (self.handler)(context, arguments)),
+            Err(reason) => {
+                Err(Status::invalid_argument(format!("arguments of {service}.{}: {reason}", context.method)))
+            }
+        };
+        answer(context, result.as_ref().map(|value| Value { value, compact: false }), Encoding::MessagePack);
+    }
+}
+
+pub(super) struct Raw<F>(pub(super) F);
+
+impl<F, R> Method for Raw<F>
+where
+    F: Fn(&mut Context, &[u8]) -> Result<R, Status> + Send + Sync,
+    R: Into<Reply>,
+{
+    fn is_raw(&self) -> bool {
+        true
+    }
+
+    fn run(&self, context: &mut Context, _: &str, payload: &[u8]) {
+        let result = guard(|| (self.0)(context, payload)).map(Into::into);
+        let bytes = match result {
+            Ok(Reply(Bytes::Owned(bytes))) => Ok(Some(bytes)),
+            Ok(Reply(Bytes::Loan(loan))) => loan.send(context.id),
+            Err(status) => Err(status),
+        };
+        match bytes {
+            Ok(None) => {}
+            Ok(Some(bytes)) => answer(context, Ok(codec::Bytes(&bytes)), Encoding::Raw),
+            Err(status) => answer(context, Err::<codec::Bytes<'_>, _>(&status), Encoding::Raw),
+        }
+    }
+}
+
+/// Runs a handler: its panic ends the call, not the server.
+pub(super) fn guard<T>(handler: impl FnOnce() -> Result<T, Status>) -> Result<T, Status> {
+    catch_unwind(AssertUnwindSafe(handler)).unwrap_or_else(|panic| {
+        let why = panic_text(&*panic);
+        tracing::error!(%why, "handler panicked");
+        Err(Status::internal(format!("the handler panicked: {why}")))
+    })
+}
+
+fn panic_text(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "(no message)".to_owned())
+}
+
+pub(super) fn answer(context: &Context, result: Result<impl Body, &Status>, encoding: Encoding) {
+    let headers = context.reply_headers();
+    let written = match result {
+        // A value's own serialisation may panic, too.
+        Ok(body) => {
+            guard(|| context.pair.answer(&Outgoing { id: context.id, headers: &headers, encoding, body }))
+        }
+        Err(status) => Err(status.clone()),
+    };
+    if let Err(status) = written {
+        tracing::debug!(method = %context.method, %status, "call failed");
+        context.pair.fail(context.id, &status, &headers);
+    }
+}

@@ -1,0 +1,349 @@
+//! Ports that serve calls.
+//!
+//! ```text
+//!   log of requests ─▶ intake.rs  reads: one thread at a time
+//!                        │   └── the queue, while no worker is free
+//!                      work.rs    workers and their stand-by
+//!                        │
+//!                      method.rs  decodes, runs the handler (context.rs)
+//!                        ▼
+//!   log of answers ◀── pair.rs    never waits for the client
+//! ```
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
+use std::thread::JoinHandle;
+
+use parking_lot::Mutex;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::client::PAIR_CAPACITY;
+use super::error::OpenError;
+use super::inlet::{Inlet, InletShared, Purpose};
+use super::node::NodeShared;
+use super::stats::PortStats;
+use super::status::Status;
+use super::topic::Filter;
+use crate::frame::PortUp;
+use crate::wake::{Bell, Wait};
+
+mod context;
+mod intake;
+mod method;
+mod pair;
+mod slot;
+mod work;
+
+pub use context::{Context, Reply, ReplyLoan};
+pub(super) use pair::Pair;
+
+use intake::{Intake, Queue};
+use method::Method;
+use slot::Slot;
+
+/// Requests that may wait for a worker unless asked otherwise.
+const QUEUE: usize = 16_384;
+
+/// A service about to be served; from [`Node::service`](crate::Node::service).
+///
+/// # Examples
+/// ```
+/// use ringbus::{Bus, Status};
+///
+/// let node = Bus::private()?.join("worker")?;
+/// let server = node.service("math")
+///     .method("add", |_ctx, (a, b): (i64, i64)| Ok(a + b))
+///     .method("divide", |_ctx, (a, b): (i64, i64)| {
+///         a.checked_div(b).ok_or_else(|| Status::invalid_argument("division by zero"))
+///     })
+///     .workers(2)
+///     .spawn()?;
+/// # Ok::<(), ringbus::Error>(())
+/// ```
+#[must_use = "nothing is served until `spawn` or `run`"]
+pub struct ServiceBuilder<'n> {
+    node: &'n Arc<NodeShared>,
+    name: &'n str,
+    methods: Vec<(Arc<str>, Arc<dyn Method>)>,
+    fallback: Option<Arc<dyn Method>>,
+    workers: usize,
+    limit: usize,
+    capacity: u64,
+    wait: Wait,
+    priority: u8,
+    version: Option<String>,
+}
+
+impl<'n> ServiceBuilder<'n> {
+    pub(super) fn new(node: &'n Arc<NodeShared>, name: &'n str) -> Self {
+        Self {
+            node,
+            name,
+            methods: Vec::new(),
+            fallback: None,
+            workers: 1,
+            limit: QUEUE,
+            capacity: PAIR_CAPACITY,
+            wait: Wait::default(),
+            priority: PortUp::DEFAULT_PRIORITY,
+            version: None,
+        }
+    }
+
+    /// Adds a method. Its handler gets the call and its arguments, and returns the result, or the [`Status`]
+    /// that the caller gets. A panic is answered with `Internal`, and the server goes on.
+    ///
+    /// Callers pass one value: a tuple, where the handler takes several arguments.
+    pub fn method<A, R, F>(self, name: &str, handler: F) -> Self
+    where
+        A: DeserializeOwned + 'static,
+        R: Serialize,
+        F: Fn(&mut Context, A) -> Result<R, Status> + Send + Sync + 'static,
+    {
+        self.add(name, method::Typed::new(handler))
+    }
+
+    /// Adds a method over bytes: the request is lent where its client has put it (unless
+    /// [`Trust`](crate::Trust) forbids), and the answer may be written in place ([`Context::loan`]).
+    ///
+    /// # Examples
+    /// ```
+    /// # let node = ringbus::Bus::private()?.join("worker")?;
+    /// let server = node.service("image")
+    ///     .raw_method("invert", |ctx, pixels| {
+    ///         let mut inverted = ctx.loan(pixels.len())?;
+    ///         inverted.iter_mut().zip(pixels).for_each(|(to, from)| *to = !from);
+    ///         Ok(inverted)
+    ///     })
+    ///     .spawn()?;
+    /// let answer = node.client("image")?.request("invert").send_raw(&[0, 1, 255])?;
+    /// assert_eq!(*answer, [255, 254, 0]);
+    /// # Ok::<(), ringbus::Error>(())
+    /// ```
+    pub fn raw_method<R, F>(self, name: &str, handler: F) -> Self
+    where
+        R: Into<Reply>,
+        F: Fn(&mut Context, &[u8]) -> Result<R, Status> + Send + Sync + 'static,
+    {
+        self.add(name, method::Raw(handler))
+    }
+
+    fn add(mut self, name: &str, method: impl Method + 'static) -> Self {
+        self.methods.push((name.into(), Arc::new(method)));
+        self
+    }
+
+    /// How many handlers may run at a time, each on a thread of its own; default 1.
+    pub fn workers(mut self, workers: usize) -> Self {
+        self.workers = workers.max(1);
+        self
+    }
+
+    /// How many requests may wait for a worker; default 16 384 (about 300 bytes each, and their payloads: 64 MiB
+    /// of them at most). More are answered with `ResourceExhausted`.
+    pub fn queue(mut self, requests: usize) -> Self {
+        self.limit = requests;
+        self
+    }
+
+    /// Bytes of each log of answers, one per client: a power of two from 4 KiB to 4 GiB; default 64 KiB. The
+    /// largest answer is a quarter of it.
+    pub fn capacity(mut self, bytes: u64) -> Self {
+        self.capacity = bytes;
+        self
+    }
+
+    /// How to wait for requests; default [`Wait::Adaptive`].
+    pub fn wait(mut self, wait: Wait) -> Self {
+        self.wait = wait;
+        self
+    }
+
+    /// Clients read the answers of servers with a higher priority first; default 128.
+    pub fn priority(mut self, priority: u8) -> Self {
+        self.priority = priority;
+        self
+    }
+
+    /// What others see as this server's version in [`Node::peers`](crate::Node::peers); the bus does not look at
+    /// it.
+    pub fn version(mut self, version: impl Into<String>) -> Self {
+        self.version = Some(version.into());
+        self
+    }
+
+    /// Serves on threads of its own, until the [`Server`] is dropped.
+    ///
+    /// # Errors
+    /// [`OpenError`]: name or capacity are not valid, a method is there twice, or the process is out of memory,
+    /// file descriptors or threads.
+    pub fn spawn(self) -> Result<Server, OpenError> {
+        let shared = self.open()?;
+        let mut server = Server { shared, threads: Vec::new() };
+        server.start_standby()?;
+        for slot in server.shared.slots.clone() {
+            server.start("ringbus-worker", move |shared| shared.work(&slot))?;
+        }
+        Ok(server)
+    }
+
+    /// Serves on this thread (and on `workers` − 1 more), until the node is gone.
+    ///
+    /// # Errors
+    /// Those of [`ServiceBuilder::spawn`].
+    pub fn run(self) -> Result<(), OpenError> {
+        let shared = self.open()?;
+        let mut server = Server { shared: shared.clone(), threads: Vec::new() };
+        server.start_standby()?;
+        for slot in shared.slots.iter().skip(1).cloned() {
+            server.start("ringbus-worker", move |shared| shared.work(&slot))?;
+        }
+        shared.work(&shared.slots[0]);
+        Ok(())
+    }
+
+    fn open(self) -> Result<Arc<ServerShared>, OpenError> {
+        let service = Filter::of_service(self.name)?;
+        super::log::check_capacity(self.capacity)?;
+        let mut names: Vec<_> = self.methods.iter().map(|(name, _)| name.clone()).collect();
+        names.sort();
+        if let Some(twice) = names.windows(2).find(|pair| pair[0] == pair[1]) {
+            return Err(OpenError::MethodTwice { method: twice[0].to_string() });
+        }
+        let name = service.as_str().into();
+        let purpose = Purpose::Server { capacity: self.capacity, version: self.version };
+        let inlet = Inlet::open(self.node, purpose, vec![service], self.priority, self.wait)?;
+        Ok(Arc::new(ServerShared {
+            node: self.node.clone(),
+            name,
+            methods: self.methods,
+            fallback: self.fallback,
+            port: inlet.shared().clone(),
+            bell: inlet.shared().bell.clone(),
+            intake: Mutex::new(Intake::new(inlet)),
+            queue: Mutex::default(),
+            queued: AtomicUsize::new(0),
+            limit: self.limit,
+            slots: (0..self.workers).map(|_| Arc::default()).collect(),
+            rota: work::Rota::default(),
+            wait: self.wait,
+            stopped: AtomicBool::new(false),
+        }))
+    }
+}
+
+/// What a server's threads share.
+struct ServerShared {
+    node: Arc<NodeShared>,
+    name: Arc<str>,
+    methods: Vec<(Arc<str>, Arc<dyn Method>)>,
+    /// Takes the calls of methods that are not there.
+    fallback: Option<Arc<dyn Method>>,
+    port: Arc<InletShared>,
+    bell: Bell,
+    intake: Mutex<Intake>,
+    queue: Mutex<Queue>,
+    /// How many are in the queue: what is looked at instead of its lock.
+    queued: AtomicUsize,
+    limit: usize,
+    slots: Vec<Arc<Slot>>,
+    rota: work::Rota,
+    wait: Wait,
+    stopped: AtomicBool,
+}
+
+impl ServerShared {
+    fn method(&self, name: &str) -> Result<(Arc<str>, Arc<dyn Method>), Status> {
+        let found = self.methods.iter().find(|(method, _)| **method == *name);
+        let found = found.map(|(method, handler)| (method.clone(), handler.clone()));
+        found
+            .or_else(|| Some((name.into(), self.fallback.clone()?)))
+            .ok_or_else(|| Status::unimplemented(format!("service {:?} has no method {name:?}", &*self.name)))
+    }
+
+    fn has_queued(&self) -> bool {
+        self.queued.load(Acquire) > 0 // pairs with the Release below; the queue itself has a lock
+    }
+
+    fn note_queued(&self, queued: usize) {
+        self.queued.store(queued, Release);
+    }
+
+    fn is_stopped(&self) -> bool {
+        self.stopped.load(Relaxed)
+    }
+
+    fn stop(&self) {
+        self.stopped.store(true, Relaxed); // ordered before a sleeper's look by the kernel's part in the ring
+        self.bell.ring();
+        self.wake_standby();
+    }
+}
+
+/// A service that is being served. Dropping it ends that: handlers that run are waited for, and their answers
+/// sent; requests that wait are answered with `Unavailable`.
+pub struct Server {
+    shared: Arc<ServerShared>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Server {
+    fn start_standby(&mut self) -> Result<(), OpenError> {
+        self.start("ringbus-standby", |shared| shared.stand_by())
+    }
+
+    fn start(
+        &mut self,
+        name: &str,
+        run: impl FnOnce(&ServerShared) + Send + 'static,
+    ) -> Result<(), OpenError> {
+        let shared = self.shared.clone();
+        let thread = std::thread::Builder::new().name(name.into()).spawn(move || run(&shared));
+        self.threads.push(thread.map_err(|source| OpenError::Thread { source })?);
+        Ok(())
+    }
+
+    /// The service's name.
+    pub fn name(&self) -> &str {
+        &self.shared.name
+    }
+
+    /// Requests taken so far, and those dropped: expired, cancelled, refused, or answered for nobody.
+    pub fn stats(&self) -> PortStats {
+        self.shared.port.counters.stats(0, 0)
+    }
+
+    /// Requests that wait for a worker just now.
+    pub fn queued(&self) -> usize {
+        self.shared.queued.load(Relaxed)
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if !self.shared.node.origin.is_here() {
+            std::mem::forget(std::mem::take(&mut self.threads)); // none of them is in a forked child
+            return;
+        }
+        self.shared.stop();
+        let me = std::thread::current().id();
+        for thread in self.threads.drain(..).filter(|thread| thread.thread().id() != me) {
+            if thread.join().is_err() {
+                tracing::error!(service = %self.shared.name, "a thread of the server has panicked");
+            }
+        }
+        let mut queue = self.shared.queue.lock();
+        while let Some(job) = queue.pop() {
+            job.pair.fail(job.id, &Status::unavailable("the server was stopped"), &[]);
+        }
+        self.shared.note_queued(0);
+    }
+}
+
+impl fmt::Debug for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Server").field(&self.name()).finish()
+    }
+}

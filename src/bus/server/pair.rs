@@ -1,0 +1,186 @@
+//! The answers to one client.
+//!
+//! Several threads answer: workers, and whoever reads the requests. None of them ever waits for the client: an
+//! answer that finds the log full, or another thread writing it, goes to the pair's backlog, and whoever held
+//! the log writes it afterwards. While there is a backlog the pair's requests rest, so that it is bounded by
+//! the requests that were taken before.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+
+use parking_lot::{ArcMutexGuard, Mutex, RawMutex};
+
+use crate::bus::codec::{Body, Bytes};
+use crate::bus::error::PublishError;
+use crate::bus::inlet::InletShared;
+use crate::bus::outlet::Outlet;
+use crate::bus::peer::NodeInfo;
+use crate::bus::status::Status;
+use crate::frame::{Code, Encoding, Frame, Head, Headers, Payload};
+
+/// One client, as a server answers it.
+pub(in crate::bus) struct Pair {
+    /// Tells the pairs of a server apart.
+    pub(super) number: u64,
+    pub(super) client: NodeInfo,
+    answers: Arc<Mutex<Outlet>>,
+    /// Bytes of the largest frame that the log takes.
+    largest: usize,
+    backlog: Mutex<VecDeque<Vec<u8>>>,
+    /// How many are in the backlog: what is looked at instead of its lock.
+    waiting: AtomicUsize,
+    /// The client has gone: nobody reads the answers.
+    gone: AtomicBool,
+    /// The server's port, which counts answers that nobody reads.
+    port: Arc<InletShared>,
+}
+
+/// An answer about to be written.
+pub(super) struct Outgoing<'a, B> {
+    pub(super) id: u64,
+    pub(super) headers: &'a [(&'a str, &'a str)],
+    pub(super) encoding: Encoding,
+    pub(super) body: B,
+}
+
+impl Pair {
+    pub(super) fn new(number: u64, client: NodeInfo, answers: Outlet, port: Arc<InletShared>) -> Self {
+        let largest = answers.largest_frame();
+        let answers = Arc::new(Mutex::new(answers));
+        let (backlog, waiting, gone) = (Mutex::default(), AtomicUsize::new(0), AtomicBool::new(false));
+        Self { number, client, answers, largest, backlog, waiting, gone, port }
+    }
+
+    /// The client has gone.
+    pub(super) fn end(&self) {
+        self.gone.store(true, Relaxed);
+        let mut backlog = self.backlog.lock();
+        self.port.counters.drop(backlog.len() as u64);
+        backlog.clear();
+        self.waiting.store(0, Relaxed);
+    }
+
+    pub(super) fn is_gone(&self) -> bool {
+        self.gone.load(Relaxed)
+    }
+
+    /// Whether answers wait for room: then its requests rest.
+    pub(super) fn is_backlogged(&self) -> bool {
+        self.waiting.load(Relaxed) > 0
+    }
+
+    /// Answers with a result, or with the reason why it cannot be written.
+    pub(super) fn answer(&self, answer: &Outgoing<'_, impl Body>) -> Result<(), Status> {
+        let Outgoing { id, headers, encoding, body } = answer;
+        let head = Head::Response {
+            id: *id,
+            status: Code::Ok,
+            message: None,
+            headers: Headers::from_slice(headers),
+        };
+        self.write(&head, *encoding, body).inspect_err(|status| self.fail(*id, status, &[]))
+    }
+
+    /// Answers with a status.
+    pub(super) fn fail(&self, id: u64, status: &Status, headers: &[(&str, &str)]) {
+        let code = if status.code() == Code::Ok { Code::Unknown } else { status.code() };
+        let message = Some(status.message());
+        let head = |headers| Head::Response { id, status: code, message, headers };
+        let details = Bytes(status.details_bytes());
+        if self.write(&head(Headers::from_slice(headers)), Encoding::MessagePack, &details).is_err() {
+            // Headers or details are too large: the code and the message are what counts.
+            let _ = self.write(&head(Headers::EMPTY), Encoding::MessagePack, &Bytes(&[]));
+        }
+    }
+
+    fn write(&self, head: &Head<'_>, encoding: Encoding, body: &impl Body) -> Result<(), Status> {
+        if self.is_gone() {
+            self.port.counters.drop(1);
+            return Ok(());
+        }
+        let status = |error| match error {
+            PublishError::Encode { .. } => {
+                let status = Status::from_publish("the answer", error);
+                Status::internal(status.message())
+            }
+            error => Status::from_publish("the answer", error),
+        };
+        if !self.is_backlogged()
+            && let Some(mut answers) = self.answers.try_lock()
+        {
+            match answers.publish(head, encoding, body) {
+                Ok(()) => {
+                    drop(answers);
+                    self.flush();
+                    return Ok(());
+                }
+                Err(PublishError::Full { .. }) => {}
+                Err(error) => return Err(status(error)),
+            }
+        }
+        let frame = encode(head, encoding, body).map_err(status)?;
+        if frame.len() > self.largest {
+            let (size, limit) = (frame.len(), self.largest);
+            return Err(Status::from_publish("the answer", PublishError::TooLarge { size, limit }));
+        }
+        self.put(frame);
+        Ok(())
+    }
+
+    /// Leaves a frame to whoever writes the log next.
+    fn put(&self, frame: Vec<u8>) {
+        let mut backlog = self.backlog.lock();
+        backlog.push_back(frame);
+        self.waiting.store(backlog.len(), Relaxed);
+        drop(backlog);
+        self.flush();
+    }
+
+    /// Writes what is in the backlog, as far as there is room; without waiting for another thread that writes,
+    /// which does it afterwards. True if nothing is left.
+    ///
+    /// Nothing is left behind: whoever adds to the backlog tries for the log afterwards; whoever lets go of
+    /// the log looks at the backlog afterwards. Of the two locks, one is taken second and sees the other.
+    pub(super) fn flush(&self) -> bool {
+        let mut emptied = false;
+        // Under the lock, not by `waiting`: see above.
+        while !self.backlog.lock().is_empty() {
+            let Some(mut answers) = self.answers.try_lock() else { return false };
+            let mut backlog = self.backlog.lock();
+            while let Some(frame) = backlog.front() {
+                if !answers.put(frame) {
+                    answers.arm(); // the client's next step rings the server's bell
+                    if !answers.put(frame) {
+                        self.waiting.store(backlog.len(), Relaxed);
+                        return false;
+                    }
+                }
+                backlog.pop_front();
+            }
+            answers.disarm();
+            self.waiting.store(0, Relaxed);
+            emptied = true;
+        }
+        if emptied {
+            self.port.bell.ring(); // whoever reads requests lets this pair's rest no longer
+        }
+        true
+    }
+
+    /// The log for an answer in place; `None` if another thread writes it, or answers wait for it.
+    pub(super) fn lock(&self) -> Option<ArcMutexGuard<RawMutex, Outlet>> {
+        if self.is_backlogged() || self.is_gone() { None } else { self.answers.try_lock_arc() }
+    }
+}
+
+fn encode(head: &Head<'_>, encoding: Encoding, body: &impl Body) -> Result<Vec<u8>, PublishError> {
+    let size = body.size().map_err(|error| PublishError::Encode { reason: format!("{error:?}") })?;
+    let mut bytes = vec![0; size];
+    body.write(&mut bytes).map_err(|error| PublishError::Encode { reason: format!("{error:?}") })?;
+    let frame = Frame::Message { head: *head, payload: Payload::new(encoding, &bytes) };
+    let mut out = vec![0; frame.encoded_len()];
+    let len = frame.encode(&mut out).map_err(|error| PublishError::Headers { reason: error.to_string() })?;
+    out.truncate(len);
+    Ok(out)
+}

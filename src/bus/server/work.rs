@@ -1,0 +1,171 @@
+//! The threads of a server.
+//!
+//! Workers take turns at the port: whoever has it waits for one request, gives the port to the next, and
+//! runs the handler. So a lone worker reads, handles and answers without a hand-over.
+//!
+//! While all of them are in handlers, nobody would read: no cancelling would be seen, and a flood would fill
+//! the clients' logs instead of being refused. A stand-by thread looks every [`TICK`] for handlers that take
+//! long, reads in their stead, and queues what it reads. It sleeps while the server does.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+use std::thread::Thread;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+use super::ServerShared;
+use super::intake::Job;
+use super::slot::Slot;
+use crate::bus::status::Status;
+use crate::sys::clock;
+
+/// How long all handlers run before the stand-by reads.
+const TICK: Duration = Duration::from_millis(2);
+/// Ticks without a request after which the stand-by sleeps.
+const QUIET: u32 = 10;
+
+/// What the workers and the stand-by tell each other.
+#[derive(Default)]
+pub(super) struct Rota {
+    /// Workers that want the port.
+    wanted: AtomicUsize,
+    /// The stand-by has the port, or is about to.
+    standing_in: AtomicBool,
+    /// The stand-by sleeps until a request comes.
+    asleep: AtomicBool,
+    standby: Mutex<Option<Thread>>,
+}
+
+impl ServerShared {
+    /// One worker, until the server stops.
+    pub(super) fn work(&self, slot: &Arc<Slot>) {
+        while !self.is_stopped() {
+            if let Some(job) = self.pop(slot).or_else(|| self.receive(slot)) {
+                self.run(slot, job);
+                slot.end();
+            }
+        }
+    }
+
+    /// A request that waits already.
+    fn pop(&self, slot: &Slot) -> Option<Job> {
+        if !self.has_queued() {
+            return None;
+        }
+        let mut queue = self.queue.lock();
+        let job = queue.pop()?;
+        self.note_queued(queue.len());
+        slot.begin(job.call()); // under the queue's lock: whoever cancels finds it here or there
+        Some(job)
+    }
+
+    fn receive(&self, slot: &Slot) -> Option<Job> {
+        let mut intake = match self.intake.try_lock() {
+            Some(intake) => intake,
+            None => {
+                // SeqCst on both words: the stand-by says that it stands in, then looks whether the port is
+                // wanted; here it is the other way round. One of the two sees the other.
+                self.rota.wanted.fetch_add(1, SeqCst);
+                if self.rota.standing_in.load(SeqCst) {
+                    self.bell.ring();
+                }
+                let intake = self.intake.lock();
+                self.rota.wanted.fetch_sub(1, SeqCst);
+                intake
+            }
+        };
+        let job = intake.next(self, || self.is_stopped() || self.has_queued())?;
+        slot.begin(job.call()); // before the port is given back: a cancel is read after it
+        Some(job)
+    }
+
+    fn run(&self, slot: &Arc<Slot>, job: Job) {
+        if self.rota.asleep.load(SeqCst) {
+            self.wake_standby();
+        }
+        let expired = job.deadline_ns.is_some_and(|deadline| deadline <= clock::monotonic_ns());
+        if expired || job.pair.is_gone() {
+            self.port.counters.drop(1);
+            return;
+        }
+        let (mut context, handler, payload) = job.split(slot.clone());
+        handler.run(&mut context, &self.name, &payload);
+    }
+
+    /// Cancels calls that run, and those that wait.
+    pub(super) fn cancel(&self, which: impl Fn(super::slot::CallId) -> bool + Copy) {
+        for slot in &self.slots {
+            slot.cancel(which);
+        }
+        if self.has_queued() {
+            let mut queue = self.queue.lock();
+            let cancelled = queue.cancel(which);
+            self.note_queued(queue.len());
+            drop(queue);
+            self.port.counters.drop(cancelled as u64);
+        }
+    }
+
+    pub(super) fn wake_standby(&self) {
+        if let Some(standby) = &*self.rota.standby.lock() {
+            standby.unpark();
+        }
+    }
+
+    /// The stand-by, until the server stops.
+    pub(super) fn stand_by(&self) {
+        *self.rota.standby.lock() = Some(std::thread::current());
+        while !self.is_stopped() {
+            // Says so, then looks: a worker that takes a request says so (under the slot's lock), then looks
+            // whether the stand-by sleeps.
+            self.rota.asleep.store(true, SeqCst);
+            if self.slots.iter().all(|slot| !slot.look().0) && !self.is_stopped() {
+                std::thread::park();
+            }
+            self.rota.asleep.store(false, SeqCst);
+            self.watch();
+        }
+    }
+
+    /// Ticks while there are requests.
+    fn watch(&self) {
+        let look = || self.slots.iter().map(|slot| slot.look()).collect::<Vec<_>>();
+        let (mut seen, mut quiet) = (look(), 0);
+        while quiet < QUIET && !self.is_stopped() {
+            std::thread::park_timeout(TICK);
+            let now = look();
+            let same = now == seen;
+            if same && now.iter().all(|(runs, _)| *runs) {
+                self.stand_in();
+            }
+            quiet = if same && now.iter().all(|(runs, _)| !runs) { quiet + 1 } else { 0 };
+            seen = now;
+        }
+    }
+
+    /// Reads requests until a worker wants to.
+    fn stand_in(&self) {
+        self.rota.standing_in.store(true, SeqCst);
+        let wanted = || self.is_stopped() || self.rota.wanted.load(SeqCst) > 0;
+        if let Some(mut intake) = self.intake.try_lock() {
+            while let Some(job) = intake.next(self, wanted) {
+                let refused = {
+                    let mut queue = self.queue.lock();
+                    let refused = queue.push(job, self.limit);
+                    self.note_queued(queue.len());
+                    refused
+                };
+                if let Some(job) = refused {
+                    let full = format!("the queue of {} is full: {} requests wait", self.name, self.limit);
+                    job.pair.fail(job.id, &Status::resource_exhausted(full), &[]);
+                    self.port.counters.drop(1);
+                }
+                if wanted() {
+                    break;
+                }
+            }
+        }
+        self.rota.standing_in.store(false, SeqCst);
+    }
+}

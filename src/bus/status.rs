@@ -1,0 +1,163 @@
+//! How a call failed.
+
+use std::fmt;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::codec;
+use super::error::PublishError;
+use crate::frame::{Code, MAX_STRING};
+
+/// Why a call failed: one of the status codes of gRPC, a message for people, and details for programs.
+///
+/// Handlers return it, and callers get it: from the server, or from the bus itself ([`Code::NotFound`]: nobody
+/// serves; [`Code::Unavailable`]: the server died; [`Code::DeadlineExceeded`], …).
+///
+/// # Examples
+/// ```
+/// use ringbus::{Code, Status};
+///
+/// let status = Status::not_found("no such task").with_details(&("task", 42));
+/// assert_eq!(status.code(), Code::NotFound);
+/// assert_eq!(status.details::<(String, u32)>(), Some(("task".to_owned(), 42)));
+/// assert_eq!(status.to_string(), "not found: no such task");
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub struct Status {
+    code: Code,
+    message: String,
+    /// MessagePack; empty where there are none.
+    details: Vec<u8>,
+}
+
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.code)?;
+        if self.message.is_empty() { Ok(()) } else { write!(f, ": {}", self.message) }
+    }
+}
+
+macro_rules! constructors {
+    ($($(#[$doc:meta])* $name:ident = $code:ident;)*) => {
+        $($(#[$doc])*
+        pub fn $name(message: impl Into<String>) -> Self {
+            Self::new(Code::$code, message)
+        })*
+    };
+}
+
+impl Status {
+    /// A status of this code. The message has at most 4096 bytes; more is cut off.
+    pub fn new(code: Code, message: impl Into<String>) -> Self {
+        let mut message = message.into();
+        if message.len() > MAX_STRING {
+            message.truncate((0..=MAX_STRING).rev().find(|end| message.is_char_boundary(*end)).unwrap_or(0));
+        }
+        Self { code, message, details: Vec::new() }
+    }
+
+    constructors! {
+        /// [`Code::Cancelled`]: the caller gave up.
+        cancelled = Cancelled;
+        /// [`Code::Unknown`]: an error that fits no other code.
+        unknown = Unknown;
+        /// [`Code::InvalidArgument`]: the arguments are wrong whatever the server's state.
+        invalid_argument = InvalidArgument;
+        /// [`Code::DeadlineExceeded`]: the deadline passed before the call ended.
+        deadline_exceeded = DeadlineExceeded;
+        /// [`Code::NotFound`]: what was asked for does not exist.
+        not_found = NotFound;
+        /// [`Code::AlreadyExists`]: what was to be made exists already.
+        already_exists = AlreadyExists;
+        /// [`Code::PermissionDenied`]: the caller is known and may not do this.
+        permission_denied = PermissionDenied;
+        /// [`Code::ResourceExhausted`]: a quota, a queue or memory is used up.
+        resource_exhausted = ResourceExhausted;
+        /// [`Code::FailedPrecondition`]: the server's state must change before the call can succeed.
+        failed_precondition = FailedPrecondition;
+        /// [`Code::Aborted`]: a conflict with a concurrent call; try again one level up.
+        aborted = Aborted;
+        /// [`Code::OutOfRange`]: past the end of a valid range.
+        out_of_range = OutOfRange;
+        /// [`Code::Unimplemented`]: the server has no such method.
+        unimplemented = Unimplemented;
+        /// [`Code::Internal`]: the server broke an invariant of its own.
+        internal = Internal;
+        /// [`Code::Unavailable`]: no server can be reached just now; try again.
+        unavailable = Unavailable;
+        /// [`Code::DataLoss`]: data was lost or damaged.
+        data_loss = DataLoss;
+        /// [`Code::Unauthenticated`]: the caller is not known.
+        unauthenticated = Unauthenticated;
+    }
+
+    /// Adds details: a value that the caller's program can read. One that cannot be serialised is left out, and
+    /// the message says so.
+    pub fn with_details(mut self, details: &(impl Serialize + ?Sized)) -> Self {
+        match codec::encode(details) {
+            Ok(bytes) => self.details = bytes,
+            Err(reason) => self.message.push_str(&format!(" (its details cannot be encoded: {reason})")),
+        }
+        self
+    }
+
+    pub(super) fn from_wire(code: Code, message: &str, details: &[u8]) -> Self {
+        Self { code, message: message.to_owned(), details: details.to_vec() }
+    }
+
+    /// Which kind of failure.
+    pub fn code(&self) -> Code {
+        self.code
+    }
+
+    /// What went wrong, in words; may be empty.
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+
+    /// The details, if there are any and they are such a value.
+    pub fn details<T: DeserializeOwned>(&self) -> Option<T> {
+        if self.details.is_empty() { None } else { codec::decode(&self.details).ok() }
+    }
+
+    pub(super) fn details_bytes(&self) -> &[u8] {
+        &self.details
+    }
+
+    /// What went wrong before the request was written, or with the answer.
+    pub(super) fn from_publish(what: &str, error: PublishError) -> Self {
+        match error {
+            PublishError::TooLarge { size, limit } => Self::resource_exhausted(format!(
+                "{what} of {size} bytes is too large for its log, which takes {limit}: raise `capacity`"
+            )),
+            PublishError::Encode { reason } => {
+                Self::invalid_argument(format!("{what} cannot be encoded: {reason}"))
+            }
+            PublishError::Headers { .. } => Self::invalid_argument(format!("{what}: {error}")),
+            PublishError::Forked => Self::failed_precondition(error.to_string()),
+            error => Self::internal(format!("{what}: {error}")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_messages_are_cut_at_a_character() {
+        let status = Status::internal("é".repeat(MAX_STRING));
+        assert_eq!(status.message().len(), MAX_STRING);
+        assert_eq!(Status::internal(format!("x{}", "é".repeat(MAX_STRING))).message().len(), MAX_STRING - 1);
+    }
+
+    #[test]
+    fn details_are_another_type_or_none_without_an_error() {
+        let status = Status::aborted("").with_details(&7u32);
+        assert_eq!(status.details::<String>(), None);
+        assert_eq!(status.details::<u32>(), Some(7));
+        assert_eq!(Status::aborted("").details::<u32>(), None);
+        assert_eq!(Status::aborted("").to_string(), "aborted");
+    }
+}
