@@ -74,6 +74,11 @@ macro_rules! envelope_accessors {
             self.envelope.sequence
         }
 
+        /// The priority of the port that wrote it.
+        pub fn priority(&self) -> u8 {
+            self.envelope.origin.priority
+        }
+
         /// Its headers.
         pub fn headers(&self) -> &Headers {
             &self.envelope.headers

@@ -26,6 +26,7 @@ mod publisher;
 mod stats;
 mod subscriber;
 mod topic;
+mod turns;
 
 pub use error::{BusError, Error, JoinError, OpenError, PublishError, RecvError, WaitError};
 pub use message::{Headers, Message, Sample};

@@ -62,6 +62,7 @@ pub(super) struct OutletShared {
     pub(super) log: u64,
     /// The topic, or the pattern.
     pub(super) filter: Filter,
+    pub(super) priority: u8,
     pub(super) layout: LogLayout,
     pub(super) segment: Arc<Sealed>,
     /// Wakes the port when a cursor has moved while it waits for room.
@@ -93,7 +94,7 @@ impl OutletShared {
             role: Role::Publisher,
             filters: vec![self.filter.as_str().to_owned()],
             pattern: self.filter.is_pattern(),
-            priority: frame::PortUp::DEFAULT_PRIORITY,
+            priority: self.priority,
             capacity: Some(self.layout.capacity()),
         }
     }
@@ -105,6 +106,7 @@ pub(super) struct OutletConfig {
     pub(super) capacity: u64,
     pub(super) overflow: Overflow,
     pub(super) wait: Wait,
+    pub(super) priority: u8,
 }
 
 /// Whether a message went into the log.
@@ -145,6 +147,7 @@ impl Outlet {
             port,
             log,
             filter,
+            priority: config.priority,
             layout,
             segment: Arc::new(segment),
             bell: Bell::new().map_err(|e| memory(e.to_string()))?,

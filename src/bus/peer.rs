@@ -116,6 +116,8 @@ pub struct PortInfo {
     pub filters: Vec<String>,
     /// Bytes of a publisher's log.
     pub capacity: Option<u64>,
+    /// A publisher's priority: see [`PublisherBuilder::priority`](crate::PublisherBuilder::priority).
+    pub priority: u8,
 }
 
 impl From<&PortCard> for PortInfo {
@@ -125,6 +127,7 @@ impl From<&PortCard> for PortInfo {
             role: role_name(Some(card.role)),
             filters: card.filters.clone(),
             capacity: card.capacity,
+            priority: card.priority,
         }
     }
 }

@@ -14,7 +14,7 @@ use super::node::NodeShared;
 use super::outlet::{Outlet, OutletConfig, Overflow};
 use super::stats::PortStats;
 use super::topic::Filter;
-use crate::frame::{Encoding, Head, Headers};
+use crate::frame::{Encoding, Head, Headers, PortUp};
 use crate::wake::Wait;
 
 /// Capacity of a log unless asked otherwise, in bytes. Larger rings than the L2 cache measure slower.
@@ -43,8 +43,8 @@ pub struct PublisherBuilder<'n> {
 
 impl<'n> PublisherBuilder<'n> {
     pub(super) fn new(node: &'n Arc<NodeShared>, topic: &'n str) -> Self {
-        let config =
-            OutletConfig { capacity: CAPACITY, overflow: Overflow::default(), wait: Wait::default() };
+        let (overflow, wait) = (Overflow::default(), Wait::default());
+        let config = OutletConfig { capacity: CAPACITY, overflow, wait, priority: PortUp::DEFAULT_PRIORITY };
         Self { node, topic, config, compact: false }
     }
 
@@ -64,6 +64,15 @@ impl<'n> PublisherBuilder<'n> {
     /// How to wait for room; default [`Wait::Adaptive`].
     pub fn wait(mut self, wait: Wait) -> Self {
         self.config.wait = wait;
+        self
+    }
+
+    /// How urgent the messages are, 0 to 255; default 128. A subscriber takes what is there from its publishers
+    /// of the highest priority first; but after 16 messages in a row that were not of the lowest, the next one
+    /// is of a lower priority, if one is there. Lower priorities take turns in that. Order within a publisher
+    /// is not affected.
+    pub fn priority(mut self, priority: u8) -> Self {
+        self.config.priority = priority;
         self
     }
 

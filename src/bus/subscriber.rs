@@ -11,7 +11,7 @@ use serde::de::DeserializeOwned;
 use super::TopicError;
 use super::codec;
 use super::error::{OpenError, RecvError};
-use super::inlet::{Inlet, PayloadReader, UNWANTED};
+use super::inlet::{Inlet, PayloadReader};
 use super::message::{Envelope, Message, Sample};
 use super::node::NodeShared;
 use super::stats::PortStats;
@@ -117,15 +117,8 @@ impl<T: DeserializeOwned> Subscriber<T> {
     /// [`RecvError`]; the next call goes on after it.
     #[inline]
     pub fn try_recv(&mut self) -> Result<Option<Message<T>>, RecvError> {
-        for _ in 0..UNWANTED {
-            let Some((index, record)) = self.reception.inlet.look()? else { break };
-            if let Some(message) =
-                decode(&mut self.reception.inlet, &mut self.reception.scratch, index, record)?
-            {
-                return Ok(Some(message));
-            }
-        }
-        Ok(None)
+        let Reception { inlet, scratch } = &mut self.reception;
+        inlet.try_take(|inlet, index, record| decode(inlet, scratch, index, record))
     }
 
     /// The next message, or `None` if none came in time.
@@ -190,14 +183,9 @@ impl RawSubscriber {
     /// # Errors
     /// [`RecvError`]; the next call goes on after it.
     pub fn try_recv(&mut self) -> Result<Option<Sample<'_>>, RecvError> {
-        for _ in 0..UNWANTED {
-            let Some((index, record)) = self.reception.inlet.look()? else { break };
-            if let Some(found) = open(&mut self.reception.inlet, &mut self.reception.scratch, index, record)?
-            {
-                return Ok(Some(self.reception.sample(found)));
-            }
-        }
-        Ok(None)
+        let Reception { inlet, scratch } = &mut self.reception;
+        let found = inlet.try_take(|inlet, index, record| open(inlet, scratch, index, record))?;
+        Ok(found.map(|found| self.reception.sample(found)))
     }
 
     /// The next message, or `None` if none came in time.
