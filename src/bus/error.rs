@@ -139,10 +139,10 @@ pub enum PublishError {
         /// What the serialiser said.
         reason: String,
     },
-    /// Too many headers, or too long.
+    /// Too many headers, too long ones, or a name that is the bus's own.
     #[error("headers: {reason}")]
     Headers {
-        /// Which limit.
+        /// Which limit, or which name.
         reason: String,
     },
     /// The topic is not valid or not this port's.

@@ -43,6 +43,7 @@ pub(super) struct LogKey {
 #[derive(Debug)]
 pub(super) struct Origin {
     pub(super) node: NodeInfo,
+    pub(super) log: u64,
     /// The log's one topic; `None` where each frame says its own.
     pub(super) topic: Option<Arc<str>>,
     /// The writing port's.

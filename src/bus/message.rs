@@ -3,13 +3,16 @@
 use std::fmt;
 use std::ops::{Deref, Range};
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use super::inlet::{Inlet, Origin};
+use super::metadata::{self, MessageId};
 use super::peer::NodeInfo;
 use crate::frame::{self, Encoding};
 
-/// Headers of a message: names and values, in the order they were added.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+/// Headers of a message: names and values, in the order they were added. Those that the bus adds for what
+/// a message has a method of its own for (its timestamp, its correlation) are not among them.
+#[derive(Clone, Default)]
 pub struct Headers(Vec<(String, String)>);
 
 impl Headers {
@@ -20,17 +23,36 @@ impl Headers {
 
     /// All headers, in order.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.0.iter().map(|(key, value)| (key.as_str(), value.as_str()))
+        self.all().filter(|(name, _)| !metadata::is_told_apart(name))
     }
 
     /// How many there are.
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.iter().count()
     }
 
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.iter().next().is_none()
+    }
+
+    /// As they came, the bus's own among them.
+    fn all(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0.iter().map(|(key, value)| (key.as_str(), value.as_str()))
+    }
+}
+
+impl PartialEq for Headers {
+    fn eq(&self, other: &Self) -> bool {
+        self.iter().eq(other.iter())
+    }
+}
+
+impl Eq for Headers {}
+
+impl fmt::Debug for Headers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_map().entries(self.iter()).finish()
     }
 }
 
@@ -54,6 +76,10 @@ impl Envelope {
     pub(super) fn topic(&self) -> &str {
         self.topic.as_deref().or(self.origin.topic.as_deref()).unwrap_or_default()
     }
+
+    fn id(&self) -> MessageId {
+        MessageId { node: self.origin.node.id(), log: self.origin.log, sequence: self.sequence }
+    }
 }
 
 macro_rules! envelope_accessors {
@@ -74,6 +100,11 @@ macro_rules! envelope_accessors {
             self.envelope.sequence
         }
 
+        /// What tells it from every other message on the bus.
+        pub fn id(&self) -> MessageId {
+            self.envelope.id()
+        }
+
         /// The priority of the port that wrote it.
         pub fn priority(&self) -> u8 {
             self.envelope.origin.priority
@@ -82,6 +113,19 @@ macro_rules! envelope_accessors {
         /// Its headers.
         pub fn headers(&self) -> &Headers {
             &self.envelope.headers
+        }
+
+        /// When it was written, by its sender's word and the wall clock; `None` if that was not sent along
+        /// ([`PublisherBuilder::timestamps`](crate::PublisherBuilder::timestamps),
+        /// [`Outgoing::timestamp`](crate::Outgoing::timestamp)).
+        pub fn timestamp(&self) -> Option<SystemTime> {
+            metadata::timestamp(self.envelope.headers.all())
+        }
+
+        /// What it belongs to, if its sender said so
+        /// ([`Outgoing::correlation`](crate::Outgoing::correlation)).
+        pub fn correlation(&self) -> Option<&str> {
+            metadata::correlation(self.envelope.headers.all())
         }
     };
 }

@@ -18,6 +18,7 @@ mod core;
 mod error;
 mod inlet;
 mod message;
+mod metadata;
 mod node;
 mod open;
 mod outlet;
@@ -30,6 +31,7 @@ mod turns;
 
 pub use error::{BusError, Error, JoinError, OpenError, PublishError, RecvError, WaitError};
 pub use message::{Headers, Message, Sample};
+pub use metadata::{Destination, MessageId};
 pub use node::Node;
 pub use open::{Bus, BusBuilder, Trust};
 pub use outlet::Overflow;

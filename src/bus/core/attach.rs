@@ -297,7 +297,8 @@ impl Core {
         let (log, layout) = open_log(&log, from, attach)?;
         let bell = Bell::from_peer(bell).map_err(|error| bell_trouble(&error))?;
         let topic = (!topic.is_pattern()).then(|| topic.as_str().into());
-        let origin = Origin { node: peer.node.clone(), topic, priority: writer.card.priority };
+        let (node, priority) = (peer.node.clone(), writer.card.priority);
+        let origin = Origin { node, log: attach.log, topic, priority };
         let same_user = peer.node.uid() == self.me.uid();
 
         let slot = inlet.take_slot(*self.me.id().as_bytes())?;
