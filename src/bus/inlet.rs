@@ -16,7 +16,8 @@ use super::node::NodeShared;
 use super::peer::NodeInfo;
 use super::server::Pair;
 use super::stats::{Counters, PortStats};
-use super::topic::Filter;
+use super::topic::{Carries, Filter};
+use super::turns::Turns;
 use crate::control::{NodeId, PortCard};
 use crate::frame::Role;
 use crate::ring::{self, CursorSegment, Next, Record, Waiter, layout};
@@ -25,7 +26,11 @@ use crate::wake::{Bell, Patience, Then, Wait};
 
 /// Records on topics that are none of the port's that are passed over between two looks at the clock: a busy
 /// publisher over a pattern must not keep a caller beyond its timeout.
-pub(super) const UNWANTED: usize = 64;
+const UNWANTED: usize = 64;
+
+/// Every so many looks, logs without a new record are looked at for what is no record: drops, the end. Logs of
+/// lower priority are on each turn that they get, too.
+const FULLY: u32 = 64;
 
 /// Names a log on the whole bus, as one reader was attached to it: a node that was lost and found again
 /// attaches the same reader anew, under another number.
@@ -41,8 +46,12 @@ pub(super) struct LogKey {
 #[derive(Debug)]
 pub(super) struct Origin {
     pub(super) node: NodeInfo,
+    pub(super) log: u64,
     /// The log's one topic; `None` where each frame says its own.
     pub(super) topic: Option<Arc<str>>,
+    pub(super) carries: Carries,
+    /// The writing port's.
+    pub(super) priority: u8,
 }
 
 /// One log that the port reads.
@@ -91,6 +100,8 @@ pub(super) enum Change {
 pub(super) enum Purpose {
     /// Reads the logs of matching publishers.
     Subscriber,
+    /// Reads what is sent to its node's name.
+    Inbox,
     /// Reads the answers of the servers it has called; the control thread tells it which there are.
     Client(Arc<Routes>),
     /// Reads the requests of its clients, and writes each a log of `capacity` bytes.
@@ -129,6 +140,7 @@ impl InletShared {
     pub(super) fn role(&self) -> Role {
         match self.purpose {
             Purpose::Subscriber => Role::Subscriber,
+            Purpose::Inbox => Role::Inbox,
             Purpose::Client(_) => Role::Client,
             Purpose::Server { .. } => Role::Server,
         }
@@ -157,9 +169,11 @@ pub(super) struct Inlet {
     node: Arc<NodeShared>,
     wait: Wait,
     generation: u64,
+    /// In the order of `turns`.
     sources: Vec<Source>,
-    /// Where the next look begins: each log has its turn.
-    next: usize,
+    turns: Turns,
+    /// Looks until the next one that looks at each log in full.
+    until_full: u32,
     /// To be told to the user before anything else.
     failed: Vec<RecvError>,
     /// Logs of pairs that ended: nothing more comes from them.
@@ -199,7 +213,8 @@ impl Inlet {
             wait,
             generation: 0,
             sources: Vec::new(),
-            next: 0,
+            turns: Turns::default(),
+            until_full: 0,
             failed: Vec::new(),
             ended: Vec::new(),
             parked: Waiter::new(layout::PARKED),
@@ -238,7 +253,7 @@ impl Inlet {
         self.node.origin.is_here()
     }
 
-    /// Looks for a record, each log in turn. The record stays in hand until [`Inlet::release`].
+    /// Looks for a record, each log in its turn. The record stays in hand until [`Inlet::release`].
     ///
     /// # Errors
     /// What the port's user has to be told; the port goes on after it.
@@ -254,34 +269,42 @@ impl Inlet {
         if let Some(failed) = self.failed.pop() {
             return Err(failed);
         }
-        let mut index = self.next;
-        for _ in 0..self.sources.len() {
-            if index >= self.sources.len() {
-                index = 0;
-            }
-            let Some(source) = self.sources.get_mut(index) else { break };
-            if source.rests && !source.ended {
-                index += 1;
-                continue;
-            }
-            let found = source.reader.next();
-            if source.reader.take_ring_due() {
-                source.writer.ring();
-            }
-            match found {
-                Ok(Next::Empty) if !source.ended => index += 1,
-                Ok(Next::Record(record)) => {
-                    self.next = index + 1;
-                    return Ok(Some((index, record)));
+        let full = self.until_full == 0;
+        self.until_full = if full { FULLY - 1 } else { self.until_full - 1 };
+        loop {
+            let sources = &mut self.sources;
+            let found = self.turns.find(|index, below| {
+                let source = &mut sources[index];
+                let rests = source.rests && !source.ended;
+                if rests || (!full && !below && !source.ended && source.reader.quiet()) {
+                    return None;
                 }
-                other => {
-                    if let Some(error) = self.exception(index, other) {
+                let found = source.reader.next();
+                if source.reader.take_ring_due() {
+                    source.writer.ring();
+                }
+                match found {
+                    Ok(Next::Empty) if !source.ended => None,
+                    found => Some(found),
+                }
+            });
+            match found {
+                None => return Ok(None),
+                Some((turn, Ok(Next::Record(record)))) => {
+                    self.turns.took(turn);
+                    return Ok(Some((turn.log, record)));
+                }
+                Some((turn, other)) => {
+                    if matches!(other, Ok(Next::Lagged(_))) {
+                        self.turns.took(turn); // or one that drops all the time would have every turn
+                    }
+                    if let Some(error) = self.exception(turn.log, other) {
                         return Err(error);
                     }
+                    // One log less: look again.
                 }
             }
         }
-        Ok(None)
     }
 
     /// What is not a record: mostly the end of a log, which needs no word to the user.
@@ -317,8 +340,9 @@ impl Inlet {
     fn remove(&mut self, index: usize, corrupt: Option<ring::Corrupt>) -> Arc<Origin> {
         let source = self.sources.remove(index);
         let origin = source.origin.clone();
+        self.turns.remove(index);
         self.node.tell(Command::LogDone { port: self.shared.port, key: source.key, corrupt });
-        if !matches!(self.shared.purpose, Purpose::Subscriber) {
+        if matches!(self.shared.purpose, Purpose::Client(_) | Purpose::Server { .. }) {
             self.ended.push(source);
         }
         origin
@@ -330,7 +354,10 @@ impl Inlet {
         self.generation = self.shared.generation.load(Relaxed);
         for change in changes.drain(..) {
             match change {
-                Change::Add(source) => self.sources.push(*source),
+                Change::Add(source) => {
+                    let place = self.turns.insert(source.origin.priority);
+                    self.sources.insert(place, *source);
+                }
                 Change::End { key, until } => {
                     for source in self.sources.iter_mut().filter(|source| source.key == key) {
                         source.reader.end_at(until);
@@ -366,6 +393,7 @@ impl Inlet {
                 source.writer.ring();
             }
         }
+        self.until_full = 0; // whatever ends the sleep, or forbids it, may be no record
         self.shared.bell.drain();
         self.parked.arm(&self.shared.segment);
         if self.is_ready() {
@@ -408,15 +436,12 @@ impl Inlet {
     ) -> Result<Option<T>, RecvError> {
         let mut patience = Patience::new(self.wait, deadline);
         loop {
-            for _ in 0..UNWANTED {
-                let Some((index, record)) = self.look()? else { break };
-                if let Some(value) = found(self, index, record)? {
-                    return Ok(Some(value));
-                }
+            if let Taken::Value(value) = self.take(&mut found)? {
+                return Ok(Some(value));
             }
             match patience.next() {
                 Then::Look => {}
-                Then::GiveUp => return Ok(None),
+                Then::GiveUp => return self.take_fully(&mut found),
                 Then::Sleep(timeout) => {
                     if self.arm()? {
                         self.sleep(timeout);
@@ -426,6 +451,55 @@ impl Inlet {
             }
         }
     }
+
+    /// [`Inlet::wait`] without waiting.
+    #[inline]
+    pub(super) fn try_take<T>(
+        &mut self,
+        mut found: impl FnMut(&mut Self, usize, Record) -> Result<Option<T>, RecvError>,
+    ) -> Result<Option<T>, RecvError> {
+        match self.take(&mut found)? {
+            Taken::Value(value) => Ok(Some(value)),
+            Taken::Unwanted => Ok(None),
+            Taken::Nothing => self.take_fully(&mut found),
+        }
+    }
+
+    #[inline]
+    fn take<T>(
+        &mut self,
+        found: &mut impl FnMut(&mut Self, usize, Record) -> Result<Option<T>, RecvError>,
+    ) -> Result<Taken<T>, RecvError> {
+        for _ in 0..UNWANTED {
+            let Some((index, record)) = self.look()? else { return Ok(Taken::Nothing) };
+            if let Some(value) = found(self, index, record)? {
+                return Ok(Taken::Value(value));
+            }
+        }
+        Ok(Taken::Unwanted)
+    }
+
+    /// The last look before the caller is told that there is nothing: at each log in full.
+    #[cold]
+    fn take_fully<T>(
+        &mut self,
+        found: &mut impl FnMut(&mut Self, usize, Record) -> Result<Option<T>, RecvError>,
+    ) -> Result<Option<T>, RecvError> {
+        self.until_full = 0;
+        match self.take(found)? {
+            Taken::Value(value) => Ok(Some(value)),
+            Taken::Nothing | Taken::Unwanted => Ok(None),
+        }
+    }
+}
+
+/// What a port's looks came to.
+enum Taken<T> {
+    Value(T),
+    /// Nothing is there.
+    Nothing,
+    /// Only what is none of the port's.
+    Unwanted,
 }
 
 impl AsFd for Inlet {

@@ -1,6 +1,7 @@
 //! What a writing port and the control thread share of one log.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use parking_lot::{Condvar, Mutex};
 
@@ -9,7 +10,7 @@ use super::peer::NodeInfo;
 use super::stats::{Counters, PortStats};
 use super::topic::Filter;
 use crate::control::{NodeId, PortCard};
-use crate::frame::{PortUp, Role};
+use crate::frame::Role;
 use crate::ring::{self, LogHeader, LogLayout};
 use crate::segment::{PeerSegment, Sealed};
 use crate::wake::Bell;
@@ -34,6 +35,7 @@ pub(super) struct OutletShared {
     pub(super) filter: Filter,
     /// The one port that reads the log of a client–server pair; else whoever's filters match.
     pub(super) only: Option<(NodeId, u64)>,
+    pub(super) priority: u8,
     pub(super) layout: LogLayout,
     pub(super) segment: Arc<Sealed>,
     /// Wakes the port when a cursor has moved while it waits for room.
@@ -43,19 +45,29 @@ pub(super) struct OutletShared {
     /// Readers that have a gate, for [`Outlet::wait_for_readers`].
     pub(super) audience: Mutex<usize>,
     pub(super) audience_changed: Condvar,
+    /// The node's, to be set when the last gate has gone.
+    unread: Arc<AtomicBool>,
+}
+
+/// A log about to be made.
+pub(super) struct NewLog {
+    pub(super) node: NodeId,
+    pub(super) port: u64,
+    pub(super) log: u64,
+    pub(super) filter: Filter,
+    pub(super) capacity: u64,
+    pub(super) priority: u8,
+    pub(super) gates: Gates,
+    pub(super) unread: Arc<AtomicBool>,
+    /// Of a pair: the bell of the port's own reading end, so that it goes on reading while it waits for room;
+    /// and the port that reads the log.
+    pub(super) pair: Option<(Bell, (NodeId, u64))>,
 }
 
 impl OutletShared {
-    /// Makes the log. A pair's writer sleeps on the bell of its own reading port, so that it goes on reading
-    /// while it waits for room: that `bell` is given.
-    pub(super) fn create(
-        node: NodeId,
-        (port, log): (u64, u64),
-        filter: Filter,
-        capacity: u64,
-        gates: Gates,
-        pair: Option<(Bell, NodeId, u64)>,
-    ) -> Result<Self, OpenError> {
+    /// Makes the log.
+    pub(super) fn create(new: NewLog) -> Result<Self, OpenError> {
+        let NewLog { node, port, log, filter, capacity, priority, gates, unread, pair } = new;
         let layout = check_capacity(capacity)?;
         let memory = |reason: String| OpenError::Memory { reason };
         let size = layout.segment_size();
@@ -63,7 +75,7 @@ impl OutletShared {
             .map_err(|e| memory(e.to_string()))?;
         layout.initialise(&segment, &LogHeader { log, node: *node.as_bytes(), port });
         let (bell, only) = match pair {
-            Some((bell, node, port)) => (bell, Some((node, port))),
+            Some((bell, reader)) => (bell, Some(reader)),
             None => (Bell::new().map_err(|e| memory(e.to_string()))?, None),
         };
         Ok(Self {
@@ -71,6 +83,7 @@ impl OutletShared {
             log,
             filter,
             only,
+            priority,
             layout,
             segment: Arc::new(segment),
             bell,
@@ -78,13 +91,18 @@ impl OutletShared {
             counters: Counters::default(),
             audience: Mutex::new(0),
             audience_changed: Condvar::new(),
+            unread,
         })
     }
 
     /// Called by the control thread after a gate came or went, with the number of those whose reader has not
     /// been sent the log yet; wakes the port if it waits for either.
     pub(super) fn gates_changed(&self, unsent: usize) {
-        *self.audience.lock() = self.gates.len().saturating_sub(unsent);
+        let gates = self.gates.len();
+        *self.audience.lock() = gates.saturating_sub(unsent);
+        if gates == 0 {
+            self.unread.store(true, Relaxed); // the gates themselves are behind a lock
+        }
         self.audience_changed.notify_all();
         self.bell.ring();
     }
@@ -100,7 +118,7 @@ impl OutletShared {
             role: Role::Publisher,
             filters: vec![self.filter.as_str().to_owned()],
             pattern: self.filter.is_pattern(),
-            priority: PortUp::DEFAULT_PRIORITY,
+            priority: self.priority,
             capacity: Some(self.layout.capacity()),
             version: None,
         }

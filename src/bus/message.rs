@@ -1,15 +1,19 @@
-//! What a subscriber gets.
+//! What a reading port gets.
 
 use std::fmt;
 use std::ops::{Deref, Range};
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use super::inlet::{Inlet, Origin};
+use super::metadata::{self, Destination, MessageId};
 use super::peer::NodeInfo;
+use super::topic::{Carries, inbox_name};
 use crate::frame::{self, Encoding};
 
-/// Headers of a message: names and values, in the order they were added.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+/// Headers of a message: names and values, in the order they were added. Those that the bus adds for what
+/// a message has a method of its own for (its timestamp, its correlation) are not among them.
+#[derive(Clone, Default)]
 pub struct Headers(Vec<(String, String)>);
 
 impl Headers {
@@ -20,17 +24,44 @@ impl Headers {
 
     /// All headers, in order.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.0.iter().map(|(key, value)| (key.as_str(), value.as_str()))
+        self.all().filter(|(name, _)| !metadata::is_told_apart(name))
     }
 
     /// How many there are.
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.iter().count()
     }
 
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.iter().next().is_none()
+    }
+
+    pub(super) fn timestamp(&self) -> Option<SystemTime> {
+        metadata::timestamp(self.all())
+    }
+
+    pub(super) fn correlation(&self) -> Option<&str> {
+        metadata::correlation(self.all())
+    }
+
+    /// As they came, the bus's own among them.
+    fn all(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0.iter().map(|(key, value)| (key.as_str(), value.as_str()))
+    }
+}
+
+impl PartialEq for Headers {
+    fn eq(&self, other: &Self) -> bool {
+        self.iter().eq(other.iter())
+    }
+}
+
+impl Eq for Headers {}
+
+impl fmt::Debug for Headers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_map().entries(self.iter()).finish()
     }
 }
 
@@ -54,16 +85,34 @@ impl Envelope {
     pub(super) fn topic(&self) -> &str {
         self.topic.as_deref().or(self.origin.topic.as_deref()).unwrap_or_default()
     }
+
+    fn destination(&self) -> Destination<'_> {
+        match self.origin.carries {
+            Carries::Events | Carries::Calls => Destination::Topic(self.topic()),
+            Carries::Direct => Destination::Node(inbox_name(self.topic())),
+            Carries::Broadcasts => Destination::All,
+        }
+    }
+
+    fn id(&self) -> MessageId {
+        MessageId { node: self.origin.node.id(), log: self.origin.log, sequence: self.sequence }
+    }
 }
 
 macro_rules! envelope_accessors {
     () => {
-        /// The topic it was published on.
+        /// The topic it was published on; of a direct message or a broadcast the reserved one, `@to/…` or
+        /// `@all`: see `destination`.
         pub fn topic(&self) -> &str {
             self.envelope.topic()
         }
 
-        /// The node that published it.
+        /// Whom it was for.
+        pub fn destination(&self) -> Destination<'_> {
+            self.envelope.destination()
+        }
+
+        /// The node that sent it.
         pub fn source(&self) -> &NodeInfo {
             &self.envelope.origin.node
         }
@@ -74,9 +123,32 @@ macro_rules! envelope_accessors {
             self.envelope.sequence
         }
 
+        /// What tells it from every other message on the bus.
+        pub fn id(&self) -> MessageId {
+            self.envelope.id()
+        }
+
+        /// The priority of the port that wrote it.
+        pub fn priority(&self) -> u8 {
+            self.envelope.origin.priority
+        }
+
         /// Its headers.
         pub fn headers(&self) -> &Headers {
             &self.envelope.headers
+        }
+
+        /// When it was written, by its sender's word and the wall clock; `None` if that was not sent along
+        /// ([`PublisherBuilder::timestamps`](crate::PublisherBuilder::timestamps),
+        /// [`Outgoing::timestamp`](crate::Outgoing::timestamp)).
+        pub fn timestamp(&self) -> Option<SystemTime> {
+            self.envelope.headers.timestamp()
+        }
+
+        /// What it belongs to, if its sender said so
+        /// ([`Outgoing::correlation`](crate::Outgoing::correlation)).
+        pub fn correlation(&self) -> Option<&str> {
+            self.envelope.headers.correlation()
         }
     };
 }

@@ -7,11 +7,11 @@ use super::TopicError;
 use super::codec::{Body, BodyError};
 use super::core::Command;
 use super::error::{OpenError, PublishError, WaitError};
-use super::log::{OutletShared, Reader};
+use super::log::{NewLog, OutletShared, Reader};
 use super::node::NodeShared;
 use super::stats::PortStats;
 use super::topic::{Filter, check_topic};
-use crate::frame::{self, EncodeError, Encoding, Head, Headers};
+use crate::frame::{self, EncodeError, Encoding, Head, Headers, PortUp};
 use crate::ring;
 use crate::ring::writer::ClaimError;
 use crate::segment::{PeerSegment, Sealed};
@@ -47,6 +47,15 @@ pub(super) struct OutletConfig {
     pub(super) capacity: u64,
     pub(super) overflow: Overflow,
     pub(super) wait: Wait,
+    pub(super) priority: u8,
+}
+
+impl OutletConfig {
+    /// A log of a pair: what to do when it is full is its port's business.
+    pub(super) fn of_pair(capacity: u64) -> Self {
+        let priority = PortUp::DEFAULT_PRIORITY;
+        Self { capacity, overflow: Overflow::Fail, wait: Wait::default(), priority }
+    }
 }
 
 /// Whether a message went into the log.
@@ -78,8 +87,17 @@ impl Outlet {
             Overflow::DropNewest => ring::Gates::numbered(),
             _ => ring::Gates::new(),
         };
-        let ids = (node.next_port(), node.next_log());
-        let shared = OutletShared::create(node.info.id(), ids, filter, config.capacity, gates, None)?;
+        let shared = OutletShared::create(NewLog {
+            node: node.info.id(),
+            port: node.next_port(),
+            log: node.next_log(),
+            filter,
+            capacity: config.capacity,
+            priority: config.priority,
+            gates,
+            unread: node.unread.clone(),
+            pair: None,
+        })?;
         let outlet = Self::of(Arc::new(shared), node.clone(), config);
         node.ask(|reply| Command::OpenOutlet { outlet: outlet.shared.clone(), reply })?;
         Ok(outlet)
@@ -93,6 +111,11 @@ impl Outlet {
 
     pub(super) fn filter(&self) -> &Filter {
         &self.shared.filter
+    }
+
+    /// Whether anybody reads the log, as far as the control thread knows.
+    pub(super) fn has_readers(&self) -> bool {
+        self.shared.gates.len() > 0
     }
 
     pub(super) fn stats(&self) -> PortStats {

@@ -10,11 +10,12 @@ use serde::Serialize;
 
 use super::codec::{Body, Bytes, Value};
 use super::error::{OpenError, PublishError, WaitError};
+use super::metadata::{Outfit, outfit_setters};
 use super::node::NodeShared;
 use super::outlet::{Outlet, OutletConfig, Overflow};
 use super::stats::PortStats;
 use super::topic::Filter;
-use crate::frame::{Encoding, Head, Headers};
+use crate::frame::{Encoding, Head, PortUp};
 use crate::wake::Wait;
 
 /// Capacity of a log unless asked otherwise, in bytes. Larger rings than the L2 cache measure slower.
@@ -39,13 +40,14 @@ pub struct PublisherBuilder<'n> {
     topic: &'n str,
     config: OutletConfig,
     compact: bool,
+    timestamps: bool,
 }
 
 impl<'n> PublisherBuilder<'n> {
     pub(super) fn new(node: &'n Arc<NodeShared>, topic: &'n str) -> Self {
-        let config =
-            OutletConfig { capacity: CAPACITY, overflow: Overflow::default(), wait: Wait::default() };
-        Self { node, topic, config, compact: false }
+        let (overflow, wait) = (Overflow::default(), Wait::default());
+        let config = OutletConfig { capacity: CAPACITY, overflow, wait, priority: PortUp::DEFAULT_PRIORITY };
+        Self { node, topic, config, compact: false, timestamps: false }
     }
 
     /// Bytes of the publisher's log: a power of two from 4 KiB to 4 GiB; default 256 KiB. The largest message
@@ -67,10 +69,26 @@ impl<'n> PublisherBuilder<'n> {
         self
     }
 
+    /// How urgent the messages are, 0 to 255; default 128. A subscriber takes what is there from its publishers
+    /// of the highest priority first; but after 16 messages in a row that were not of the lowest, the next one
+    /// is of a lower priority, if one is there. Lower priorities take turns in that. Order within a publisher
+    /// is not affected.
+    pub fn priority(mut self, priority: u8) -> Self {
+        self.config.priority = priority;
+        self
+    }
+
     /// Writes structs without their field names: smaller and faster, but fields can then neither be
     /// reordered nor removed. Subscribers read both.
     pub fn compact(mut self) -> Self {
         self.compact = true;
+        self
+    }
+
+    /// Sends with each message the time at which it was written (a loan: lent), by the wall clock of this host:
+    /// some 30 bytes a message. By default only those have it that ask for it ([`Outgoing::timestamp`]).
+    pub fn timestamps(mut self) -> Self {
+        self.timestamps = true;
         self
     }
 
@@ -79,8 +97,8 @@ impl<'n> PublisherBuilder<'n> {
     /// # Errors
     /// [`OpenError`]: topic or capacity are not valid, or the process is out of memory or file descriptors.
     pub fn open<T: Serialize + ?Sized>(self) -> Result<Publisher<T>, OpenError> {
-        let compact = self.compact;
-        Ok(Publisher { outlet: self.open_outlet()?, compact, values: PhantomData })
+        let Self { compact, timestamps, .. } = self;
+        Ok(Publisher { outlet: self.open_outlet()?, compact, timestamps, values: PhantomData })
     }
 
     /// Opens a publisher of bytes.
@@ -88,7 +106,8 @@ impl<'n> PublisherBuilder<'n> {
     /// # Errors
     /// Those of [`PublisherBuilder::open`].
     pub fn open_raw(self) -> Result<RawPublisher, OpenError> {
-        Ok(RawPublisher { outlet: self.open_outlet()? })
+        let timestamps = self.timestamps;
+        Ok(RawPublisher { outlet: self.open_outlet()?, timestamps })
     }
 
     fn open_outlet(self) -> Result<Outlet, OpenError> {
@@ -114,6 +133,7 @@ impl<'n> PublisherBuilder<'n> {
 pub struct Publisher<T: ?Sized> {
     outlet: Outlet,
     compact: bool,
+    timestamps: bool,
     values: PhantomData<fn(&T)>,
 }
 
@@ -124,13 +144,8 @@ impl<T: Serialize + ?Sized> Publisher<T> {
     /// [`PublishError`]; the message was then not published.
     #[inline]
     pub fn publish(&mut self, value: &T) -> Result<(), PublishError> {
-        publish(
-            &mut self.outlet,
-            None,
-            Headers::EMPTY,
-            Encoding::MessagePack,
-            &Value { value, compact: self.compact },
-        )
+        let (outfit, body) = (Outfit::plain(self.timestamps), Value { value, compact: self.compact });
+        publish(&mut self.outlet, None, &outfit, Encoding::MessagePack, &body)
     }
 
     /// Publishes a value on a topic under the publisher's pattern (or on its one topic).
@@ -138,22 +153,22 @@ impl<T: Serialize + ?Sized> Publisher<T> {
     /// # Errors
     /// [`PublishError`]; the message was then not published.
     pub fn publish_to(&mut self, topic: &str, value: &T) -> Result<(), PublishError> {
-        let body = Value { value, compact: self.compact };
-        publish(&mut self.outlet, Some(topic), Headers::EMPTY, Encoding::MessagePack, &body)
+        let (outfit, body) = (Outfit::plain(self.timestamps), Value { value, compact: self.compact });
+        publish(&mut self.outlet, Some(topic), &outfit, Encoding::MessagePack, &body)
     }
 
-    /// Prepares a message with headers.
+    /// Prepares a message with headers and the like.
     ///
     /// # Examples
     /// ```
     /// # let node = ringbus::Bus::private()?.join("worker")?;
     /// # let mut progress = node.publisher::<u32>("task/progress")?;
-    /// progress.message(&3).header("traceparent", "00-4bf9…").send()?;
+    /// progress.message(&3).header("traceparent", "00-4bf9…").correlation("task 42").timestamp().send()?;
     /// # Ok::<(), ringbus::Error>(())
     /// ```
     pub fn message<'a>(&'a mut self, value: &'a T) -> Outgoing<'a, impl Body + use<'a, T>> {
         let body = Value { value, compact: self.compact };
-        Outgoing::new(&mut self.outlet, body, Encoding::MessagePack)
+        Outgoing::new(&mut self.outlet, body, Encoding::MessagePack, self.timestamps)
     }
 }
 
@@ -164,12 +179,12 @@ pub struct Outgoing<'a, B> {
     body: B,
     encoding: Encoding,
     topic: Option<&'a str>,
-    headers: Vec<(&'a str, &'a str)>,
+    outfit: Outfit<'a>,
 }
 
 impl<'a, B: Body> Outgoing<'a, B> {
-    fn new(outlet: &'a mut Outlet, body: B, encoding: Encoding) -> Self {
-        Self { outlet, body, encoding, topic: None, headers: Vec::new() }
+    fn new(outlet: &'a mut Outlet, body: B, encoding: Encoding, timestamp: bool) -> Self {
+        Self { outlet, body, encoding, topic: None, outfit: Outfit::plain(timestamp) }
     }
 
     /// The topic, under the publisher's pattern.
@@ -178,20 +193,14 @@ impl<'a, B: Body> Outgoing<'a, B> {
         self
     }
 
-    /// Adds a header: at most 64 of them, 16 KiB together.
-    pub fn header(mut self, key: &'a str, value: &'a str) -> Self {
-        self.headers.push((key, value));
-        self
-    }
+    outfit_setters!();
 
     /// Publishes it.
     ///
     /// # Errors
     /// [`PublishError`]; the message was then not published.
     pub fn send(self) -> Result<(), PublishError> {
-        let headers = Headers::from_slice(&self.headers);
-        headers.check().map_err(|error| PublishError::Headers { reason: error.to_string() })?;
-        publish(self.outlet, self.topic, headers, self.encoding, &self.body)
+        publish(self.outlet, self.topic, &self.outfit, self.encoding, &self.body)
     }
 }
 
@@ -210,6 +219,7 @@ impl<'a, B: Body> Outgoing<'a, B> {
 /// ```
 pub struct RawPublisher {
     outlet: Outlet,
+    timestamps: bool,
 }
 
 impl RawPublisher {
@@ -219,7 +229,7 @@ impl RawPublisher {
     /// [`PublishError`]; the message was then not published.
     #[inline]
     pub fn publish(&mut self, bytes: &[u8]) -> Result<(), PublishError> {
-        publish(&mut self.outlet, None, Headers::EMPTY, Encoding::Raw, &Bytes(bytes))
+        publish(&mut self.outlet, None, &Outfit::plain(self.timestamps), Encoding::Raw, &Bytes(bytes))
     }
 
     /// Publishes bytes on a topic under the publisher's pattern (or on its one topic).
@@ -227,12 +237,13 @@ impl RawPublisher {
     /// # Errors
     /// [`PublishError`]; the message was then not published.
     pub fn publish_to(&mut self, topic: &str, bytes: &[u8]) -> Result<(), PublishError> {
-        publish(&mut self.outlet, Some(topic), Headers::EMPTY, Encoding::Raw, &Bytes(bytes))
+        let outfit = Outfit::plain(self.timestamps);
+        publish(&mut self.outlet, Some(topic), &outfit, Encoding::Raw, &Bytes(bytes))
     }
 
     /// Prepares a message with headers; see [`Publisher::message`].
     pub fn message<'a>(&'a mut self, bytes: &'a [u8]) -> Outgoing<'a, impl Body + use<'a>> {
-        Outgoing::new(&mut self.outlet, Bytes(bytes), Encoding::Raw)
+        Outgoing::new(&mut self.outlet, Bytes(bytes), Encoding::Raw, self.timestamps)
     }
 
     /// Lends `len` bytes of the log, to be filled in place and sent without a copy. They are 64-byte aligned
@@ -255,8 +266,10 @@ impl RawPublisher {
 
     fn lend<'a>(&'a mut self, topic: Option<&'a str>, len: usize) -> Result<Loan<'a>, PublishError> {
         let topic = self.outlet.topic_for(topic)?;
-        let head = Head::Event { topic, headers: Headers::EMPTY };
-        match self.outlet.loan(&head, Encoding::Raw, len)? {
+        let outfit = Outfit::plain(self.timestamps);
+        let lent =
+            outfit.with(|headers| self.outlet.loan(&Head::Event { topic, headers }, Encoding::Raw, len));
+        match lent.map_err(refuse)?? {
             Some((filler, start)) => {
                 Ok(Loan { outlet: &mut self.outlet, filler, payload: start..start + len, topic })
             }
@@ -308,12 +321,17 @@ impl fmt::Debug for Loan<'_> {
 fn publish(
     outlet: &mut Outlet,
     topic: Option<&str>,
-    headers: Headers<'_>,
+    outfit: &Outfit<'_>,
     encoding: Encoding,
     body: &impl Body,
 ) -> Result<(), PublishError> {
     let topic = outlet.topic_for(topic)?;
-    outlet.publish(&Head::Event { topic, headers }, encoding, body)
+    let published = outfit.with(|headers| outlet.publish(&Head::Event { topic, headers }, encoding, body));
+    published.map_err(refuse)?
+}
+
+fn refuse(reason: String) -> PublishError {
+    PublishError::Headers { reason }
 }
 
 macro_rules! about {

@@ -11,12 +11,12 @@ use serde::de::DeserializeOwned;
 use super::TopicError;
 use super::codec;
 use super::error::{OpenError, RecvError};
-use super::inlet::{Inlet, PayloadReader, Purpose, UNWANTED};
+use super::inlet::{Inlet, PayloadReader, Purpose};
 use super::message::{Envelope, Message, Sample};
 use super::node::NodeShared;
 use super::stats::PortStats;
-use super::topic::{Filter, check_topic};
-use crate::frame::{self, Encoding, Head, HeadError, PayloadSpan, PortUp};
+use super::topic::{Carries, Filter, check_topic};
+use crate::frame::{self, Encoding, Head, HeadError, PayloadSpan, PortUp, Role};
 use crate::ring::{Corrupt, Kind, Record};
 use crate::wake::Wait;
 
@@ -30,13 +30,14 @@ const SCRATCH: usize = 64 * 1024;
 #[must_use = "a builder does nothing until `open`"]
 pub struct SubscriberBuilder<'n> {
     node: &'n Arc<NodeShared>,
+    role: Role,
     filters: Vec<Result<Filter, TopicError>>,
     wait: Wait,
 }
 
 impl<'n> SubscriberBuilder<'n> {
-    pub(super) fn new(node: &'n Arc<NodeShared>, filter: &str) -> Self {
-        Self { node, filters: vec![Filter::new(filter)], wait: Wait::default() }
+    pub(super) fn new(node: &'n Arc<NodeShared>, role: Role, filter: Result<Filter, TopicError>) -> Self {
+        Self { node, role, filters: vec![filter], wait: Wait::default() }
     }
 
     /// Subscribes to what this filter matches, too; at most 64 filters in all. A message that several match
@@ -73,8 +74,8 @@ impl<'n> SubscriberBuilder<'n> {
         if filters.len() > frame::MAX_HEADERS {
             return Err(TopicError::too_many_filters(filters.len()).into());
         }
-        let (purpose, priority) = (Purpose::Subscriber, PortUp::DEFAULT_PRIORITY);
-        let inlet = Inlet::open(self.node, purpose, filters, priority, self.wait)?;
+        let purpose = if self.role == Role::Inbox { Purpose::Inbox } else { Purpose::Subscriber };
+        let inlet = Inlet::open(self.node, purpose, filters, PortUp::DEFAULT_PRIORITY, self.wait)?;
         Ok(Reception { inlet, scratch: Vec::new() })
     }
 }
@@ -119,15 +120,8 @@ impl<T: DeserializeOwned> Subscriber<T> {
     /// [`RecvError`]; the next call goes on after it.
     #[inline]
     pub fn try_recv(&mut self) -> Result<Option<Message<T>>, RecvError> {
-        for _ in 0..UNWANTED {
-            let Some((index, record)) = self.reception.inlet.look()? else { break };
-            if let Some(message) =
-                decode(&mut self.reception.inlet, &mut self.reception.scratch, index, record)?
-            {
-                return Ok(Some(message));
-            }
-        }
-        Ok(None)
+        let Reception { inlet, scratch } = &mut self.reception;
+        inlet.try_take(|inlet, index, record| decode(inlet, scratch, index, record))
     }
 
     /// The next message, or `None` if none came in time.
@@ -192,14 +186,9 @@ impl RawSubscriber {
     /// # Errors
     /// [`RecvError`]; the next call goes on after it.
     pub fn try_recv(&mut self) -> Result<Option<Sample<'_>>, RecvError> {
-        for _ in 0..UNWANTED {
-            let Some((index, record)) = self.reception.inlet.look()? else { break };
-            if let Some(found) = open(&mut self.reception.inlet, &mut self.reception.scratch, index, record)?
-            {
-                return Ok(Some(self.reception.sample(found)));
-            }
-        }
-        Ok(None)
+        let Reception { inlet, scratch } = &mut self.reception;
+        let found = inlet.try_take(|inlet, index, record| open(inlet, scratch, index, record))?;
+        Ok(found.map(|found| self.reception.sample(found)))
     }
 
     /// The next message, or `None` if none came in time.
@@ -294,9 +283,14 @@ fn open_with(
         }
         Err(error) => return Err(undecodable(inlet, index, record, None, error.to_string())),
     };
-    let Head::Event { topic, headers } = head else {
-        let reason = format!("a frame of kind {:?}, not an event", head.kind());
-        return Err(undecodable(inlet, index, record, None, reason));
+    let (topic, headers) = match (head, inlet.source(index).origin.carries) {
+        (Head::Event { topic, headers }, Carries::Events) => (topic, headers),
+        (Head::Direct { headers }, Carries::Direct) => (None, headers),
+        (Head::Broadcast { topic: None, headers }, Carries::Broadcasts) => (None, headers),
+        (head, _) => {
+            let reason = format!("a frame of kind {:?} has no place in this log", head.kind());
+            return Err(undecodable(inlet, index, record, None, reason));
+        }
     };
     let topic = match topic {
         None => None,

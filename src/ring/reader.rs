@@ -121,6 +121,14 @@ impl<M: Memory, C: MemoryMut> Reader<M, C> {
         }
     }
 
+    /// Whether no record has come since the last one was released: one load of what the writer writes. Does
+    /// not tell drops or the end of the log, as [`Reader::next`] does.
+    #[inline(always)]
+    pub fn quiet(&self) -> bool {
+        // Acquire pairs with the Release store in `Writer::publish`. A tail that makes no sense is not quiet.
+        self.position == self.tail && self.in_hand.is_none() && self.log.load(TAIL, Acquire) == self.position
+    }
+
     /// Reads on to this position (or to the end of the record in hand), and no further.
     pub fn end_at(&mut self, until: u64) {
         let done = self.in_hand.map_or(self.position, |(end, _)| end);

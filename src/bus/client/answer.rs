@@ -62,6 +62,11 @@ macro_rules! about {
             self.id
         }
 
+        /// When the answer was written, if the server says so.
+        pub fn timestamp(&self) -> Option<std::time::SystemTime> {
+            self.headers.timestamp()
+        }
+
         /// Headers that the server added.
         pub fn headers(&self) -> &Headers {
             &self.headers

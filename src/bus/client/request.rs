@@ -15,11 +15,12 @@ use super::routes::Route;
 use crate::bus::codec::{Body, Bytes, Value};
 use crate::bus::core::Command;
 use crate::bus::error::PublishError;
-use crate::bus::log::{Gates, OutletShared};
-use crate::bus::outlet::{Outlet, OutletConfig, Overflow};
+use crate::bus::log::{Gates, NewLog, OutletShared};
+use crate::bus::metadata::{Outfit, outfit_setters};
+use crate::bus::outlet::{Outlet, OutletConfig};
 use crate::bus::status::Status;
 use crate::control::NodeId;
-use crate::frame::{Encoding, Head, Headers};
+use crate::frame::{Encoding, Head, PortUp};
 use crate::sys::clock;
 
 /// A call about to be made; from [`Client::request`](crate::Client::request).
@@ -29,7 +30,7 @@ pub struct Request<'c> {
     method: &'c str,
     timeout: Duration,
     to: Option<NodeId>,
-    headers: Vec<(&'c str, &'c str)>,
+    outfit: Outfit<'c>,
 }
 
 /// Where a request goes, and until when an answer is of use.
@@ -64,21 +65,19 @@ impl Drop for Registered<'_> {
     }
 }
 
+impl<'a> Request<'a> {
+    outfit_setters!();
+}
+
 impl<'c> Request<'c> {
     pub(super) fn new(client: &'c Arc<ClientShared>, method: &'c str) -> Self {
-        Self { client, method, timeout: client.timeout, to: None, headers: Vec::new() }
+        Self { client, method, timeout: client.timeout, to: None, outfit: Outfit::default() }
     }
 
     /// How long the call may take, instead of the client's timeout; [`Duration::MAX`]: for ever. The server
     /// learns it, and drops a request that comes too late.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
-        self
-    }
-
-    /// Adds a header: at most 64 of them, 16 KiB together.
-    pub fn header(mut self, key: &'c str, value: &'c str) -> Self {
-        self.headers.push((key, value));
         self
     }
 
@@ -136,7 +135,7 @@ impl<'c> Request<'c> {
         let departure = self.depart(true)?;
         let mut requests = self.client.requests_to(&departure.route)?;
         let lent = match requests.as_mut() {
-            Some(requests) => requests.loan(&self.head(&departure), Encoding::Raw, len),
+            Some(requests) => self.with_head(&departure, |head| requests.loan(&head, Encoding::Raw, len))?,
             None => Ok(None),
         };
         let room = || Status::resource_exhausted("no room in the log of requests: the server is slow");
@@ -162,13 +161,11 @@ impl<'c> Request<'c> {
         Ok(Pending::new(self.client.clone(), id, self.method, deadline, self.timeout))
     }
 
-    fn head<'a>(&'a self, departure: &Departure<'_>) -> Head<'a> {
-        Head::Request {
-            id: departure.call.id,
-            method: self.method,
-            deadline: departure.deadline_ns,
-            headers: Headers::from_slice(&self.headers),
-        }
+    fn with_head<T>(&self, departure: &Departure<'_>, then: impl FnOnce(Head<'_>) -> T) -> Result<T, Status> {
+        let (id, method, deadline) = (departure.call.id, self.method, departure.deadline_ns);
+        self.outfit
+            .with(|headers| then(Head::Request { id, method, deadline, headers }))
+            .map_err(|reason| Status::invalid_argument(format!("headers: {reason}")))
     }
 
     /// Chooses a server and registers the call.
@@ -179,8 +176,6 @@ impl<'c> Request<'c> {
                 "this process is a fork of the one that opened the client: join again in the child",
             ));
         }
-        let headers = Headers::from_slice(&self.headers);
-        headers.check().map_err(|error| Status::invalid_argument(format!("headers: {error}")))?;
         if self.timeout.is_zero() {
             return Err(self.late("the timeout is zero"));
         }
@@ -220,7 +215,6 @@ impl<'c> Request<'c> {
     /// Publishes the request; waits for room if there is none.
     fn send_on(&self, departure: &Departure<'_>, encoding: Encoding, body: &impl Body) -> Result<(), Status> {
         let Departure { route, deadline, .. } = departure;
-        let head = self.head(departure);
         let attempt = |armed: bool| {
             // Registered first, looked at afterwards: see `Routes::remove`.
             if route.is_gone() {
@@ -231,7 +225,7 @@ impl<'c> Request<'c> {
             if armed {
                 requests.arm();
             }
-            let published = requests.publish(&head, encoding, body);
+            let published = self.with_head(departure, |head| requests.publish(&head, encoding, body))?;
             if !matches!(published, Err(PublishError::Full { .. })) {
                 requests.disarm();
             }
@@ -269,14 +263,20 @@ impl ClientShared {
     fn requests_to(&self, route: &Route) -> Result<Requests, Status> {
         let mut requests = route.requests.lock_arc();
         if requests.is_none() {
-            let ids = (self.port, self.node.next_log());
-            let pair = Some((self.bell.clone(), route.node.id(), route.port));
-            let (me, service) = (self.node.info.id(), self.service.clone());
-            let shared = OutletShared::create(me, ids, service, self.capacity, Gates::new(), pair)
-                .map_err(|error| Status::resource_exhausted(error.to_string()))?;
+            let shared = OutletShared::create(NewLog {
+                node: self.node.info.id(),
+                port: self.port,
+                log: self.node.next_log(),
+                filter: self.service.clone(),
+                capacity: self.capacity,
+                priority: PortUp::DEFAULT_PRIORITY,
+                gates: Gates::new(),
+                unread: Arc::default(),
+                pair: Some((self.bell.clone(), (route.node.id(), route.port))),
+            })
+            .map_err(|error| Status::resource_exhausted(error.to_string()))?;
             let shared = Arc::new(shared);
-            let config = OutletConfig { capacity: self.capacity, overflow: Overflow::Fail, wait: self.wait };
-            let outlet = Outlet::of(shared.clone(), self.node.clone(), config);
+            let outlet = Outlet::of(shared.clone(), self.node.clone(), OutletConfig::of_pair(self.capacity));
             self.node
                 .ask(|reply| Command::OpenPair { outlet: shared.clone(), reply })
                 .map_err(|error| Status::unavailable(error.to_string()))?;

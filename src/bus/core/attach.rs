@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::super::inlet::{Change, InletShared, LogKey, Origin, Purpose, Reply, Source, new_cursor_segment};
 use super::super::log::{OutletShared, PREFAULT, Reader};
 use super::super::open::Trust;
+use super::super::topic::Carries;
 use super::peers::open_cursor_segment;
 use super::{Core, Trouble, bell_trouble, pairs, segment_trouble};
 use crate::control::NodeId;
@@ -303,17 +304,17 @@ impl Core {
         let Some(inlet) = self.inlets.get_mut(&attach.reader_port) else { return Ok(()) };
         let Some(peer) = self.peers.get(&from) else { return Ok(()) };
         let writer = peer.ports.get(&attach.writer_port).ok_or("a log of a port never announced")?;
-        let topic = match inlet.shared.role() {
+        let (topic, carries) = match inlet.shared.role() {
             Role::Client | Role::Server => {
                 pairs::check(&inlet.shared, writer)?;
-                None
+                (None, Carries::Calls)
             }
             _ => {
                 let topic = writer.topic.as_ref().ok_or("a log of a port that does not publish")?;
                 if !inlet.shared.filters.iter().any(|filter| filter.intersects(topic)) {
                     return Err(format!("a log on {topic}, which nobody asked for").into());
                 }
-                (!topic.is_pattern()).then(|| topic.as_str().into())
+                ((!topic.is_pattern()).then(|| topic.as_str().into()), topic.carries())
             }
         };
         if self.sources.contains_key(&(attach.reader_port, key)) {
@@ -322,7 +323,8 @@ impl Core {
         let [log, bell] = <[_; 2]>::try_from(fds).map_err(|_| "a log without its fds")?;
         let (log, layout) = open_log(&log, from, attach)?;
         let bell = Bell::from_peer(bell).map_err(|error| bell_trouble(&error))?;
-        let origin = Origin { node: peer.node.clone(), topic };
+        let (node, priority) = (peer.node.clone(), writer.card.priority);
+        let origin = Origin { node, log: attach.log, topic, carries, priority };
         let same_user = peer.node.uid() == self.me.uid();
 
         let slot = inlet.take_slot(*self.me.id().as_bytes())?;

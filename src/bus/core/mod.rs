@@ -19,6 +19,7 @@ use super::log::OutletShared;
 use super::open::{Bus, PrivateDirectory, Trust};
 use super::peer::{NodeInfo, Peer, RefusedNode};
 use super::stats::NodeStats;
+use super::topic::Filter;
 use crate::control::{DirectoryError, Driver, Message, NodeId};
 use crate::frame::{Control, PortUp, Strings};
 use crate::ring::Corrupt;
@@ -63,6 +64,11 @@ pub(super) enum Command {
     },
     /// Handles what has already arrived.
     Sweep(SyncSender<()>),
+    /// Whether any port on the bus reads this topic.
+    FindReader {
+        topic: Filter,
+        reply: SyncSender<bool>,
+    },
     /// A reading port is done with a log: it was closed, its writer is gone, or it is corrupt.
     LogDone {
         port: u64,
@@ -300,6 +306,12 @@ impl Core {
                 self.driver.sweep();
                 self.handle_events();
                 let _ = reply.send(());
+            }
+            Command::FindReader { topic, reply } => {
+                // Whoever opened one before has put it into a socket of ours.
+                self.driver.sweep();
+                self.handle_events();
+                let _ = reply.send(self.has_reader(&topic));
             }
             Command::LogDone { port, key, corrupt } => {
                 self.finish_log(port, key);

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::super::inlet::{InletShared, Purpose};
-use super::super::log::{Gates, OutletShared};
+use super::super::log::{Gates, NewLog, OutletShared};
 use super::attach::LocalOutlet;
 use super::peers::{PeerState, RemotePort};
 use super::{Core, Trouble};
@@ -25,7 +25,7 @@ pub(super) fn check(reader: &InletShared, writer: &RemotePort) -> Result<(), Str
     let other_end = match reader.purpose {
         Purpose::Client(_) => Role::Server,
         Purpose::Server { .. } => Role::Client,
-        Purpose::Subscriber => return Err("a subscriber in a pair".to_owned()),
+        Purpose::Subscriber | Purpose::Inbox => return Err("a subscriber in a pair".to_owned()),
     };
     let service = service(reader);
     if writer.card.role != other_end || writer.card.filters.first().map(String::as_str) != Some(service) {
@@ -69,11 +69,18 @@ impl Core {
         let Purpose::Server { capacity, .. } = inlet.shared.purpose else {
             return Err("a request to a port that is no server".into());
         };
-        let ids = (attach.reader_port, self.next_log.fetch_add(1, Relaxed));
-        let filter = inlet.shared.filters[0].clone();
-        let pair = Some((inlet.shared.bell.clone(), client, attach.writer_port));
-        let shared = OutletShared::create(self.me.id(), ids, filter, capacity, Gates::new(), pair)
-            .map_err(|error| Trouble::Shortage(error.to_string()))?;
+        let shared = OutletShared::create(NewLog {
+            node: self.me.id(),
+            port: attach.reader_port,
+            log: self.next_log.fetch_add(1, Relaxed),
+            filter: inlet.shared.filters[0].clone(),
+            capacity,
+            priority: inlet.shared.priority,
+            gates: Gates::new(),
+            unread: Arc::default(),
+            pair: Some((inlet.shared.bell.clone(), only)),
+        })
+        .map_err(|error| Trouble::Shortage(error.to_string()))?;
         let shared = Arc::new(shared);
         self.open_pair(shared.clone());
         Ok(shared)

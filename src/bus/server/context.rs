@@ -2,7 +2,7 @@
 
 use std::ops::{Deref, DerefMut, Range};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use parking_lot::{ArcMutexGuard, RawMutex};
 
@@ -47,6 +47,26 @@ impl Context {
     /// The request's headers.
     pub fn headers(&self) -> &Headers {
         &self.headers
+    }
+
+    /// When the request was written, if its client says so.
+    pub fn timestamp(&self) -> Option<SystemTime> {
+        self.headers.timestamp()
+    }
+
+    /// What the request belongs to, if its client says so.
+    pub fn correlation(&self) -> Option<&str> {
+        self.headers.correlation()
+    }
+
+    /// The priority of the client's port.
+    pub fn priority(&self) -> u8 {
+        self.pair.priority
+    }
+
+    /// The service that is called.
+    pub fn service(&self) -> &str {
+        self.pair.service()
     }
 
     /// How the request's payload is encoded.

@@ -11,12 +11,12 @@ use super::slot::{CallId, Slot};
 use crate::bus::error::RecvError;
 use crate::bus::inlet::{Inlet, Reply};
 use crate::bus::message::Headers;
-use crate::bus::outlet::{Outlet, OutletConfig, Overflow};
+use crate::bus::outlet::{Outlet, OutletConfig};
 use crate::bus::payload::{Incoming, Payload, Place, with_head};
 use crate::bus::status::Status;
 use crate::frame::{Encoding, Head};
 use crate::ring::Record;
-use crate::wake::{Patience, Then, Wait};
+use crate::wake::{Patience, Then};
 
 /// Records that are taken in a row before the clock and other duties are looked at.
 const BATCH: usize = 64;
@@ -203,9 +203,9 @@ impl Intake {
         let port = self.inlet.shared().clone();
         let source = self.inlet.source_mut(index);
         if let Some(Reply::Made(shared)) = &source.reply {
-            let config = OutletConfig { capacity: 0, overflow: Overflow::Fail, wait: Wait::default() };
+            let config = OutletConfig::of_pair(shared.layout.capacity());
             let answers = Outlet::of(shared.clone(), server.node.clone(), config);
-            let pair = Pair::new(self.pairs, source.origin.node.clone(), answers, port);
+            let pair = Pair::new(self.pairs, &source.origin, answers, port);
             self.pairs += 1;
             source.reply = Some(Reply::Open(Arc::new(pair)));
         }

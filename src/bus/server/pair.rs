@@ -13,7 +13,7 @@ use parking_lot::{ArcMutexGuard, Mutex, RawMutex};
 
 use crate::bus::codec::{Body, Bytes};
 use crate::bus::error::PublishError;
-use crate::bus::inlet::InletShared;
+use crate::bus::inlet::{InletShared, Origin};
 use crate::bus::outlet::Outlet;
 use crate::bus::peer::NodeInfo;
 use crate::bus::status::Status;
@@ -24,6 +24,8 @@ pub(in crate::bus) struct Pair {
     /// Tells the pairs of a server apart.
     pub(super) number: u64,
     pub(super) client: NodeInfo,
+    /// The client's port's.
+    pub(super) priority: u8,
     answers: Arc<Mutex<Outlet>>,
     /// Bytes of the largest frame that the log takes.
     largest: usize,
@@ -45,11 +47,16 @@ pub(super) struct Outgoing<'a, B> {
 }
 
 impl Pair {
-    pub(super) fn new(number: u64, client: NodeInfo, answers: Outlet, port: Arc<InletShared>) -> Self {
+    pub(super) fn new(number: u64, client: &Origin, answers: Outlet, port: Arc<InletShared>) -> Self {
         let largest = answers.largest_frame();
         let answers = Arc::new(Mutex::new(answers));
         let (backlog, waiting, gone) = (Mutex::default(), AtomicUsize::new(0), AtomicBool::new(false));
-        Self { number, client, answers, largest, backlog, waiting, gone, port }
+        let (priority, client) = (client.priority, client.node.clone());
+        Self { number, client, priority, answers, largest, backlog, waiting, gone, port }
+    }
+
+    pub(super) fn service(&self) -> &str {
+        self.port.filters[0].as_str()
     }
 
     /// The client has gone.

@@ -31,6 +31,25 @@ fn one_record_is_found_once() {
 }
 
 #[test]
+fn a_reader_is_quiet_until_a_record_comes_and_again_once_it_is_released() {
+    let (mut log, mut end) = Log::with_reader(256);
+    assert!(end.reader.quiet());
+    log.write(b"one").unwrap();
+    log.write(b"two").unwrap();
+    assert!(!end.reader.quiet());
+    end.record();
+    assert!(!end.reader.quiet(), "the second is known of");
+    end.record();
+    assert!(!end.reader.quiet(), "it is in hand");
+    end.reader.release();
+    assert!(end.reader.quiet());
+    log.writer.skip();
+    log.writer.close();
+    assert!(end.reader.quiet() && end.reader.is_ready(), "no record, but something to tell");
+    assert_eq!([end.next(), end.next()], [Next::Lagged(1), Next::Closed(0)]);
+}
+
+#[test]
 fn records_of_every_size_take_whole_headers() {
     for len in 0..=48 {
         let (mut log, mut end) = Log::with_reader(256);

@@ -1,0 +1,172 @@
+//! What is urgent is received first, and the rest is not forgotten.
+
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::Duration;
+
+use ringbus::{Overflow, RecvError, Wait};
+
+mod support;
+use support::{Child, DEADLINE, Dir, Parent, eventually};
+
+/// Messages of each publisher that wait when the reader begins.
+const BACKLOG: u32 = 100;
+
+/// Not a test of its own but the second process of those here: does nothing unless one of them started it.
+#[test]
+fn child() {
+    support::play(&[("writes a backlog", writes_a_backlog)]);
+}
+
+#[test]
+fn a_slow_reader_gets_the_highest_first_and_of_the_others_their_share() {
+    let dir = Dir::new();
+    let node = dir.join("reader");
+    let mut subscriber = node.subscriber::<u32>("p/*").unwrap();
+    let mut writer = Child::start("writes a backlog", &[dir.arg()]);
+    writer.expect("written");
+    eventually("all logs are there", || node.survey(DEADLINE)[0].ports[0].stats.peers == 4);
+
+    let mut due = [0; 256];
+    let mut got = Vec::new();
+    for _ in 0..4 * BACKLOG {
+        let message = subscriber.recv_timeout(DEADLINE).unwrap().expect("another message");
+        assert!(message.topic().ends_with(&message.priority().to_string()), "{message:?}");
+        // The two publishers of priority 200 write the even and the odd numbers.
+        let due = &mut due[usize::from(message.priority())];
+        let expected = if message.priority() == 200 { *due / 2 } else { *due };
+        assert_eq!(*message, expected, "{message:?}");
+        *due += 1;
+        got.push(message.priority());
+    }
+    // 200 has twice the backlog: as long as it has something, of 17 messages in a row it has 16, and the
+    // others take turns in the 17th.
+    let (rows, rest) = got.split_at(12 * 17);
+    for (row, low) in rows.chunks(17).zip([128, 3].into_iter().cycle()) {
+        assert_eq!(row, [&[200; 16][..], &[low]].concat());
+    }
+    assert_eq!(rest[..8], [200; 8]);
+    // Then 128 has what 200 had.
+    for row in rest[8 + 8..].chunks(17).take(4) {
+        assert_eq!(row, [&[3][..], &[128; 16]].concat());
+    }
+    writer.finish();
+}
+
+fn writes_a_backlog(parent: &mut Parent, args: &[&str]) {
+    let node = support::bus(args[0]).join("writer").unwrap();
+    let mut ports: Vec<_> = [3, 200, 128, 200]
+        .into_iter()
+        .map(|priority| {
+            let topic = format!("p/{priority}");
+            let builder = node.publisher_builder(&topic).priority(priority);
+            builder.open::<u32>().unwrap()
+        })
+        .collect();
+    for number in 0..BACKLOG {
+        ports.iter_mut().for_each(|port| port.publish(&number).unwrap());
+    }
+    parent.say("written");
+    parent.stay();
+}
+
+#[test]
+fn the_priority_is_told_to_others() {
+    let dir = Dir::new();
+    let (node, other) = (dir.join("node"), dir.join("other"));
+    let _urgent = other.publisher_builder("a").priority(255).open::<u32>().unwrap();
+    let _usual = other.publisher::<u32>("a").unwrap();
+    let peers = node.peers();
+    assert_eq!(peers[0].ports().iter().map(|port| port.priority).collect::<Vec<_>>(), [255, 128]);
+}
+
+/// What is no record is looked for less often, but soon, however the port waits.
+#[test]
+fn drops_and_ends_are_noticed_beside_a_busy_log() {
+    let dir = Dir::new();
+    let node = dir.join("node");
+    for wait in [Wait::Spin, Wait::Adaptive, Wait::Park] {
+        let mut subscriber = node.subscriber_builder("*").wait(wait).open_raw().unwrap();
+        let builder = node.publisher_builder("drops").capacity(4096).overflow(Overflow::DropNewest);
+        let mut drops = builder.open_raw().unwrap();
+        let mut busy = node.publisher_builder("busy").priority(200).open_raw().unwrap();
+        let mut published = 0;
+        while drops.stats().dropped == 0 {
+            drops.publish(&[0; 100]).unwrap();
+            published += 1;
+        }
+        let (mut lagged, mut received) = (false, 0);
+        for _ in 0..100 * published {
+            busy.publish(&[]).unwrap();
+            match subscriber.recv_timeout(DEADLINE) {
+                Ok(sample) => received += u64::from(sample.expect("a message").topic() == "drops"),
+                Err(RecvError::Lagged { missed: 1, .. }) => lagged = true,
+                Err(error) => panic!("{error}"),
+            }
+            if lagged {
+                break;
+            }
+        }
+        assert!(lagged && received == published - 1, "{wait:?}: {received} of {published}");
+        drop(drops);
+        let mut looks = 0;
+        while subscriber.stats().peers == 2 {
+            busy.publish(&[]).unwrap();
+            subscriber.recv_timeout(DEADLINE).unwrap().expect("a message");
+            looks += 1;
+            assert!(looks < 1000, "{wait:?}: the end of a log is not noticed");
+        }
+    }
+}
+
+#[test]
+fn a_lone_drop_is_told_to_whoever_waits_and_to_whoever_looks() {
+    let dir = Dir::new();
+    let node = dir.join("node");
+    for wait in [Wait::Spin, Wait::Adaptive, Wait::Park] {
+        let mut subscriber = node.subscriber_builder("t").wait(wait).open_raw().unwrap();
+        let builder = node.publisher_builder("t").capacity(4096).overflow(Overflow::DropNewest);
+        let mut publisher = builder.open_raw().unwrap();
+        for round in 0..10 {
+            while publisher.stats().dropped == round {
+                publisher.publish(&[0; 500]).unwrap();
+            }
+            // Once by waiting, once without, once without time to wait.
+            let told = loop {
+                let next = match round % 3 {
+                    0 => subscriber.recv_timeout(DEADLINE),
+                    1 => subscriber.try_recv(),
+                    _ => subscriber.recv_timeout(Duration::ZERO),
+                };
+                match next {
+                    Ok(Some(_)) => {}
+                    other => break other.map(|_| ()),
+                }
+            };
+            assert!(matches!(told, Err(RecvError::Lagged { missed: 1, .. })), "{wait:?} {round}: {told:?}");
+        }
+    }
+}
+
+#[test]
+fn a_reader_that_spins_notices_the_end_of_a_log_while_it_waits() {
+    let dir = Dir::new();
+    let node = dir.join("node");
+    let mut subscriber = node.subscriber_builder("t").wait(Wait::Spin).open_raw().unwrap();
+    let mut stays = node.raw_publisher("t").unwrap();
+    let goes = node.raw_publisher("t").unwrap();
+    let logs = || node.survey(DEADLINE)[0].ports[0].stats.peers;
+    let received = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            assert_eq!(*subscriber.recv().unwrap(), *b"first");
+            received.store(true, Relaxed);
+            // Longer than the test waits: its end would be a look in full.
+            assert_eq!(*subscriber.recv_timeout(2 * DEADLINE).unwrap().expect("a message"), *b"last");
+        });
+        stays.publish(b"first").unwrap();
+        eventually("both logs are there", || received.load(Relaxed) && logs() == 2);
+        drop(goes);
+        eventually("one has ended", || logs() == 1);
+        stays.publish(b"last").unwrap();
+    });
+}
