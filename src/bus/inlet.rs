@@ -1,27 +1,20 @@
 //! The reading end of a port: the logs it reads, in turn, and its bell.
 
-use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
+use std::sync::atomic::{AtomicU64, Ordering::Acquire, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use super::client::Routes;
 use super::core::Command;
 use super::error::{OpenError, RecvError};
-use super::log::OutletShared;
 use super::node::NodeShared;
-use super::peer::NodeInfo;
-use super::server::Pair;
+use super::reading::{Change, InletShared, Origin, Purpose, Source, new_cursor_segment};
 use super::stats::{Counters, PortStats};
-use super::topic::{Carries, Filter};
+use super::topic::Filter;
 use super::turns::Turns;
-use crate::control::{NodeId, PortCard};
-use crate::frame::Role;
-use crate::ring::{self, CursorSegment, Next, Record, Waiter, layout};
-use crate::segment::{PeerSegment, Sealed, page_size};
+use crate::ring::{self, Next, Record, Waiter, layout};
 use crate::wake::{Bell, Patience, Then, Wait};
 
 /// Records on topics that are none of the port's that are passed over between two looks at the clock: a busy
@@ -31,137 +24,6 @@ const UNWANTED: usize = 64;
 /// Every so many looks, logs without a new record are looked at for what is no record: drops, the end. Logs of
 /// lower priority are on each turn that they get, too.
 const FULLY: u32 = 64;
-
-/// Names a log on the whole bus, as one reader was attached to it: a node that was lost and found again
-/// attaches the same reader anew, under another number.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) struct LogKey {
-    pub(super) node: NodeId,
-    pub(super) log: u64,
-    /// The reader's number.
-    pub(super) number: u16,
-}
-
-/// Whose log it is, and what is in it.
-#[derive(Debug)]
-pub(super) struct Origin {
-    pub(super) node: NodeInfo,
-    pub(super) log: u64,
-    /// The log's one topic; `None` where each frame says its own.
-    pub(super) topic: Option<Arc<str>>,
-    pub(super) carries: Carries,
-    /// The writing port's.
-    pub(super) priority: u8,
-}
-
-/// One log that the port reads.
-pub(super) struct Source {
-    pub(super) key: LogKey,
-    /// In a client's port: the number of the route that it answers for.
-    pub(super) route: Option<u32>,
-    pub(super) reader: ring::Reader<Arc<PeerSegment>, Arc<Sealed>>,
-    /// Wakes the writer when it waits for room.
-    pub(super) writer: Bell,
-    pub(super) origin: Arc<Origin>,
-    /// Payloads may be looked at in place.
-    pub(super) lend: bool,
-    /// The last topic of a log that has many: the next message often has the same.
-    pub(super) last_topic: Option<Arc<str>>,
-    /// The writer is gone: what is in the log is all there will be.
-    pub(super) ended: bool,
-    /// Where the answers go, if this is a client's log.
-    pub(super) reply: Option<Reply>,
-    /// Passed over for now: its answers have no room.
-    pub(super) rests: bool,
-}
-
-/// The other log of a pair: first as the control thread has made it, then as the server writes it.
-pub(super) enum Reply {
-    Made(Arc<OutletShared>),
-    Open(Arc<Pair>),
-}
-
-/// What the control thread tells the port.
-pub(super) enum Change {
-    Add(Box<Source>),
-    /// The writer is gone, or cut off: nothing from this position on is read.
-    End {
-        key: LogKey,
-        until: u64,
-    },
-    /// This process is short of something: a log of this node is not read.
-    Failed {
-        node: NodeInfo,
-        reason: String,
-    },
-}
-
-/// What a reading port is for.
-pub(super) enum Purpose {
-    /// Reads the logs of matching publishers.
-    Subscriber,
-    /// Reads what is sent to its node's name.
-    Inbox,
-    /// Reads the answers of the servers it has called; the control thread tells it which there are.
-    Client(Arc<Routes>),
-    /// Reads the requests of its clients, and writes each a log of `capacity` bytes.
-    Server { capacity: u64, version: Option<String> },
-}
-
-/// What the port and the control thread share of a reading port.
-pub(super) struct InletShared {
-    pub(super) port: u64,
-    pub(super) purpose: Purpose,
-    /// What it subscribes to; of a client or server, the service.
-    pub(super) filters: Arc<[Filter]>,
-    /// Of what a client or server writes.
-    pub(super) priority: u8,
-    pub(super) bell: Bell,
-    /// The first segment: holds `parked` and the first cursors.
-    pub(super) segment: Arc<Sealed>,
-    pub(super) counters: Counters,
-    changes: Mutex<Vec<Change>>,
-    /// Counts changes: what the port looks at instead of the lock.
-    generation: AtomicU64,
-}
-
-impl InletShared {
-    /// Called by the control thread.
-    pub(super) fn change(&self, change: Change) {
-        let mut changes = self.changes.lock();
-        changes.push(change);
-        // Release pairs with the Acquire in `Inlet::is_ready`; the bell rung below covers a port that
-        // looked just before.
-        self.generation.store(self.generation.load(Relaxed) + 1, Release);
-        drop(changes);
-        self.bell.ring();
-    }
-
-    pub(super) fn role(&self) -> Role {
-        match self.purpose {
-            Purpose::Subscriber => Role::Subscriber,
-            Purpose::Inbox => Role::Inbox,
-            Purpose::Client(_) => Role::Client,
-            Purpose::Server { .. } => Role::Server,
-        }
-    }
-
-    pub(super) fn card(&self) -> PortCard {
-        let version = match &self.purpose {
-            Purpose::Server { version, .. } => version.clone(),
-            _ => None,
-        };
-        PortCard {
-            id: self.port,
-            role: self.role(),
-            filters: self.filters.iter().map(|filter| filter.as_str().to_owned()).collect(),
-            pattern: false,
-            priority: self.priority,
-            capacity: None,
-            version,
-        }
-    }
-}
 
 /// The reading end of a port, on its user's thread.
 pub(super) struct Inlet {
@@ -512,32 +374,4 @@ impl Drop for Inlet {
     fn drop(&mut self) {
         self.node.tell(Command::ClosePort { port: self.shared.port });
     }
-}
-
-/// A payload in a log, as a stream: what is read was copied out of the log first.
-pub(super) struct PayloadReader<'a> {
-    pub(super) source: &'a Source,
-    pub(super) at: usize,
-    pub(super) end: usize,
-}
-
-impl Read for PayloadReader<'_> {
-    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        let len = into.len().min(self.end - self.at);
-        self.source.reader.copy(self.at, &mut into[..len]);
-        self.at += len;
-        Ok(len)
-    }
-}
-
-/// Makes the `index`-th cursor segment of a port; later ones are larger.
-pub(super) fn new_cursor_segment(
-    node: [u8; 16],
-    port: u64,
-    index: u32,
-) -> Result<Sealed, crate::segment::SegmentError> {
-    let size = page_size() << index.min(4);
-    let segment = Sealed::create("ringbus-cursors", size, true)?;
-    CursorSegment::of_size(size).initialise(&segment, node, port, index);
-    Ok(segment)
 }

@@ -5,9 +5,10 @@ use std::ops::{Deref, Range};
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use super::inlet::{Inlet, Origin};
+use super::inlet::Inlet;
 use super::metadata::{self, Destination, MessageId};
 use super::peer::NodeInfo;
+use super::reading::Origin;
 use super::topic::{Carries, inbox_name};
 use crate::frame::{self, Encoding};
 

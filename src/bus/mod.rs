@@ -29,6 +29,7 @@ mod outlet;
 mod payload;
 mod peer;
 mod publisher;
+mod reading;
 mod server;
 mod stats;
 mod status;

@@ -4,8 +4,8 @@ use std::any::Any;
 use std::ops::{Deref, Range};
 use std::sync::Arc;
 
-use super::inlet::Source;
 use super::node::NodeShared;
+use super::reading::Source;
 use crate::frame::{self, Frame, Head, HeadError, PayloadSpan};
 use crate::ring::{Lent, Record};
 use crate::segment::PeerSegment;

@@ -18,9 +18,10 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::error::{OpenError, WaitError};
-use super::inlet::{Inlet, Purpose};
+use super::inlet::Inlet;
 use super::node::NodeShared;
 use super::peer::NodeInfo;
+use super::reading::{InletShared, Purpose};
 use super::stats::PortStats;
 use super::status::Status;
 use super::topic::Filter;
@@ -104,7 +105,7 @@ impl<'n> ClientBuilder<'n> {
             name,
             service,
             routes,
-            port: inlet.shared().port,
+            port: inlet.shared().clone(),
             bell: inlet.shared().bell.clone(),
             receiver: Mutex::new(Receiver { inlet, scratch: Vec::new() }),
             capacity: self.capacity,
@@ -142,7 +143,7 @@ pub(super) struct ClientShared {
     name: Arc<str>,
     service: Filter,
     routes: Arc<Routes>,
-    port: u64,
+    port: Arc<InletShared>,
     /// The reading port's, which also wakes whoever waits for room.
     bell: Bell,
     receiver: Mutex<Receiver>,
@@ -211,12 +212,16 @@ impl Client {
 
     /// The nodes that serve at present.
     pub fn servers(&self) -> Vec<NodeInfo> {
-        self.shared.routes.nodes()
+        // Before any lock: in a forked child another thread may hold it, for ever.
+        if self.shared.node.origin.is_here() { self.shared.routes.nodes() } else { Vec::new() }
     }
 
     /// What was called so far: answers received, and answers dropped because nobody waited for them any more.
     pub fn stats(&self) -> PortStats {
-        self.shared.receiver.lock().inlet.stats()
+        if !self.shared.node.origin.is_here() {
+            return PortStats::default();
+        }
+        self.shared.port.counters.stats(0, self.shared.routes.nodes().len())
     }
 }
 

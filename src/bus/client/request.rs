@@ -265,7 +265,7 @@ impl ClientShared {
         if requests.is_none() {
             let shared = OutletShared::create(NewLog {
                 node: self.node.info.id(),
-                port: self.port,
+                port: self.port.port,
                 log: self.node.next_log(),
                 filter: self.service.clone(),
                 capacity: self.capacity,

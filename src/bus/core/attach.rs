@@ -4,9 +4,11 @@ use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use super::super::inlet::{Change, InletShared, LogKey, Origin, Purpose, Reply, Source, new_cursor_segment};
 use super::super::log::{OutletShared, PREFAULT, Reader};
 use super::super::open::Trust;
+use super::super::reading::{
+    Change, InletShared, LogKey, Origin, Purpose, Reply, Source, new_cursor_segment,
+};
 use super::super::topic::Carries;
 use super::peers::open_cursor_segment;
 use super::{Core, Trouble, bell_trouble, pairs, segment_trouble};

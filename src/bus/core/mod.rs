@@ -14,10 +14,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Release};
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError};
 use std::time::{Duration, Instant};
 
-use super::inlet::{Change, InletShared, LogKey};
 use super::log::OutletShared;
 use super::open::{Bus, PrivateDirectory, Trust};
 use super::peer::{NodeInfo, Peer, RefusedNode};
+use super::reading::{Change, InletShared, LogKey};
 use super::stats::NodeStats;
 use super::topic::Filter;
 use crate::control::{DirectoryError, Driver, Message, NodeId};

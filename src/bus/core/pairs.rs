@@ -12,8 +12,8 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-use super::super::inlet::{InletShared, Purpose};
 use super::super::log::{Gates, NewLog, OutletShared};
+use super::super::reading::{InletShared, Purpose};
 use super::attach::LocalOutlet;
 use super::peers::{PeerState, RemotePort};
 use super::{Core, Trouble};

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use super::super::inlet::LogKey;
 use super::super::peer::{NodeInfo, Peer, PortInfo, RefusedNode};
+use super::super::reading::LogKey;
 use super::super::topic::{Carries, Filter, check_name};
 use super::{Core, REFUSED, Trouble, bell_trouble, segment_trouble};
 use crate::control::{Event, Gone, Message, NodeId, PortCard, Refusal};

@@ -21,8 +21,9 @@ use serde::de::DeserializeOwned;
 
 use super::client::PAIR_CAPACITY;
 use super::error::OpenError;
-use super::inlet::{Inlet, InletShared, Purpose};
+use super::inlet::Inlet;
 use super::node::NodeShared;
+use super::reading::{InletShared, Purpose};
 use super::stats::PortStats;
 use super::status::Status;
 use super::topic::Filter;
@@ -181,9 +182,10 @@ impl<'n> ServiceBuilder<'n> {
     /// file descriptors or threads.
     pub fn spawn(self) -> Result<Server, OpenError> {
         let shared = self.open()?;
-        let mut server = Server { shared, threads: Vec::new() };
+        let mut server = Server { shared: shared.clone(), threads: Vec::new() };
         server.start_standby()?;
-        for slot in server.shared.slots.clone() {
+        for slot in &shared.slots {
+            let slot = slot.clone();
             server.start("ringbus-worker", move |shared| shared.work(&slot))?;
         }
         Ok(server)
@@ -197,7 +199,8 @@ impl<'n> ServiceBuilder<'n> {
         let shared = self.open()?;
         let mut server = Server { shared: shared.clone(), threads: Vec::new() };
         server.start_standby()?;
-        for slot in shared.slots.iter().skip(1).cloned() {
+        for slot in shared.slots.iter().skip(1) {
+            let slot = slot.clone();
             server.start("ringbus-worker", move |shared| shared.work(&slot))?;
         }
         shared.work(&shared.slots[0]);

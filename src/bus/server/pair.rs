@@ -13,9 +13,9 @@ use parking_lot::{ArcMutexGuard, Mutex, RawMutex};
 
 use crate::bus::codec::{Body, Bytes};
 use crate::bus::error::PublishError;
-use crate::bus::inlet::{InletShared, Origin};
 use crate::bus::outlet::Outlet;
 use crate::bus::peer::NodeInfo;
+use crate::bus::reading::{InletShared, Origin};
 use crate::bus::status::Status;
 use crate::frame::{Code, Encoding, Frame, Head, Headers, Payload};
 
