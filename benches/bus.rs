@@ -6,40 +6,17 @@
 //! as they are. Compare ratios within one run: absolute times of a virtual machine move.
 
 use std::hint::black_box;
-use std::io::{BufRead, BufReader, Write};
-use std::os::fd::{AsRawFd, OwnedFd};
-use std::process::{Child, ChildStdin, Command, Stdio};
-use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use criterion::{Criterion, Throughput};
-use ringbus::internals::ring::{CursorSegment, Gates, Kind, LogHeader, LogLayout, Next, Reader, Writer};
-use ringbus::internals::segment::{PeerSegment, Sealed};
-use ringbus::internals::sys::affinity;
-use ringbus::{Bus, Node, Publisher, RawPublisher, RawSubscriber, Subscriber, Wait};
-use serde::{Deserialize, Serialize};
+use ringbus::{Bus, Publisher, RawPublisher, RawSubscriber, Subscriber, Wait};
 
-/// Selects what the second process does.
-const ROLE: &str = "RINGBUS_BENCH_ROLE";
-/// The CPUs that the first process found.
-const CPUS: &str = "RINGBUS_BENCH_CPUS";
-const PATIENCE: Duration = Duration::from_secs(30);
-const CAPACITY: u64 = 256 * 1024;
+mod support;
 
-/// About 64 bytes, as named fields.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-struct Event {
-    id: u64,
-    stamp: u64,
-    value: f64,
-    label: String,
-}
-
-impl Event {
-    fn new(id: u64) -> Self {
-        Self { id, stamp: 1_700_000_000_000 + id, value: 0.5, label: "0123456789abcdef".into() }
-    }
-}
+use support::bare::{bare_first, bare_receive, bare_second, bare_send};
+use support::{
+    Event, PATIENCE, ROLE, Second, cpu_time, cpus, hear, is_smoke, join, pin, pin_second, tell, u64_of,
+};
 
 fn main() {
     if let Ok(role) = std::env::var(ROLE) {
@@ -51,8 +28,7 @@ fn main() {
         .warm_up_time(Duration::from_millis(300))
         .measurement_time(Duration::from_secs(2))
         .configure_from_args();
-    // Under `cargo test --benches` (and `cargo bench -- --test`) everything runs once, for correctness.
-    let smoke = std::env::args().any(|arg| arg == "--test") || !std::env::args().any(|arg| arg == "--bench");
+    let smoke = is_smoke();
     report_joins(smoke);
     report_idle(smoke);
     round_trips(&mut criterion);
@@ -60,75 +36,10 @@ fn main() {
     criterion.final_summary();
 }
 
-/// The CPUs to choose from: read before this process is pinned, since a child inherits that.
-fn cpus() -> Vec<usize> {
-    static ALLOWED: OnceLock<Vec<usize>> = OnceLock::new();
-    ALLOWED.get_or_init(|| affinity::allowed().unwrap_or_default()).clone()
-}
-
-fn pin(cpus: &[usize], index: usize) {
-    match cpus.get(index) {
-        Some(cpu) => affinity::pin(*cpu).unwrap(),
-        None => eprintln!("too few CPUs to pin both processes: what is measured is the scheduler"),
-    }
-}
-
-// --- the two processes ------------------------------------------------------------------------------
-
-/// The other process; killed with the value.
-struct Second {
-    child: Child,
-    stdin: ChildStdin,
-    stdout: BufReader<std::process::ChildStdout>,
-}
-
-impl Second {
-    fn start(role: &str, bus: &Bus) -> Self {
-        let mut child = Command::new(std::env::current_exe().unwrap())
-            .env(ROLE, role)
-            .env(CPUS, cpus().iter().map(usize::to_string).collect::<Vec<_>>().join(","))
-            .env("RINGBUS_DIR", bus.dir())
-            .env("RINGBUS_BUS", bus.name())
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let stdin = child.stdin.take().unwrap();
-        let stdout = BufReader::new(child.stdout.take().unwrap());
-        Self { child, stdin, stdout }
-    }
-
-    fn tell(&mut self, line: &str) {
-        writeln!(self.stdin, "{line}").unwrap();
-    }
-
-    fn hear(&mut self) -> String {
-        let mut line = String::new();
-        self.stdout.read_line(&mut line).unwrap();
-        line.trim().to_owned()
-    }
-}
-
-impl Drop for Second {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-fn hear() -> String {
-    let mut line = String::new();
-    std::io::stdin().read_line(&mut line).unwrap();
-    line.trim().to_owned()
-}
-
-fn tell(line: &str) {
-    println!("{line}");
-}
+// --- the second process -----------------------------------------------------------------------------
 
 fn second_process(role: &str) {
-    let cpus = std::env::var(CPUS).unwrap();
-    pin(&cpus.split(',').flat_map(str::parse).collect::<Vec<_>>(), 1);
+    pin_second();
     if role == "bare-echo" || role == "bare-sink" {
         return bare_second(role);
     }
@@ -192,118 +103,6 @@ fn second_process(role: &str) {
         }
         other => panic!("no role {other}"),
     }
-}
-
-fn u64_of(bytes: &[u8]) -> u64 {
-    u64::from_le_bytes(*bytes.first_chunk().unwrap())
-}
-
-fn join() -> (Bus, Node) {
-    let bus = Bus::private().unwrap();
-    let node = bus.join("first").unwrap();
-    (bus, node)
-}
-
-// --- the bare ring ----------------------------------------------------------------------------------
-
-type BareWriter = Writer<Arc<Sealed>, Arc<PeerSegment>, ()>;
-type BareReader = Reader<PeerSegment, Arc<Sealed>>;
-
-/// One process's half: a log it writes and the segment of its cursor in the other's log.
-struct Half {
-    log: Arc<Sealed>,
-    cursors: Arc<Sealed>,
-}
-
-impl Half {
-    fn new() -> Self {
-        let layout = LogLayout::new(CAPACITY).unwrap();
-        let log = Sealed::create("bench-log", layout.segment_size(), true).unwrap();
-        layout.initialise(&log, &LogHeader { log: 1, node: [0; 16], port: 1 });
-        let cursors = Sealed::create("bench-cursors", 4096, true).unwrap();
-        CursorSegment::of_size(4096).initialise(&cursors, [0; 16], 1, 0);
-        Self { log: Arc::new(log), cursors: Arc::new(cursors) }
-    }
-
-    /// Where the other process finds the segments.
-    fn address(&self) -> String {
-        let pid = std::process::id();
-        format!(
-            "/proc/{pid}/fd/{} /proc/{pid}/fd/{}",
-            self.log.fd().as_raw_fd(),
-            self.cursors.fd().as_raw_fd()
-        )
-    }
-
-    fn connect(&self, address: &str) -> (BareWriter, BareReader) {
-        let open = |path: &str| {
-            let fd: OwnedFd = std::fs::File::open(path).unwrap().into();
-            PeerSegment::open(fd, 1 << 30, true).unwrap()
-        };
-        let (log, cursors) = address.split_once(' ').unwrap();
-        let (log, cursors) = (open(log), Arc::new(open(cursors)));
-        let at = CursorSegment::check(&cursors).unwrap().cursor(0).unwrap();
-        let gates = Arc::new(Gates::new());
-        let gate = gates.add_first(cursors.clone(), ()).unwrap();
-        gates.follow(gate.number(), cursors, at);
-        let layout = LogLayout::new(CAPACITY).unwrap();
-        let reader = Reader::new(log, layout, self.cursors.clone(), at, 1, 0, Some(0)).unwrap();
-        (Writer::new(self.log.clone(), layout, gates), reader)
-    }
-}
-
-fn bare_send(writer: &mut BareWriter, bytes: &[u8]) {
-    while writer.claim(bytes.len() as u64).is_err() {
-        std::hint::spin_loop();
-    }
-    writer.body_mut()[..bytes.len()].copy_from_slice(bytes);
-    writer.commit(Kind::Frame, 0, 0, bytes.len());
-    writer.publish();
-    writer.ring(|()| true, |()| unreachable!("nobody parks here"));
-}
-
-fn bare_receive(reader: &mut BareReader, into: &mut [u8; 64]) {
-    loop {
-        match reader.next().unwrap() {
-            Next::Record(_) => {
-                into.copy_from_slice(reader.frame());
-                return reader.release();
-            }
-            _ => std::hint::spin_loop(),
-        }
-    }
-}
-
-fn bare_second(role: &str) {
-    let half = Half::new();
-    tell(&half.address());
-    let (mut writer, mut reader) = half.connect(&hear());
-    let mut message = [0; 64];
-    if role == "bare-echo" {
-        loop {
-            bare_receive(&mut reader, &mut message);
-            bare_send(&mut writer, &message);
-        }
-    }
-    let mut due = 0;
-    loop {
-        let end = due + hear().parse::<u64>().unwrap();
-        while due < end {
-            bare_receive(&mut reader, &mut message);
-            assert_eq!(u64_of(&message), due);
-            due += 1;
-        }
-        tell("received");
-    }
-}
-
-fn bare_first(role: &str, bus: &Bus) -> (Second, Half, BareWriter, BareReader) {
-    let half = Half::new();
-    let mut second = Second::start(role, bus);
-    let address = second.hear();
-    second.tell(&half.address());
-    let (writer, reader) = half.connect(&address);
-    (second, half, writer, reader)
 }
 
 // --- round trips ------------------------------------------------------------------------------------
@@ -469,14 +268,4 @@ fn report_idle(smoke: bool) {
         "idle/parked_subscriber: {:.3} % CPU over {span:?}",
         100.0 * used.as_secs_f64() / span.as_secs_f64()
     );
-}
-
-/// Nanoseconds on a CPU of all threads (`/proc/<pid>/task/*/schedstat`).
-fn cpu_time(pid: u32) -> Duration {
-    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap();
-    let of_task = |task: std::fs::DirEntry| {
-        let stat = std::fs::read_to_string(task.path().join("schedstat")).unwrap();
-        stat.split(' ').next().unwrap().parse::<u64>().unwrap()
-    };
-    Duration::from_nanos(tasks.map(|task| of_task(task.unwrap())).sum())
 }
