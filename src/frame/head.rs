@@ -14,7 +14,7 @@ pub enum Head<'a> {
         id: u64,
         /// The method's name.
         method: &'a str,
-        /// When the caller stops waiting, in nanoseconds since 1970.
+        /// When the caller stops waiting, in nanoseconds of the host's monotonic clock.
         deadline: Option<u64>,
         /// Headers.
         headers: Headers<'a>,
