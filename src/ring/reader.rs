@@ -5,6 +5,7 @@
 //! no more than one capacity of the log.
 
 use super::layout::{CLOSED, LogLayout, NEXT_SEQUENCE, OPEN, SUCCESSOR, TAIL, WAITING};
+use super::lent::{Lends, Lent};
 use super::record::{HEADER, Header, Kind, Record};
 use super::sync::Ordering::{Acquire, Relaxed, Release, SeqCst};
 use super::sync::fence;
@@ -16,7 +17,7 @@ use crate::segment::{Memory, MemoryMut};
 pub enum Next {
     /// Nothing new.
     Empty,
-    /// A record; it stays readable until [`Reader::release`].
+    /// A record; it stays readable until [`Reader::release`], or longer by [`Reader::lend`].
     Record(Record),
     /// This many records were dropped by the writer before the next one.
     Lagged(u64),
@@ -33,17 +34,18 @@ pub struct Reader<M, C> {
     cursor_at: usize,
     /// What the writer calls this reader; records for others are passed over.
     number: u16,
-    /// Everything before is done with. Ahead of the stored cursor by less than capacity / 8.
+    /// Everything before is read, and done with but for what is lent.
     position: u64,
     /// The tail when last looked at.
     tail: u64,
     /// The cursor as stored.
     stored: u64,
     /// The cursor as last stored with a fence behind it. A writer that slept before may not have seen the
-    /// stores since; so it, not `stored`, is what must stay less than capacity / 8 behind.
+    /// stores since; so it, not `stored`, is what must stay less than capacity / 8 behind what is done with.
     fenced: u64,
     /// The record that was handed out and not released, and where it ends.
     in_hand: Option<(u64, Record)>,
+    lends: Lends,
     /// Sequence number due next; `None` until the first record if the writer could not tell.
     expected: Option<u64>,
     /// Nothing from here on is read: the writer is gone, or not to be listened to any more.
@@ -81,6 +83,7 @@ impl<M: Memory, C: MemoryMut> Reader<M, C> {
             stored: position,
             fenced: position,
             in_hand: None,
+            lends: Lends::default(),
             expected: sequence,
             until: u64::MAX,
             ringer: Ringer::default(),
@@ -157,9 +160,23 @@ impl<M: Memory, C: MemoryMut> Reader<M, C> {
 
     /// Stores the cursor if it is behind; before parking, and when the port closes.
     pub fn flush(&mut self) {
-        if self.stored != self.position {
-            self.store_cursor();
+        let done = self.done();
+        if self.fenced != done {
+            self.store_cursor(done);
         }
+    }
+
+    /// Whether records may be lent: false only if none is. Those given back since the reader last looked
+    /// still count; [`Reader::lends_over`] looks.
+    pub fn has_lent(&self) -> bool {
+        !self.lends.is_empty()
+    }
+
+    /// Whether every record that was lent has been given back, and stores the cursor if it is behind: when
+    /// this is true, the log may be detached. Look at [`Reader::take_ring_due`] afterwards.
+    pub fn lends_over(&mut self) -> bool {
+        self.flush();
+        self.lends.is_empty()
     }
 
     /// True once after the writer was found asleep for room: ring its bell.
@@ -168,26 +185,35 @@ impl<M: Memory, C: MemoryMut> Reader<M, C> {
         std::mem::take(&mut self.ring_due)
     }
 
-    /// Whether anything is there to be told, without taking it: the look after arming.
+    /// Whether anything is there to be told, to the caller or (room that lends took) to the writer, without
+    /// taking it: the look after arming.
     pub fn is_ready(&self) -> bool {
-        self.in_hand.map_or(self.position, |(end, _)| end) != self.log.load(TAIL, Acquire)
+        self.lends.is_due()
+            || self.in_hand.map_or(self.position, |(end, _)| end) != self.log.load(TAIL, Acquire)
             || self.log.load(CLOSED, Acquire) != OPEN
             || self.expected.is_some_and(|expected| self.log.load(NEXT_SEQUENCE, Acquire) > expected)
     }
 
-    /// Bytes published and not yet released.
+    /// Bytes published and not yet done with: from the oldest record that is lent or not released.
     pub fn lag(&self) -> u64 {
+        let done = self.lends.oldest().unwrap_or(self.position);
         // Whatever the tail says, no more than the log holds.
-        self.log.load(TAIL, Relaxed).saturating_sub(self.position).min(self.layout.capacity())
+        self.log.load(TAIL, Relaxed).saturating_sub(done).min(self.layout.capacity())
     }
 
     /// Caught up: dropped records, the end of the log, or nothing. `None` if records came meanwhile.
     fn at_end(&mut self) -> Result<Option<Next>, Corrupt> {
-        if self.stored != self.position {
-            // No fence, no look at `waiting`: `fenced` is less than capacity / 8 behind a reader that has
-            // caught up, so it cannot be what keeps a claim of at most capacity / 2 waiting.
-            self.stored = self.position;
-            self.cursors.store(self.cursor_at, self.position, Release);
+        let done = self.done();
+        if self.position - self.fenced >= self.layout.capacity() / 8 {
+            // Only lends hold it back that far: then any of them may be what the writer waits for.
+            if self.fenced != done {
+                self.store_cursor(done);
+            }
+        } else if self.stored != done {
+            // No fence, no look at `waiting`: `fenced` is less than capacity / 8 behind the tail, so it
+            // cannot be what keeps a claim of at most capacity / 2 waiting.
+            self.stored = done;
+            self.cursors.store(self.cursor_at, done, Release); // pairs as in `store_cursor`
         }
         // In this order, each Acquire, pairing with the Release stores in `Writer`: whoever sees `closed`
         // sees the last drop; whoever sees a drop sees every record before it. So with the tail unmoved
@@ -215,14 +241,18 @@ impl<M: Memory, C: MemoryMut> Reader<M, C> {
         }
     }
 
-    /// The tail as it is now, as far as it counts: at most a capacity ahead, or the reader keeps the one it
-    /// had.
+    /// The tail as it is now, as far as it counts: at most a capacity ahead of all that is not done with, or
+    /// the reader keeps the one it had.
     #[inline(always)]
     fn load_tail(&self) -> Result<u64, Corrupt> {
         // Acquire pairs with the Release store in `Writer::publish`.
         let tail = self.log.load(TAIL, Acquire).min(self.until);
         let (position, capacity) = (self.position, self.layout.capacity());
-        if tail.wrapping_sub(position) > capacity || !tail.is_multiple_of(HEADER) {
+        let held = self.lends.first().map_or(0, |first| position - first);
+        let ahead = tail.wrapping_sub(position);
+        if ahead > capacity - held || !tail.is_multiple_of(HEADER) {
+            // Whichever it was too far from: what it overwrites, or what was read.
+            let position = if ahead <= capacity { position - held } else { position };
             return Err(Corrupt::Tail { tail, position, capacity });
         }
         Ok(tail)
@@ -273,19 +303,59 @@ impl<M: Memory, C: MemoryMut> Reader<M, C> {
         self.position = end;
         let due = end - self.fenced >= self.layout.capacity() / 8;
         if due || self.log.load(WAITING, Relaxed) & 1 == 1 {
-            self.store_cursor();
+            self.pass_on();
         }
     }
 
-    fn store_cursor(&mut self) {
-        self.stored = self.position;
-        self.fenced = self.position;
-        // Release pairs with the Acquire load in `View::advance`: reads of what lies before are over.
-        self.cursors.store(self.cursor_at, self.position, Release);
+    /// The same as far as lends allow.
+    fn pass_on(&mut self) {
+        let done = self.done();
+        let due = done - self.fenced >= self.layout.capacity() / 8;
+        if due || (done != self.fenced && self.log.load(WAITING, Relaxed) & 1 == 1) {
+            self.store_cursor(done);
+        }
+    }
+
+    /// Everything before is done with: the cursor as it may be stored. Never moves back.
+    #[inline(always)]
+    fn done(&mut self) -> u64 {
+        self.lends.settle().unwrap_or(self.position)
+    }
+
+    fn store_cursor(&mut self, done: u64) {
+        self.stored = done;
+        self.fenced = done;
+        // Release pairs with the Acquire load in `View::advance`: reads of what lies before are over, those of
+        // borrowers too (`Lends::settle`).
+        self.cursors.store(self.cursor_at, done, Release);
         fence(SeqCst); // pairs with `Waiter::arm` of the writer
         if let Some(value) = self.ringer.due(&self.log, WAITING) {
             self.ringer.rang(value);
             self.ring_due = true;
         }
+    }
+}
+
+impl<M: Memory + Clone, C: MemoryMut> Reader<M, C> {
+    /// Lends the frame of the record in hand beyond the next call: the reader reads on, at most one capacity,
+    /// and its cursor stays at the oldest record that is lent. `None` if no record is in hand. Costs
+    /// one small allocation. `M`'s clones are the same memory.
+    ///
+    /// **Giving back.** The drop of a [`Lent`] tells nobody. A reader that looks anyhow finds out; one that
+    /// sleeps has to be woken by whoever dropped it (after a fence, if `parked` is odd: ring the port's
+    /// bell), or the cursor stays and the writer goes without the room. A `Lent` that is never dropped stops
+    /// the writer for good, and harms nobody else.
+    ///
+    /// **Detaching.** A `Lent` may outlive its reader: then nobody stores the cursor, and the bytes stay as long
+    /// as the writer has the gate. Once a gate is removed, its bytes may be overwritten, and reading them is a
+    /// data race. So the layer above keeps a log attached until [`Reader::lends_over`]; what a node's own end
+    /// or its writer's takes away before must not be lent, or is to be accepted as a peer's promise is
+    /// ([`Reader::frame`]).
+    pub fn lend(&mut self) -> Option<Lent<M>> {
+        let (end, record) = self.in_hand.take()?;
+        let at = self.layout.offset(record.frame);
+        let lent = self.lends.lend(self.position, self.log.clone(), at, record.len as usize);
+        self.pass(end);
+        Some(lent)
     }
 }

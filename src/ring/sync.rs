@@ -6,14 +6,14 @@ pub use std::sync::atomic::Ordering;
 mod imp {
     pub use parking_lot::{Mutex, MutexGuard};
     pub use std::sync::Arc;
-    pub use std::sync::atomic::{AtomicU64, fence};
+    pub use std::sync::atomic::{AtomicBool, AtomicU64, fence};
 }
 
 #[cfg(loom)]
 mod imp {
     pub use loom::sync::Arc;
     pub use loom::sync::MutexGuard;
-    pub use loom::sync::atomic::{AtomicU64, fence};
+    pub use loom::sync::atomic::{AtomicBool, AtomicU64, fence};
 
     /// loom's mutex with parking_lot's signature: no poisoning to handle.
     pub struct Mutex<T>(loom::sync::Mutex<T>);
