@@ -34,6 +34,9 @@ enum Step {
     Lossy,
     Release,
     Flush,
+    /// The record in hand; or one of those that are lent is given back.
+    Lend,
+    Return(u8),
     /// The peer publishes, in sixteens.
     Advance(u8),
     /// The peer writes some other word: a control word, or one of the header or the records.
@@ -117,7 +120,7 @@ fuzz_target!(|input: Input<'_>| {
     let cursors = Heap::new(CURSORS);
     let sequence = input.sequence.map(u64::from);
     let mut reader = Reader::new(log.clone(), layout, cursors.clone(), 256, 1, position, sequence).unwrap();
-    let mut frame = Vec::new();
+    let (mut frame, mut lent) = (Vec::new(), Vec::new());
 
     for step in &input.steps {
         let any = |at: u16| usize::from(at) * 8 % log.size();
@@ -132,6 +135,12 @@ fuzz_target!(|input: Input<'_>| {
                 }
             }
             Step::Release => reader.release(),
+            Step::Lend => lent.extend(reader.lend()),
+            Step::Return(which) if !lent.is_empty() => {
+                let lent = lent.swap_remove(usize::from(which) % lent.len());
+                assert!(lent.len() as u64 <= layout.capacity());
+            }
+            Step::Return(_) => assert!(reader.lends_over()),
             Step::Flush => {
                 let before = cursors.load(256, Relaxed);
                 reader.flush();

@@ -19,7 +19,7 @@ use super::sync::{Arc, AtomicBool};
 use crate::segment::Memory;
 
 /// The frame of one record, in place: from [`Reader::lend`](super::Reader::lend). Dropping it gives the
-/// record back; until then the writer has no room from this record on, less than a capacity further.
+/// record back; until then the writer gets no further than one capacity beyond the record's start.
 ///
 /// It holds the log's memory and may outlive its reader. As any mapping of a peer's segment it is not there
 /// in a forked child: whoever hands it out asks for the process first.
@@ -63,8 +63,8 @@ impl Lend {
     }
 }
 
-/// A reader's lends, in the order of the log. No more than a capacity holds records: the reader takes no tail
-/// that is further than that from the first of them.
+/// A reader's lends, in the order of the log. Never more than there are records in one capacity: the reader
+/// takes no tail that is further than that from the first of them.
 #[derive(Default)]
 pub(super) struct Lends(VecDeque<Lend>);
 

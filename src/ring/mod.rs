@@ -8,7 +8,8 @@
 //!                 gate              cursor            position             tail             limit = gate + capacity
 //!   may be         │ told, but not    │ read, but        │ published,       │ the writer's
 //!   overwritten    │ yet looked at    │ not yet told     │ not yet read     │ to fill
-//!                  │ by the writer    │ (lazy store)     │                  │
+//!                  │ by the writer    │ (lazy store),    │                  │
+//!                  │                  │ or lent          │                  │
 //! ```
 //!
 //! Who writes what: the writer its log (records, `tail`, `waiting`, `closed`), each reader its own cursor
@@ -16,12 +17,13 @@
 //! A writer killed at any instruction therefore leaves a log whose tail was not advanced, and a reader
 //! killed at any instruction leaves a cursor that no longer moves.
 //!
-//! The four races, and where each is closed:
+//! The races, and where each is closed:
 //!
 //! | race | closed by |
 //! | --- | --- |
 //! | record bytes against `tail` | Release store in [`Writer::publish`], Acquire load in [`Reader::next`] |
 //! | overwriting against a reader still looking | Release store of the cursor, Acquire load in [`Writer::make_room`] |
+//! | the same against a borrower | Release in the drop of [`Lent`], Acquire before that store of the cursor |
 //! | publish → look at `parked` / set `parked` → look at logs | a SeqCst fence on both sides ([`waiter`]) |
 //! | a late gate against a running publish | generation, a SeqCst fence on both sides ([`gate`]) |
 //!

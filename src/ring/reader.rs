@@ -317,7 +317,7 @@ impl<M: Memory, C: MemoryMut> Reader<M, C> {
 
     /// The same as far as lends allow.
     fn pass_on(&mut self) {
-        let done = self.position;
+        let done = self.done();
         let due = done - self.fenced >= self.layout.capacity() / 8;
         if due || (done != self.fenced && self.log.load(WAITING, Relaxed) & 1 == 1) {
             self.store_cursor(done);
@@ -346,8 +346,8 @@ impl<M: Memory, C: MemoryMut> Reader<M, C> {
 
 impl<M: Memory + Clone, C: MemoryMut> Reader<M, C> {
     /// Lends the frame of the record in hand beyond the next call: the reader reads on, at most one capacity,
-    /// and its cursor stays at the oldest record that is lent. `None` if no record is in hand. `M`'s clones
-    /// are the same memory, or at least the same bytes.
+    /// and its cursor stays at the oldest record that is lent. `None` if no record is in hand. Costs
+    /// one small allocation. `M`'s clones are the same memory.
     ///
     /// **Giving back.** The drop of a [`Lent`] tells nobody. A reader that looks anyhow finds out; one that
     /// sleeps has to be woken by whoever dropped it (after a fence, if `parked` is odd: ring the port's

@@ -2,6 +2,7 @@
 //! with an error or with something that lies within the log, after a bounded number of loads.
 
 use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
 
@@ -87,6 +88,7 @@ fn bound(layout: LogLayout) -> usize {
 fn drain_gated(log: &Double, layout: LogLayout, position: u64, calls: usize) -> Option<Corrupt> {
     let cursors = Heap::new(512);
     let mut reader = Reader::new(log.clone(), layout, cursors, 256, 1, position, Some(0)).unwrap();
+    let mut lent = VecDeque::new();
     for _ in 0..calls {
         log.take_loads();
         let found = reader.next();
@@ -98,6 +100,11 @@ fn drain_gated(log: &Double, layout: LogLayout, position: u64, calls: usize) -> 
                 assert!(at >= DATA && at + record.len as usize <= layout.segment_size());
                 assert_eq!(reader.frame().len(), record.len as usize);
                 reader.copy(0, &mut vec![0; record.len.min(64) as usize]);
+                if record.sequence % 3 == 0 {
+                    lent.extend(reader.lend());
+                    assert_eq!(lent.back().unwrap().len(), record.len as usize);
+                    lent.drain(..lent.len().saturating_sub(4));
+                }
             }
             Ok(Next::Lagged(count)) => assert_ne!(count, 0),
             Ok(Next::Empty) => _ = (reader.is_ready(), reader.lag()),

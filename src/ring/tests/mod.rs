@@ -5,6 +5,8 @@ mod cursors;
 mod fixture;
 mod gates;
 mod hostile;
+mod lent;
+mod lent_model;
 mod model;
 mod refusals;
 mod regressions;
