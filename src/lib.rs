@@ -124,6 +124,12 @@ pub mod internals {
         pub use crate::sys::*;
     }
 
+    /// For `fuzz/fuzz_targets/pipe.rs` alone: both ends over memory of its own making.
+    #[cfg(all(fuzzing, feature = "pipe"))]
+    pub mod pipe {
+        pub use crate::pipe::ends::*;
+    }
+
     /// For `fuzz/fuzz_targets/session.rs` alone, which needs nodes and peers of its own making.
     #[cfg(fuzzing)]
     pub mod control {

@@ -53,16 +53,16 @@
 //!   reader's pipe takes no new reader, either way.
 #![forbid(unsafe_code)]
 
-mod ends;
+pub(crate) mod ends;
 mod error;
 mod names;
 mod nap;
 mod peer;
 mod reader;
+#[cfg(test)]
+mod tests;
 mod writer;
 
-#[cfg(fuzzing)]
-pub use ends::{CURSOR_SIZE, ReadEnd, WriteEnd, initialise};
 pub use error::{CreateError, NameError, OpenError, ReadError, WriteError};
 pub use reader::Reader;
 pub use writer::Writer;
