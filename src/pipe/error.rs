@@ -56,7 +56,7 @@ pub enum CreateError {
         reason: String,
     },
     /// The operating system refused something else.
-    #[error("cannot {what}: {source}")]
+    #[error("{what} failed: {source}")]
     Io {
         /// What was tried.
         what: &'static str,
@@ -101,7 +101,7 @@ pub enum OpenError {
         why: Corrupt,
     },
     /// The operating system refused something else.
-    #[error("cannot {what}: {source}")]
+    #[error("{what} failed: {source}")]
     Io {
         /// What was tried.
         what: &'static str,
@@ -174,7 +174,7 @@ impl CreateError {
                 return Self::Memory { capacity, reason: error.to_string() };
             }
             NamedError::Os { call, source } => (call, source),
-            other => ("make shared memory", io::Error::other(other)),
+            other => ("making shared memory", io::Error::other(other)),
         };
         match source.kind() {
             io::ErrorKind::StorageFull | io::ErrorKind::OutOfMemory | io::ErrorKind::QuotaExceeded => {

@@ -32,7 +32,7 @@
 //!
 //! Processes that share no file descriptor have no bell for each other. So both sides look for 20 µs, then sleep
 //! between looks: 50 µs at first, then longer, up to 1 ms. A message that finds its reader asleep is noticed up to
-//! 1 ms later, and an end that waits wakes some 1000 times a second, at a cost of about one per cent of a CPU. Use a
+//! 1 ms later, and an end that waits wakes some 1000 times a second, which costs one to two per cent of a CPU. Use a
 //! [bus](crate::Bus) where that matters.
 //!
 //! # Trust

@@ -94,7 +94,7 @@ impl Reader {
         let data = Arc::new(map().map_err(|error| Refused::of(error, names))?);
         let corrupt = |why| OpenError::Corrupt { name: names.name().to_owned(), why };
         let (_, id) = ends::check_data(&*data).map_err(corrupt)?;
-        if !filelock::try_lock(data.file(), peer::READER).map_err(io("lock the pipe"))? {
+        if !filelock::try_lock(data.file(), peer::READER).map_err(io("locking the pipe"))? {
             return Err(OpenError::Busy { name: names.name().to_owned() }.into());
         }
         let map = || NamedFile::open(&names.cursors(id))?.map(&names.cursors(id), CURSOR_SIZE..=CURSOR_SIZE);
@@ -109,7 +109,7 @@ impl Reader {
         Identity::mine().store(&*cursors, ends::READER);
         cursors.store(ends::READERS, cursors.load(ends::READERS, Relaxed).saturating_add(1), Relaxed);
         // The lock shows the words above to the writer: nobody else writes them while the other lock is held.
-        filelock::try_lock(data.file(), peer::READING).map_err(io("lock the pipe"))?;
+        filelock::try_lock(data.file(), peer::READING).map_err(io("locking the pipe"))?;
         let writer = Watch::new(Identity::load(&*data, ends::WRITER));
         Ok(Self { end, data, names: names.clone(), writer, looks: Looks::default(), over: false })
     }
@@ -263,7 +263,7 @@ impl Refused {
             NamedError::Absent => OpenError::Absent { name: names.name().to_owned() },
             NamedError::Unfit { what } => OpenError::NoPipe { path: names.path(), what },
             NamedError::Os { call, source } => OpenError::Io { what: call, source },
-            other => OpenError::Io { what: "map shared memory", source: io::Error::other(other) },
+            other => OpenError::Io { what: "mapping shared memory", source: io::Error::other(other) },
         })
     }
 }

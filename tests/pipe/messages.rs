@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::waitpid;
 use ringbus::pipe::{OpenError, Reader, TryRead, WriteError, Writer};
 
 use super::support::{Child, DEADLINE, Forked, Parent};
@@ -171,4 +173,26 @@ fn a_forked_child_has_neither_end_and_its_drops_spare_the_parents() {
     writer.write(b"again").unwrap();
     assert_eq!(reader.recv().unwrap().unwrap(), b"parent");
     assert_eq!(reader.recv().unwrap().unwrap(), b"again");
+}
+
+#[test]
+fn an_end_that_was_dropped_is_gone_although_a_forked_child_has_copies_of_its_fds() {
+    let name = Name::new("copies");
+    let mut writer = name.create();
+    let mut reader = Reader::open(&name).unwrap();
+    let child = Forked::run(|| {
+        loop {
+            std::thread::park();
+        }
+    });
+    drop(reader);
+    assert!(!writer.has_reader());
+    reader = Reader::open(&name).unwrap();
+    writer.write(b"last").unwrap();
+    drop(writer);
+    drop(name.create());
+    assert_eq!(reader.recv().unwrap().unwrap(), b"last");
+    assert_eq!(reader.recv().unwrap(), None);
+    kill(child.pid(), Signal::SIGKILL).unwrap();
+    waitpid(child.pid(), None).unwrap();
 }
