@@ -7,7 +7,7 @@ use nix::unistd::Pid;
 use ringbus::pipe::{OpenError, ReadError, Reader, TryRead, WriteError, Writer};
 
 use super::support::{Child, DEADLINE, Forked, Parent, eventually};
-use super::{CAPACITY, Name, message};
+use super::{CAPACITY, Name, message, stay_a_minute};
 
 #[test]
 fn what_a_killed_writer_wrote_is_read_before_its_death_is_told() {
@@ -190,11 +190,7 @@ pub fn forks_and_is_killed(parent: &mut Parent, args: &[&str]) {
     let mut writer = Writer::create(args[0], CAPACITY).unwrap();
     let _reader = Reader::open(args[1]).unwrap();
     writer.write(b"last").unwrap();
-    let heir = Forked::run(|| {
-        loop {
-            std::thread::park();
-        }
-    });
+    let heir = Forked::run(stay_a_minute);
     parent.say(&heir.pid().to_string());
     parent.stay();
 }

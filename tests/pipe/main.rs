@@ -83,3 +83,11 @@ fn message(number: u64) -> Vec<u8> {
     bytes.extend((0..len as u64).map(|at| (seed.rotate_left((at % 64) as u32) >> 8) as u8));
     bytes
 }
+
+/// What a forked child does that only has copies of its parent's fds: it is killed, or ends by itself.
+fn stay_a_minute() {
+    nix::unistd::alarm::set(60);
+    loop {
+        std::thread::park();
+    }
+}

@@ -7,7 +7,7 @@ use nix::sys::wait::waitpid;
 use ringbus::pipe::{OpenError, Reader, TryRead, WriteError, Writer};
 
 use super::support::{Child, DEADLINE, Forked, Parent};
-use super::{CAPACITY, Name, message};
+use super::{CAPACITY, Name, message, stay_a_minute};
 
 const MANY: u64 = 100_000;
 
@@ -180,11 +180,7 @@ fn an_end_that_was_dropped_is_gone_although_a_forked_child_has_copies_of_its_fds
     let name = Name::new("copies");
     let mut writer = name.create();
     let mut reader = Reader::open(&name).unwrap();
-    let child = Forked::run(|| {
-        loop {
-            std::thread::park();
-        }
-    });
+    let child = Forked::run(stay_a_minute);
     drop(reader);
     assert!(!writer.has_reader());
     reader = Reader::open(&name).unwrap();
