@@ -9,6 +9,7 @@ trap 'rm -rf "$RINGBUS_DIR"' EXIT
 
 cargo build --quiet --locked --examples
 timeout 60 cargo run --quiet --locked --example zero_copy
+timeout 60 cargo run --quiet --locked --example pipe --features pipe
 timeout 60 cargo run --quiet --locked --example subscribe &
 subscriber=$!
 timeout 60 cargo run --quiet --locked --example publish

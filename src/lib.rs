@@ -37,6 +37,7 @@
 //! | write a message in place | [`RawPublisher::loan`], [`Loan::send`] |
 //! | read a message in place | [`RawSubscriber::recv`], which gives a [`Sample`] |
 //! | send headers along | [`Publisher::message`] |
+//! | do without a bus, between two processes | the `pipe` module (feature `pipe`) |
 //! | handle errors | one enum per operation: [`BusError`], [`JoinError`], [`OpenError`], [`PublishError`], [`RecvError`], [`WaitError`]; [`Error`] holds any of them, for `?` |
 //!
 //! # Topics
@@ -75,6 +76,7 @@
 //! | feature | adds |
 //! | --- | --- |
 //! | `cli` | the `ringbus` command: `demo`, `ls`, `pub`, `sub`, `doctor`; nothing to the library |
+//! | `pipe` | the `pipe` module: a ring between two processes that share only a name |
 //!
 //! None is on by default. Linux only: 5.1 or later.
 
@@ -89,6 +91,8 @@ pub mod cli;
 #[cfg(not(loom))]
 mod control;
 mod frame;
+#[cfg(all(feature = "pipe", not(loom)))]
+pub mod pipe;
 mod ring;
 mod segment;
 mod sys;
@@ -118,6 +122,12 @@ pub mod internals {
     }
     pub mod sys {
         pub use crate::sys::*;
+    }
+
+    /// For `fuzz/fuzz_targets/pipe.rs` alone: both ends over memory of its own making.
+    #[cfg(all(fuzzing, feature = "pipe"))]
+    pub mod pipe {
+        pub use crate::pipe::ends::*;
     }
 
     /// For `fuzz/fuzz_targets/session.rs` alone, which needs nodes and peers of its own making.

@@ -1,4 +1,5 @@
-//! Memory that one process writes and others read: sealed mappings, and the same on the heap.
+//! Memory that one process writes and others read: sealed mappings, the same on the heap, and (feature `pipe`)
+//! mappings of named files, which no seal holds.
 //!
 //! The two traits are all that the ring knows of its storage, so that the very same lines run over a
 //! sealed mapping, over the heap (tests, fuzzing, instruction counts) and over loom's atomics.
@@ -7,11 +8,15 @@ use std::sync::atomic::Ordering;
 
 mod error;
 mod heap;
+#[cfg(feature = "pipe")]
+mod named;
 mod sealed;
 mod words;
 
 pub use error::SegmentError;
 pub use heap::Heap;
+#[cfg(feature = "pipe")]
+pub use named::{Named, NamedError, NamedFile};
 pub use sealed::{PeerSegment, Sealed, page_size};
 
 /// Bytes that exactly one process writes; this is the reading side.

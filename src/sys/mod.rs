@@ -8,6 +8,7 @@ pub mod clock;
 pub mod credentials;
 pub mod epoll;
 pub mod eventfd;
+pub mod filelock;
 pub mod fork;
 pub mod limits;
 pub mod membarrier;
@@ -16,6 +17,7 @@ pub mod pidfd;
 pub mod poll;
 pub mod random;
 pub mod seqpacket;
+pub mod shm;
 
 #[cfg(test)]
 pub mod testing;

@@ -1,0 +1,63 @@
+//! Waiting without a bell: looks for some microseconds, then sleeps, at first shortly.
+
+use std::time::{Duration, Instant};
+
+use crate::wake::{Patience, Then, Wait};
+
+/// The first sleep, about what the kernel makes of any shorter one.
+const FIRST: Duration = Duration::from_micros(50);
+/// The longest: what comes then is noticed this much later.
+const LONGEST: Duration = Duration::from_millis(1);
+
+/// One wait.
+pub(super) struct Nap {
+    patience: Patience,
+    next: Duration,
+}
+
+impl Nap {
+    /// A wait that may last until `deadline`; `None`: for ever.
+    pub(super) fn new(deadline: Option<Instant>) -> Self {
+        Self { patience: Patience::new(Wait::Adaptive, deadline), next: FIRST }
+    }
+
+    /// Called after a look in vain; what the wait has come to.
+    pub(super) fn take(&mut self) -> Waited {
+        match self.patience.next() {
+            Then::Look => Waited::NoTime,
+            Then::GiveUp => Waited::Enough,
+            Then::Sleep(left) => {
+                std::thread::sleep(left.map_or(self.next, |left| left.min(self.next)));
+                self.next = (self.next * 2).min(LONGEST);
+                Waited::Slept
+            }
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Waited {
+    /// A moment: look again.
+    NoTime,
+    /// Long enough to look whether the other side lives.
+    Slept,
+    /// The deadline is over.
+    Enough,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn naps_grow_to_a_millisecond_and_end_at_the_deadline() {
+        let start = Instant::now();
+        let mut nap = Nap::new(Some(start + Duration::from_millis(20)));
+        let mut slept = 0;
+        while nap.take() != Waited::Enough {
+            slept += u32::from(nap.next == LONGEST);
+        }
+        assert!(start.elapsed() >= Duration::from_millis(20));
+        assert!(slept > 0, "sleeps grew to {:?} only", nap.next);
+    }
+}
