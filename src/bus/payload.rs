@@ -5,11 +5,10 @@ use std::ops::{Deref, Range};
 use std::sync::Arc;
 
 use super::node::NodeShared;
-use super::reading::Source;
+use super::reading::{InletShared, Source};
 use crate::frame::{self, Frame, Head, HeadError, PayloadSpan};
 use crate::ring::{Lent, Record};
 use crate::segment::PeerSegment;
-use crate::wake::Bell;
 
 /// Bytes of a frame that are copied at once to read its head: nearly all heads are shorter.
 const PREFIX: usize = 256;
@@ -26,8 +25,8 @@ pub(super) struct InPlace {
     frame: Option<Lent<Arc<PeerSegment>>>,
     payload: Range<usize>,
     node: Arc<NodeShared>,
-    /// Of the port that reads the log.
-    bell: Bell,
+    /// The port that reads the log.
+    reader: Arc<InletShared>,
     /// Keeps that port: once it is closed the writer may overwrite what it has read.
     _port: Option<Arc<dyn Any + Send + Sync>>,
 }
@@ -41,11 +40,11 @@ impl Payload {
         place: Option<Place<'_>>,
     ) -> Self {
         let payload = span.start..span.start + span.len;
-        if let Some(Place { node, bell, port }) = place.filter(|_| source.lend)
+        if let Some(Place { node, reader, port }) = place.filter(|_| source.lend)
             && let Some(frame) = source.reader.lend()
         {
-            let (node, bell, _port) = (node.clone(), bell.clone(), port);
-            return Payload::InPlace(InPlace { frame: Some(frame), payload, node, bell, _port });
+            let (node, reader, _port) = (node.clone(), reader.clone(), port);
+            return Payload::InPlace(InPlace { frame: Some(frame), payload, node, reader, _port });
         }
         let mut frame = vec![0; record.len as usize];
         source.reader.copy(0, &mut frame);
@@ -56,7 +55,7 @@ impl Payload {
 /// What a payload in place needs of its port.
 pub(super) struct Place<'a> {
     pub(super) node: &'a Arc<NodeShared>,
-    pub(super) bell: &'a Bell,
+    pub(super) reader: &'a Arc<InletShared>,
     pub(super) port: Option<Arc<dyn Any + Send + Sync>>,
 }
 
@@ -79,8 +78,7 @@ impl Drop for InPlace {
         let frame = self.frame.take();
         if self.node.origin.is_here() {
             drop(frame);
-            // Nobody may be looking: the cursor, and with it a writer that waits for room, would stay.
-            self.bell.ring();
+            self.reader.nudge();
         } else {
             std::mem::forget(frame); // its memory is not there to be unmapped
         }

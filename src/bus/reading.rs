@@ -2,7 +2,7 @@
 
 use std::io::{self, Read};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed, Ordering::Release};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed, Ordering::Release, Ordering::SeqCst, fence};
 
 use parking_lot::Mutex;
 
@@ -14,8 +14,8 @@ use super::stats::Counters;
 use super::topic::{Carries, Filter};
 use crate::control::{NodeId, PortCard};
 use crate::frame::Role;
-use crate::ring::{self, CursorSegment};
-use crate::segment::{PeerSegment, Sealed, page_size};
+use crate::ring::{self, CursorSegment, layout};
+use crate::segment::{Memory, PeerSegment, Sealed, page_size};
 use crate::wake::Bell;
 
 /// Names a log on the whole bus, as one reader was attached to it: a node that was lost and found again
@@ -121,6 +121,15 @@ impl InletShared {
         self.generation.store(self.generation.load(Relaxed) + 1, Release);
         drop(changes);
         self.bell.ring();
+    }
+
+    /// Called by whoever has dropped a record that was lent: a port that sleeps has to look, or its cursor, and
+    /// with it a writer that waits for room, would stay.
+    pub(super) fn nudge(&self) {
+        fence(SeqCst); // pairs with the fence in `ring::Waiter::arm`, after which the port looks at its lends
+        if self.segment.load(layout::PARKED, Relaxed) & 1 == 1 {
+            self.bell.ring();
+        }
     }
 
     pub(super) fn role(&self) -> Role {

@@ -133,7 +133,7 @@ impl<'c> Request<'c> {
     /// no room just now.
     pub fn loan(self, len: usize) -> Result<RequestLoan<'c>, Status> {
         let departure = self.depart(true)?;
-        let mut requests = self.client.requests_to(&departure.route)?;
+        let mut requests = self.requests_on(&departure)?;
         let lent = match requests.as_mut() {
             Some(requests) => self.with_head(&departure, |head| requests.loan(&head, Encoding::Raw, len))?,
             None => Ok(None),
@@ -212,6 +212,21 @@ impl<'c> Request<'c> {
         Status::deadline_exceeded(format!("{}.{}: {why}", self.client.name, self.method))
     }
 
+    /// The log of requests, once no other thread writes it.
+    fn requests_on(&self, departure: &Departure<'_>) -> Result<Requests, Status> {
+        let requests = &departure.route.requests;
+        let locked = match departure.deadline {
+            // A loan keeps it for as long as its holder likes, who may be this very thread.
+            Some(deadline) => requests.try_lock_arc_until(deadline),
+            None => Some(requests.lock_arc()),
+        };
+        let mut locked = locked.ok_or_else(|| self.late("another request to this server is being filled"))?;
+        if locked.is_none() {
+            *locked = Some(self.client.open_requests(&departure.route)?);
+        }
+        Ok(locked)
+    }
+
     /// Publishes the request; waits for room if there is none.
     fn send_on(&self, departure: &Departure<'_>, encoding: Encoding, body: &impl Body) -> Result<(), Status> {
         let Departure { route, deadline, .. } = departure;
@@ -220,7 +235,7 @@ impl<'c> Request<'c> {
             if route.is_gone() {
                 return Err(Status::unavailable(format!("server {} has gone", route.node)));
             }
-            let mut requests = self.client.requests_to(route)?;
+            let mut requests = self.requests_on(departure)?;
             let Some(requests) = requests.as_mut() else { return Ok(false) };
             if armed {
                 requests.arm();
@@ -259,33 +274,29 @@ pub(super) fn overdue(client: &ClientShared, method: &str, timeout: Duration) ->
 }
 
 impl ClientShared {
-    /// The log of requests to a server, made if this is the first.
-    fn requests_to(&self, route: &Route) -> Result<Requests, Status> {
-        let mut requests = route.requests.lock_arc();
-        if requests.is_none() {
-            let shared = OutletShared::create(NewLog {
-                node: self.node.info.id(),
-                port: self.port.port,
-                log: self.node.next_log(),
-                filter: self.service.clone(),
-                capacity: self.capacity,
-                priority: PortUp::DEFAULT_PRIORITY,
-                gates: Gates::new(),
-                unread: Arc::default(),
-                pair: Some((self.bell.clone(), (route.node.id(), route.port))),
-            })
-            .map_err(|error| Status::resource_exhausted(error.to_string()))?;
-            let shared = Arc::new(shared);
-            let outlet = Outlet::of(shared.clone(), self.node.clone(), OutletConfig::of_pair(self.capacity));
-            self.node
-                .ask(|reply| Command::OpenPair { outlet: shared.clone(), reply })
-                .map_err(|error| Status::unavailable(error.to_string()))?;
-            if shared.gates.len() == 0 {
-                return Err(Status::unavailable(format!("server {} has gone", route.node)));
-            }
-            *requests = Some(outlet);
+    /// Makes the log of requests to a server, and has it attached there.
+    fn open_requests(&self, route: &Route) -> Result<Outlet, Status> {
+        let shared = OutletShared::create(NewLog {
+            node: self.node.info.id(),
+            port: self.port.port,
+            log: self.node.next_log(),
+            filter: self.service.clone(),
+            capacity: self.capacity,
+            priority: PortUp::DEFAULT_PRIORITY,
+            gates: Gates::new(),
+            unread: Arc::default(),
+            pair: Some((self.bell.clone(), (route.node.id(), route.port))),
+        })
+        .map_err(|error| Status::resource_exhausted(error.to_string()))?;
+        let shared = Arc::new(shared);
+        let outlet = Outlet::of(shared.clone(), self.node.clone(), OutletConfig::of_pair(self.capacity));
+        self.node
+            .ask(|reply| Command::OpenPair { outlet: shared.clone(), reply })
+            .map_err(|error| Status::unavailable(error.to_string()))?;
+        if shared.gates.len() == 0 {
+            return Err(Status::unavailable(format!("server {} has gone", route.node)));
         }
-        Ok(requests)
+        Ok(outlet)
     }
 }
 

@@ -143,9 +143,11 @@ impl Routes {
 }
 
 impl Route {
-    /// Tells the server that nobody waits for this call any more, if there is room for the word.
+    /// Tells the server that nobody waits for this call any more, if there is room for the word, and nobody
+    /// keeps the log for long.
     pub(super) fn cancel(&self, id: u64) {
-        if let Some(requests) = &mut *self.requests.lock() {
+        let mut requests = self.requests.try_lock_for(Duration::from_millis(10));
+        if let Some(Some(requests)) = requests.as_deref_mut() {
             let mut frame = [0; 16];
             if let Ok(len) = (Frame::Cancel { id }).encode(&mut frame) {
                 requests.put(&frame[..len]);

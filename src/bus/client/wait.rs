@@ -293,7 +293,7 @@ impl ClientShared {
             return None;
         };
         counters.message(span.len);
-        let place = raw.then(|| Place { node: &self.node, bell: &self.bell, port: self.keeper() });
+        let place = raw.then(|| Place { node: &self.node, reader: &self.port, port: self.keeper() });
         let source = inlet.source_mut(index);
         let payload = if span.compressed { None } else { Some(Payload::take(source, &record, &span, place)) };
         let outcome = match payload {

@@ -184,7 +184,7 @@ impl Intake {
         let refused = match method {
             Ok((method, handler)) if !span.compressed => {
                 let place =
-                    handler.is_raw().then(|| Place { node: &server.node, bell: &server.bell, port: None });
+                    handler.is_raw().then(|| Place { node: &server.node, reader: &server.port, port: None });
                 let payload = Payload::take(self.inlet.source_mut(index), &record, &span, place);
                 self.inlet.release(index);
                 let encoding = span.encoding;
