@@ -24,6 +24,9 @@ pub enum Error {
     /// A message could not be published.
     #[error(transparent)]
     Publish(#[from] PublishError),
+    /// A direct message or a broadcast could not be sent.
+    #[error(transparent)]
+    Send(#[from] SendError),
     /// A message could not be received.
     #[error(transparent)]
     Recv(#[from] RecvError),
@@ -157,6 +160,95 @@ pub enum PublishError {
     /// The port was made in a parent process.
     #[error("this process is a fork of the one that opened the port: join again in the child")]
     Forked,
+}
+
+/// Why a direct message or a broadcast was not sent. It had no effect.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SendError {
+    /// The name cannot be that of a node with an inbox.
+    #[error(transparent)]
+    Name(#[from] TopicError),
+    /// No node of this name has an inbox open.
+    #[error(
+        "no node named {name:?} has an inbox: is it running on this bus, and has it opened one (`Node::inbox`)?"
+    )]
+    NotFound {
+        /// The name.
+        name: String,
+    },
+    /// A receiver has not kept up, and did not within the time that is waited.
+    #[error(
+        "{reader} has not received {lag} bytes that this node sent before, nor any within {waited:?}: make it faster, or send later"
+    )]
+    Full {
+        /// The slowest receiver: its node's name, process id and node id.
+        reader: String,
+        /// How far it is behind.
+        lag: u64,
+        /// How long was waited.
+        waited: Duration,
+    },
+    /// The message is too large to be sent in this way.
+    #[error("payload of {size} bytes, but {limit} can be sent: send it in pieces, or publish it on a topic, with a `capacity` of {}", enough(.size, .limit))]
+    TooLarge {
+        /// Bytes of the encoded payload.
+        size: usize,
+        /// The most that can be sent with these headers.
+        limit: usize,
+    },
+    /// The value could not be serialised.
+    #[error("cannot encode the message: {reason}")]
+    Encode {
+        /// What the serialiser said.
+        reason: String,
+    },
+    /// Too many headers, too long ones, or a name that is the bus's own.
+    #[error("headers: {reason}")]
+    Headers {
+        /// Which limit, or which name.
+        reason: String,
+    },
+    /// Shared memory or a file descriptor was refused.
+    #[error(
+        "cannot make a log for messages: {reason}: raise the limit (`ulimit -n`, `ulimit -v`, `ulimit -f`, the container's memory) or open fewer ports"
+    )]
+    Memory {
+        /// What the kernel said.
+        reason: String,
+    },
+    /// The node was made in a parent process.
+    #[error("this process is a fork of the one that joined: join again in the child")]
+    Forked,
+    /// The node's control thread is gone.
+    #[error("the node has left the bus: join again")]
+    NodeGone,
+}
+
+impl From<OpenError> for SendError {
+    fn from(error: OpenError) -> Self {
+        match error {
+            OpenError::Topic(error) => SendError::Name(error),
+            OpenError::Memory { reason } => SendError::Memory { reason },
+            OpenError::Forked => SendError::Forked,
+            OpenError::NodeGone => SendError::NodeGone,
+            OpenError::Capacity { .. } => SendError::Memory { reason: error.to_string() },
+        }
+    }
+}
+
+impl From<PublishError> for SendError {
+    fn from(error: PublishError) -> Self {
+        match error {
+            PublishError::Full { reader, lag, waited } => SendError::Full { reader, lag, waited },
+            PublishError::TooLarge { size, limit } => SendError::TooLarge { size, limit },
+            PublishError::Encode { reason } => SendError::Encode { reason },
+            PublishError::Headers { reason } => SendError::Headers { reason },
+            PublishError::Topic(error) => SendError::Name(error),
+            PublishError::NeedsTopic { .. } => SendError::Encode { reason: error.to_string() },
+            PublishError::Forked => SendError::Forked,
+        }
+    }
 }
 
 /// Why no message was received. The port goes on, unless said otherwise.

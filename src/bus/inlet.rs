@@ -13,7 +13,7 @@ use super::error::{OpenError, RecvError};
 use super::node::NodeShared;
 use super::peer::NodeInfo;
 use super::stats::{Counters, PortStats};
-use super::topic::Filter;
+use super::topic::{Carries, Filter};
 use super::turns::Turns;
 use crate::control::{NodeId, PortCard};
 use crate::frame::{self, Role};
@@ -46,6 +46,7 @@ pub(super) struct Origin {
     pub(super) log: u64,
     /// The log's one topic; `None` where each frame says its own.
     pub(super) topic: Option<Arc<str>>,
+    pub(super) carries: Carries,
     /// The writing port's.
     pub(super) priority: u8,
 }
@@ -83,6 +84,7 @@ pub(super) enum Change {
 /// What the port and the control thread share of a reading port.
 pub(super) struct InletShared {
     pub(super) port: u64,
+    pub(super) role: Role,
     pub(super) filters: Arc<[Filter]>,
     pub(super) bell: Bell,
     /// The first segment: holds `parked` and the first cursors.
@@ -108,7 +110,7 @@ impl InletShared {
     pub(super) fn card(&self) -> PortCard {
         PortCard {
             id: self.port,
-            role: Role::Subscriber,
+            role: self.role,
             filters: self.filters.iter().map(|filter| filter.as_str().to_owned()).collect(),
             pattern: false,
             priority: frame::PortUp::DEFAULT_PRIORITY,
@@ -134,7 +136,12 @@ pub(super) struct Inlet {
 }
 
 impl Inlet {
-    pub(super) fn open(node: &Arc<NodeShared>, filters: Vec<Filter>, wait: Wait) -> Result<Self, OpenError> {
+    pub(super) fn open(
+        node: &Arc<NodeShared>,
+        role: Role,
+        filters: Vec<Filter>,
+        wait: Wait,
+    ) -> Result<Self, OpenError> {
         if !node.origin.is_here() {
             return Err(OpenError::Forked);
         }
@@ -144,6 +151,7 @@ impl Inlet {
             new_cursor_segment(*node.info.id().as_bytes(), port, 0).map_err(|e| memory(e.to_string()))?;
         let shared = Arc::new(InletShared {
             port,
+            role,
             filters: filters.into(),
             bell: Bell::new().map_err(|e| memory(e.to_string()))?,
             segment: Arc::new(segment),

@@ -1,4 +1,4 @@
-//! What a subscriber gets.
+//! What a reading port gets.
 
 use std::fmt;
 use std::ops::{Deref, Range};
@@ -6,8 +6,9 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use super::inlet::{Inlet, Origin};
-use super::metadata::{self, MessageId};
+use super::metadata::{self, Destination, MessageId};
 use super::peer::NodeInfo;
+use super::topic::{Carries, inbox_name};
 use crate::frame::{self, Encoding};
 
 /// Headers of a message: names and values, in the order they were added. Those that the bus adds for what
@@ -77,6 +78,14 @@ impl Envelope {
         self.topic.as_deref().or(self.origin.topic.as_deref()).unwrap_or_default()
     }
 
+    fn destination(&self) -> Destination<'_> {
+        match self.origin.carries {
+            Carries::Events => Destination::Topic(self.topic()),
+            Carries::Direct => Destination::Node(inbox_name(self.topic())),
+            Carries::Broadcasts => Destination::All,
+        }
+    }
+
     fn id(&self) -> MessageId {
         MessageId { node: self.origin.node.id(), log: self.origin.log, sequence: self.sequence }
     }
@@ -84,12 +93,18 @@ impl Envelope {
 
 macro_rules! envelope_accessors {
     () => {
-        /// The topic it was published on.
+        /// The topic it was published on; of a direct message or a broadcast the reserved one, `@to/…` or
+        /// `@all`: see `destination`.
         pub fn topic(&self) -> &str {
             self.envelope.topic()
         }
 
-        /// The node that published it.
+        /// Whom it was for.
+        pub fn destination(&self) -> Destination<'_> {
+            self.envelope.destination()
+        }
+
+        /// The node that sent it.
         pub fn source(&self) -> &NodeInfo {
             &self.envelope.origin.node
         }

@@ -16,7 +16,9 @@
 mod codec;
 mod core;
 mod error;
+mod inbox;
 mod inlet;
+mod mail;
 mod message;
 mod metadata;
 mod node;
@@ -29,7 +31,9 @@ mod subscriber;
 mod topic;
 mod turns;
 
-pub use error::{BusError, Error, JoinError, OpenError, PublishError, RecvError, WaitError};
+pub use error::{BusError, Error, JoinError, OpenError, PublishError, RecvError, SendError, WaitError};
+pub use inbox::{Inbox, InboxBuilder, RawInbox};
+pub use mail::Letter;
 pub use message::{Headers, Message, Sample};
 pub use metadata::{Destination, MessageId};
 pub use node::Node;

@@ -12,13 +12,15 @@ use serde::de::DeserializeOwned;
 
 use super::core::{Command, Core};
 use super::error::{JoinError, OpenError};
+use super::mail::Mail;
 use super::open::Bus;
 use super::peer::{NodeInfo, Peer, RefusedNode};
 use super::publisher::{Publisher, PublisherBuilder, RawPublisher};
 use super::stats::NodeStats;
 use super::subscriber::{RawSubscriber, Subscriber, SubscriberBuilder};
-use super::topic::check_name;
+use super::topic::{Filter, check_name};
 use crate::control::{Card, Directory, Driver, NodeId};
+use crate::frame::Role;
 use crate::sys::fork::Origin;
 use crate::sys::{clock, credentials, random};
 use crate::wake::Bell;
@@ -39,7 +41,9 @@ const STACK: usize = 256 * 1024;
 /// ```
 #[derive(Clone)]
 pub struct Node {
-    shared: Arc<NodeShared>,
+    pub(super) shared: Arc<NodeShared>,
+    /// Not in `shared`: what it opens holds that.
+    pub(super) mail: Arc<Mail>,
 }
 
 /// What a node's handles and ports share. The control thread holds none of these.
@@ -52,6 +56,8 @@ pub(super) struct NodeShared {
     bell: Bell,
     next_port: AtomicU64,
     next_log: AtomicU64,
+    /// Set by the control thread when an outlet has lost its last reader.
+    pub(super) unread: Arc<AtomicBool>,
     /// Set when the control thread ends.
     gone: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
@@ -93,19 +99,19 @@ impl Node {
         let (next_port, next_log) = (AtomicU64::new(1), AtomicU64::new(1));
         let bus = bus.clone();
         let thread = Some(thread);
-        Ok(Self {
-            shared: Arc::new(NodeShared {
-                info,
-                origin,
-                bus,
-                commands,
-                bell,
-                next_port,
-                next_log,
-                gone,
-                thread,
-            }),
-        })
+        let shared = Arc::new(NodeShared {
+            info,
+            origin,
+            bus,
+            commands,
+            bell,
+            next_port,
+            next_log,
+            unread: Arc::default(),
+            gone,
+            thread,
+        });
+        Ok(Self { shared, mail: Arc::default() })
     }
 
     /// This node as others see it.
@@ -164,7 +170,7 @@ impl Node {
 
     /// Settings for a subscriber.
     pub fn subscriber_builder(&self, filter: &str) -> SubscriberBuilder<'_> {
-        SubscriberBuilder::new(&self.shared, filter)
+        SubscriberBuilder::new(&self.shared, Role::Subscriber, Filter::new(filter))
     }
 
     /// The other nodes on the bus, with their ports, sorted by name. Empty in a forked child.

@@ -1,6 +1,7 @@
 //! The writing end of a port: one log, its policy when full, and the bells of its readers.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
@@ -72,13 +73,19 @@ pub(super) struct OutletShared {
     /// Readers that have a gate, for [`Outlet::wait_for_readers`].
     audience: Mutex<usize>,
     audience_changed: Condvar,
+    /// The node's, to be set when the last gate has gone.
+    unread: Arc<AtomicBool>,
 }
 
 impl OutletShared {
     /// Called by the control thread after a gate came or went, with the number of those whose reader has not
     /// been sent the log yet; wakes the port if it waits for either.
     pub(super) fn gates_changed(&self, unsent: usize) {
-        *self.audience.lock() = self.gates.len().saturating_sub(unsent);
+        let gates = self.gates.len();
+        *self.audience.lock() = gates.saturating_sub(unsent);
+        if gates == 0 {
+            self.unread.store(true, Relaxed); // the gates themselves are behind a lock
+        }
         self.audience_changed.notify_all();
         self.bell.ring();
     }
@@ -158,6 +165,7 @@ impl Outlet {
             counters: Counters::default(),
             audience: Mutex::new(0),
             audience_changed: Condvar::new(),
+            unread: node.unread.clone(),
         });
         let writer = ring::Writer::new(shared.segment.clone(), layout, shared.gates.clone());
         let outlet = Self { writer, shared: shared.clone(), node: node.clone(), config };
@@ -167,6 +175,11 @@ impl Outlet {
 
     pub(super) fn filter(&self) -> &Filter {
         &self.shared.filter
+    }
+
+    /// Whether anybody reads the log, as far as the control thread knows.
+    pub(super) fn has_readers(&self) -> bool {
+        self.shared.gates.len() > 0
     }
 
     pub(super) fn stats(&self) -> PortStats {

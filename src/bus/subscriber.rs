@@ -15,8 +15,8 @@ use super::inlet::{Inlet, PayloadReader};
 use super::message::{Envelope, Message, Sample};
 use super::node::NodeShared;
 use super::stats::PortStats;
-use super::topic::{Filter, check_topic};
-use crate::frame::{self, Encoding, Head, HeadError, PayloadSpan};
+use super::topic::{Carries, Filter, check_topic};
+use crate::frame::{self, Encoding, Head, HeadError, PayloadSpan, Role};
 use crate::ring::{Corrupt, Kind, Record};
 use crate::wake::Wait;
 
@@ -30,13 +30,14 @@ const SCRATCH: usize = 64 * 1024;
 #[must_use = "a builder does nothing until `open`"]
 pub struct SubscriberBuilder<'n> {
     node: &'n Arc<NodeShared>,
+    role: Role,
     filters: Vec<Result<Filter, TopicError>>,
     wait: Wait,
 }
 
 impl<'n> SubscriberBuilder<'n> {
-    pub(super) fn new(node: &'n Arc<NodeShared>, filter: &str) -> Self {
-        Self { node, filters: vec![Filter::new(filter)], wait: Wait::default() }
+    pub(super) fn new(node: &'n Arc<NodeShared>, role: Role, filter: Result<Filter, TopicError>) -> Self {
+        Self { node, role, filters: vec![filter], wait: Wait::default() }
     }
 
     /// Subscribes to what this filter matches, too; at most 64 filters in all. A message that several match
@@ -73,7 +74,7 @@ impl<'n> SubscriberBuilder<'n> {
         if filters.len() > frame::MAX_HEADERS {
             return Err(TopicError::too_many_filters(filters.len()).into());
         }
-        Ok(Reception { inlet: Inlet::open(self.node, filters, self.wait)?, scratch: Vec::new() })
+        Ok(Reception { inlet: Inlet::open(self.node, self.role, filters, self.wait)?, scratch: Vec::new() })
     }
 }
 
@@ -280,9 +281,14 @@ fn open_with(
         }
         Err(error) => return Err(undecodable(inlet, index, record, None, error.to_string())),
     };
-    let Head::Event { topic, headers } = head else {
-        let reason = format!("a frame of kind {:?}, not an event", head.kind());
-        return Err(undecodable(inlet, index, record, None, reason));
+    let (topic, headers) = match (head, inlet.source(index).origin.carries) {
+        (Head::Event { topic, headers }, Carries::Events) => (topic, headers),
+        (Head::Direct { headers }, Carries::Direct) => (None, headers),
+        (Head::Broadcast { topic: None, headers }, Carries::Broadcasts) => (None, headers),
+        (head, _) => {
+            let reason = format!("a frame of kind {:?} has no place in this log", head.kind());
+            return Err(undecodable(inlet, index, record, None, reason));
+        }
     };
     let topic = match topic {
         None => None,

@@ -7,6 +7,10 @@ use std::sync::Arc;
 const LONGEST: usize = 255;
 /// First character of topics that are the bus's own.
 const RESERVED: char = '@';
+/// What is sent to the nodes of a name is on the topic of this and the name.
+const INBOXES: &str = "@to/";
+/// What is sent to all nodes.
+const ALL: &str = "@all";
 
 /// What is wrong with a topic, a filter or a name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -137,8 +141,30 @@ impl Filter {
         Ok(Self(text.into()))
     }
 
+    /// The reserved topic of what is sent to the nodes of this name.
+    pub(crate) fn inbox_of(name: &str) -> Result<Self, TopicError> {
+        check_name("node name", name)?;
+        let topic = format!("{INBOXES}{name}");
+        check("inbox", &topic, false)?; // it may be too long
+        Ok(Self(topic.into()))
+    }
+
+    /// The reserved topic of what is sent to all nodes.
+    pub(crate) fn all() -> Self {
+        Self(ALL.into())
+    }
+
     pub(crate) fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// What a log on this topic is for.
+    pub(crate) fn carries(&self) -> Carries {
+        match &*self.0 {
+            ALL => Carries::Broadcasts,
+            topic if topic.starts_with(INBOXES) => Carries::Direct,
+            _ => Carries::Events,
+        }
     }
 
     /// Whether it has wildcards.
@@ -163,6 +189,21 @@ impl Filter {
         }
         overlap(&self.0, &other.0)
     }
+}
+
+/// What kind of messages a log holds, by its topic.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Carries {
+    Events,
+    /// To the nodes of one name.
+    Direct,
+    /// To all nodes.
+    Broadcasts,
+}
+
+/// The name in the topic of an inbox.
+pub(crate) fn inbox_name(topic: &str) -> &str {
+    topic.strip_prefix(INBOXES).unwrap_or(topic)
 }
 
 impl fmt::Display for Filter {
@@ -254,6 +295,22 @@ mod tests {
         }
         assert!(reserved.matches("@to/critic"));
         assert!(Filter::new("@to/critic").is_err() && check_topic("@all").is_err());
+    }
+
+    #[test]
+    fn reserved_topics_are_told_apart() {
+        let inbox = Filter::inbox_of("critic").unwrap();
+        assert_eq!(
+            (inbox.as_str(), inbox.carries(), inbox_name("@to/critic")),
+            ("@to/critic", Carries::Direct, "critic")
+        );
+        assert_eq!((Filter::all().as_str(), Filter::all().carries()), ("@all", Carries::Broadcasts));
+        assert_eq!(filter("all").carries(), Carries::Events);
+        assert!(!filter("**").intersects(&Filter::all()) && !filter("*").matches("@all"));
+        assert!(Filter::inbox_of(&"x".repeat(251)).is_ok());
+        for name in ["", "a/b", "*", "@all", &"x".repeat(252)] {
+            assert!(Filter::inbox_of(name).is_err(), "{name:?}");
+        }
     }
 
     #[test]

@@ -296,9 +296,10 @@ impl Core {
         let [log, bell] = <[_; 2]>::try_from(fds).map_err(|_| "a log without its fds")?;
         let (log, layout) = open_log(&log, from, attach)?;
         let bell = Bell::from_peer(bell).map_err(|error| bell_trouble(&error))?;
+        let carries = topic.carries();
         let topic = (!topic.is_pattern()).then(|| topic.as_str().into());
         let (node, priority) = (peer.node.clone(), writer.card.priority);
-        let origin = Origin { node, log: attach.log, topic, priority };
+        let origin = Origin { node, log: attach.log, topic, carries, priority };
         let same_user = peer.node.uid() == self.me.uid();
 
         let slot = inlet.take_slot(*self.me.id().as_bytes())?;

@@ -19,6 +19,7 @@ use super::open::{Bus, PrivateDirectory, Trust};
 use super::outlet::OutletShared;
 use super::peer::{NodeInfo, Peer, RefusedNode};
 use super::stats::NodeStats;
+use super::topic::Filter;
 use crate::control::{DirectoryError, Driver, Message, NodeId};
 use crate::frame::{Control, PortUp, Strings};
 use crate::ring::Corrupt;
@@ -49,6 +50,11 @@ pub(super) enum Command {
     },
     ClosePort {
         port: u64,
+    },
+    /// Whether any port on the bus reads this topic.
+    FindReader {
+        topic: Filter,
+        reply: SyncSender<bool>,
     },
     /// A reading port is done with a log: it was closed, its writer is gone, or it is corrupt.
     LogDone {
@@ -276,6 +282,12 @@ impl Core {
                 self.reply_when_sent(reply);
             }
             Command::ClosePort { port } => self.close_port(port),
+            Command::FindReader { topic, reply } => {
+                // Whoever opened one before has put it into a socket of ours.
+                self.driver.sweep();
+                self.handle_events();
+                let _ = reply.send(self.has_reader(&topic));
+            }
             Command::LogDone { port, key, corrupt } => {
                 self.finish_log(port, key);
                 if let Some(why) = corrupt {

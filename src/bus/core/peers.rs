@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::super::inlet::LogKey;
 use super::super::peer::{NodeInfo, Peer, PortInfo, RefusedNode};
-use super::super::topic::{Filter, check_name};
+use super::super::topic::{Carries, Filter, check_name};
 use super::{Core, REFUSED, Trouble, bell_trouble, segment_trouble};
 use crate::control::{Event, Gone, Message, NodeId, PortCard, Refusal};
 use crate::frame::{Control, Role};
@@ -158,12 +158,8 @@ impl Core {
         let reads = if PortCard::reads(card.role) {
             let [segment, bell] = <[_; 2]>::try_from(fds).map_err(|_| "a reading port without its fds")?;
             let filters = match card.role {
-                Role::Subscriber => card
-                    .filters
-                    .iter()
-                    .map(|text| Filter::from_peer(text))
-                    .collect::<Result<_, _>>()
-                    .map_err(|error| error.to_string())?,
+                Role::Subscriber => filters_of(&card)?.into(),
+                Role::Inbox => [inbox_of(&card, peer.node.name())?].into(),
                 // Roles whose logs this version does not write.
                 _ => Arc::default(),
             };
@@ -179,6 +175,12 @@ impl Core {
         }
         self.attach_reader(from, port);
         Ok(())
+    }
+
+    pub(super) fn has_reader(&self, topic: &Filter) -> bool {
+        let ports = self.peers.values().flat_map(|peer| peer.ports.values());
+        let mut filters = ports.filter_map(|port| port.reads.as_ref()).flat_map(|reads| &*reads.filters);
+        filters.any(|filter| filter.intersects(topic))
     }
 
     fn port_down(&mut self, from: NodeId, port: u64) {
@@ -218,6 +220,25 @@ fn topic_of(card: &PortCard) -> Result<Filter, String> {
         Ok(topic)
     } else {
         Err(format!("publisher's topic {topic} and its flags disagree"))
+    }
+}
+
+/// What a peer's subscriber wants.
+fn filters_of(card: &PortCard) -> Result<Vec<Filter>, String> {
+    let filters: Result<Vec<_>, _> = card.filters.iter().map(|text| Filter::from_peer(text)).collect();
+    let filters = filters.map_err(|error| error.to_string())?;
+    match filters.iter().find(|filter| filter.carries() == Carries::Direct) {
+        Some(filter) => Err(format!("a subscriber on {filter}, which is for inboxes")),
+        None => Ok(filters),
+    }
+}
+
+/// What a peer's inbox is for: what is sent to the peer's own name.
+fn inbox_of(card: &PortCard, name: &str) -> Result<Filter, String> {
+    let own = Filter::inbox_of(name).map_err(|error| error.to_string())?;
+    match &card.filters[..] {
+        [topic] if topic == own.as_str() => Ok(own),
+        other => Err(format!("an inbox of {name} on {other:?}")),
     }
 }
 

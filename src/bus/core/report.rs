@@ -110,7 +110,7 @@ impl Core {
             let shared = &inlet.shared;
             let (lag, peers) = self.unread(shared.port);
             let name = shared.filters.first().map_or("", |filter| filter.as_str());
-            report(shared.port, Role::Subscriber, name, &shared.counters.stats(lag, peers))
+            report(shared.port, shared.role, name, &shared.counters.stats(lag, peers))
         });
         let mut reports: Vec<_> = outlets.chain(inlets).collect();
         reports.sort_by_key(|report| report.port);
