@@ -272,6 +272,7 @@ mod tests {
             pattern: false,
             priority: 128,
             capacity: None,
+            version: None,
         };
         let inbox = |filters: &[&str]| inbox_of(&card(Role::Inbox, filters), "critic");
         assert_eq!(inbox(&["@to/critic"]), Ok(Filter::inbox_of("critic").unwrap()));
