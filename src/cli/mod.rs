@@ -5,7 +5,9 @@
 //!    ├── demo       four processes that show the bus at work
 //!    ├── ls         who is there, and how fast
 //!    ├── publish    pub: JSON, text or stdin → messages  ┐
-//!    ├── subscribe  sub: messages → lines                ┴ json ── JSON ↔ MessagePack
+//!    ├── subscribe  sub: messages → lines                ┼ json ── JSON ↔ MessagePack
+//!    ├── call       a call → its result, or its status   ┘
+//!    ├── serve_echo a service to try clients on
 //!    └── doctor     whether this host and user can run a bus
 //! ```
 //!
@@ -23,12 +25,15 @@ use tracing_subscriber::EnvFilter;
 
 use crate::{Bus, BusBuilder, Node};
 
+mod call;
 mod demo;
 mod doctor;
 mod interrupt;
 mod json;
 mod ls;
 mod publish;
+mod serve_echo;
+mod status;
 mod subscribe;
 
 /// A message bus between the processes of this host: look at it, publish to it, listen to it.
@@ -72,6 +77,8 @@ enum Command {
     Publish(publish::Options),
     #[command(name = "sub")]
     Subscribe(subscribe::Options),
+    Call(call::Options),
+    ServeEcho(serve_echo::Options),
     Doctor(doctor::Options),
 }
 
@@ -108,6 +115,8 @@ pub fn main() -> ExitCode {
         Command::Ls(options) => ls::run(common, options),
         Command::Publish(options) => publish::run(common, options),
         Command::Subscribe(options) => subscribe::run(common, options),
+        Command::Call(options) => call::run(common, options),
+        Command::ServeEcho(options) => serve_echo::run(common, options),
         Command::Doctor(options) => doctor::run(common, options),
     };
     match outcome {
