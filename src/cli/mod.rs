@@ -5,7 +5,8 @@
 //!    ├── demo       four processes that show the bus at work
 //!    ├── ls         who is there, and how fast
 //!    ├── publish    pub: JSON, text or stdin → messages  ┐
-//!    ├── subscribe  sub: messages → lines                ┼ json ── JSON ↔ MessagePack
+//!    ├── send       send, broadcast: JSON, text → one    │
+//!    ├── subscribe  sub, inbox: messages → lines         ┼ json ── JSON ↔ MessagePack
 //!    ├── call       a call → its result, or its status   ┘
 //!    ├── serve_echo a service to try clients on
 //!    └── doctor     whether this host and user can run a bus
@@ -32,6 +33,7 @@ mod interrupt;
 mod json;
 mod ls;
 mod publish;
+mod send;
 mod serve_echo;
 mod status;
 mod subscribe;
@@ -77,6 +79,9 @@ enum Command {
     Publish(publish::Options),
     #[command(name = "sub")]
     Subscribe(subscribe::Options),
+    Send(send::SendOptions),
+    Inbox(subscribe::InboxOptions),
+    Broadcast(send::BroadcastOptions),
     Call(call::Options),
     ServeEcho(serve_echo::Options),
     Doctor(doctor::Options),
@@ -115,6 +120,9 @@ pub fn main() -> ExitCode {
         Command::Ls(options) => ls::run(common, options),
         Command::Publish(options) => publish::run(common, options),
         Command::Subscribe(options) => subscribe::run(common, options),
+        Command::Send(options) => send::run(common, options),
+        Command::Inbox(options) => subscribe::run_inbox(common, options),
+        Command::Broadcast(options) => send::run_broadcast(common, options),
         Command::Call(options) => call::run(common, options),
         Command::ServeEcho(options) => serve_echo::run(common, options),
         Command::Doctor(options) => doctor::run(common, options),

@@ -16,6 +16,7 @@ use tempfile::TempDir;
 mod calls;
 mod demo;
 mod look;
+mod mail;
 mod messages;
 mod stalls;
 
