@@ -13,6 +13,7 @@ use ringbus::{Bus, Node};
 use serde_json::Value;
 use tempfile::TempDir;
 
+mod calls;
 mod demo;
 mod look;
 mod mail;
