@@ -1,5 +1,5 @@
-//! Pipes between processes: content and order, ends, deaths, names that are taken or stale, and names that are
-//! no pipe's.
+//! Pipes between processes: content and order, ends, deaths, names that are taken or stale, and names that
+//! are no pipe's.
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
