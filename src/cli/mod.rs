@@ -4,6 +4,7 @@
 //!   mod ── arguments, dispatch, exit codes      interrupt ── Ctrl-C as an fd
 //!    ├── demo       four processes that show the bus at work
 //!    ├── ls         who is there, and how fast
+//!    ├── watch      who comes and goes
 //!    ├── publish    pub: JSON, text or stdin → messages  ┐
 //!    ├── subscribe  sub: messages → lines                ┴ json ── JSON ↔ MessagePack
 //!    └── doctor     whether this host and user can run a bus
@@ -30,6 +31,7 @@ mod json;
 mod ls;
 mod publish;
 mod subscribe;
+mod watch;
 
 /// A message bus between the processes of this host: look at it, publish to it, listen to it.
 #[derive(Debug, Parser)]
@@ -72,6 +74,7 @@ enum Command {
     Publish(publish::Options),
     #[command(name = "sub")]
     Subscribe(subscribe::Options),
+    Watch(watch::Options),
     Doctor(doctor::Options),
 }
 
@@ -108,6 +111,7 @@ pub fn main() -> ExitCode {
         Command::Ls(options) => ls::run(common, options),
         Command::Publish(options) => publish::run(common, options),
         Command::Subscribe(options) => subscribe::run(common, options),
+        Command::Watch(options) => watch::run(common, options),
         Command::Doctor(options) => doctor::run(common, options),
     };
     match outcome {

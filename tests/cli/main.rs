@@ -17,6 +17,7 @@ mod demo;
 mod look;
 mod messages;
 mod stalls;
+mod watch;
 
 /// Within this everything happens, or a test fails.
 const DEADLINE: Duration = Duration::from_secs(60);
