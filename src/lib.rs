@@ -37,6 +37,7 @@
 //! | write a message in place | [`RawPublisher::loan`], [`Loan::send`] |
 //! | read a message in place | [`RawSubscriber::recv`], which gives a [`Sample`] |
 //! | send headers along | [`Publisher::message`] |
+//! | learn who comes, goes, stalls and recovers | [`Node::presence`], which gives a [`Presence`] of [`PeerChange`]s; [`Peer::is_stalled`], [`Peer::heartbeat`] |
 //! | handle errors | one enum per operation: [`BusError`], [`JoinError`], [`OpenError`], [`PublishError`], [`RecvError`], [`WaitError`]; [`Error`] holds any of them, for `?` |
 //!
 //! # Topics
@@ -65,7 +66,8 @@
 //!
 //! A [`Node`] is `Clone + Send + Sync`: join once per process, and clone it. Ports are `Send`, and each has
 //! one user at a time (`&mut self`): open one per thread. Every node has a control thread, which no message
-//! passes; it looks at the bus's directory once a second and sleeps otherwise, unless the bus changes.
+//! passes; once a second it looks at the bus's directory and at its peers' heartbeats, and it sleeps otherwise,
+//! unless the bus changes.
 //!
 //! A forked child has none of its parent's ports: using them returns an error (`Forked`). It can open the bus
 //! and join by itself. The parent is not affected.
@@ -74,7 +76,7 @@
 //!
 //! | feature | adds |
 //! | --- | --- |
-//! | `cli` | the `ringbus` command: `demo`, `ls`, `pub`, `sub`, `doctor`; nothing to the library |
+//! | `cli` | the `ringbus` command: `demo`, `ls`, `pub`, `sub`, `watch`, `doctor`; nothing to the library |
 //!
 //! None is on by default. Linux only: 5.1 or later.
 
