@@ -42,7 +42,7 @@ pub(super) struct Told {
     pub(super) published: u64,
     pub(super) sent: Kinds,
     pub(super) received: Kinds,
-    peers: usize,
+    pub(super) peers: usize,
     pub(super) stopped: Option<Stopped>,
     pub(super) finished: Option<Finished>,
 }

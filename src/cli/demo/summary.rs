@@ -291,3 +291,142 @@ impl fmt::Display for Summary {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::ledger::Stream;
+    use super::super::protocol::Stopped;
+    use super::*;
+
+    fn stream(first: u64, next: u64) -> Stream {
+        Stream { first: Some(first), next, received: next - first, out_of_order: 0 }
+    }
+
+    fn part(at: usize, fate: Fate, stopped: Option<Stopped>, finished: Option<Finished>) -> Part {
+        let (name, role) = CAST[at % CAST.len()];
+        let sent = stopped.as_ref().map(|stopped| stopped.sent).unwrap_or_default();
+        let (node, published) = (Some(format!("{name} {fate:?}")), sent.event);
+        let told = Told { node, published, sent, stopped, finished, ..Told::default() };
+        Part { name, role, pid: 1, fate, told }
+    }
+
+    fn worker(at: usize, fate: Fate, events: u64, direct: Stream, broadcasts: Stream, requests: u64) -> Part {
+        let sent = Kinds { event: events, ..Kinds::default() };
+        let (stopped, direct) = (Stopped { sent, ..Stopped::default() }, Some(direct));
+        let finished = Finished { direct, broadcasts: Some(broadcasts), requests, ..Finished::default() };
+        part(at, fate, Some(stopped), Some(finished))
+    }
+
+    /// A demo in which all went well: parts in the order of the cast, and the replacement.
+    fn all_well() -> Vec<Part> {
+        let events = [("worker-1 Stays", 100), ("worker-2 Killed", 50), ("worker-2 Replaces", 40)];
+        let events = events.map(|(node, events)| (node.to_owned(), stream(0, events))).into();
+        let watched = Finished { events, broadcasts: Some(stream(0, 4)), ..Finished::default() };
+        let answered = [("worker-1 Stays", 6), ("worker-2 Killed", 2), ("worker-2 Replaces", 1)];
+        let calls = Calls {
+            made: 10,
+            answered: answered.map(|(node, count)| (node.to_owned(), count)).into(),
+            unavailable: 1,
+            ..Calls::default()
+        };
+        let sent = Kinds { request: 10, direct: 8, broadcast: 4, ..Kinds::default() };
+        let direct = [("worker-1".to_owned(), 5), ("worker-2".to_owned(), 3)].into();
+        let seen = Some(Seen { deaths: 1, ..Seen::default() });
+        let mut killed = part(1, Fate::Killed, None, None);
+        killed.told.published = 48; // and two more, which it did not live to tell
+        vec![
+            worker(0, Fate::Stays, 100, stream(0, 5), stream(0, 4), 6),
+            killed,
+            part(2, Fate::Stays, Some(Stopped { sent, direct, calls }), Some(watched.clone())),
+            part(3, Fate::Stays, None, Some(Finished { seen, ..watched })),
+            worker(1, Fate::Replaces, 40, stream(2, 3), stream(3, 4), 1),
+        ]
+    }
+
+    /// What the verdict is when something is changed.
+    #[track_caller]
+    fn verdict(change: impl FnOnce(&mut [Part])) -> String {
+        let mut parts = all_well();
+        change(&mut parts);
+        match Summary::new(&parts, 1.0).verdict() {
+            Ok(()) => String::new(),
+            Err(Failure::Error(reason)) => reason,
+            Err(other) => panic!("{other:?}"),
+        }
+    }
+
+    fn finished(part: &mut Part) -> &mut Finished {
+        part.told.finished.as_mut().expect("it has finished")
+    }
+
+    fn calls(parts: &mut [Part]) -> &mut Calls {
+        &mut parts[2].told.stopped.as_mut().expect("the planner has stopped").calls
+    }
+
+    fn events<'a>(part: &'a mut Part, node: &str) -> &'a mut Stream {
+        finished(part).events.get_mut(node).expect("a stream")
+    }
+
+    #[test]
+    fn all_kinds_are_added_up() {
+        let summary = Summary::new(&all_well(), 1.0);
+        let sent = Kinds { event: 190, request: 10, response: 9, direct: 8, broadcast: 4, heartbeat: 0 };
+        let received = Kinds { event: 380, request: 9, response: 9, direct: 6, broadcast: 13, heartbeat: 0 };
+        assert_eq!((summary.sent, summary.received), (sent, received));
+        assert_eq!((summary.lost, summary.out_of_order, summary.calls_unavailable), (0, 0, 1));
+        assert_eq!(verdict(|_| {}), "");
+    }
+
+    #[test]
+    fn what_is_missing_fails_the_demo() {
+        let lost = |count| format!("{count} messages were lost and 0 out of order");
+        assert_eq!(verdict(|parts| events(&mut parts[2], "worker-1 Stays").received -= 1), lost(1));
+        assert_eq!(
+            verdict(|parts| finished(&mut parts[3]).events.retain(|node, _| node != "worker-2 Replaces")),
+            lost(40)
+        );
+        assert_eq!(verdict(|parts| finished(&mut parts[0]).direct = Some(stream(1, 5))), lost(1));
+        assert_eq!(verdict(|parts| finished(&mut parts[4]).direct = Some(stream(1, 2))), lost(1));
+        assert_eq!(verdict(|parts| finished(&mut parts[3]).broadcasts = Some(stream(0, 3))), lost(1));
+        assert_eq!(
+            verdict(|parts| events(&mut parts[3], "worker-1 Stays").out_of_order = 2),
+            "0 messages were lost and 2 out of order"
+        );
+    }
+
+    #[test]
+    fn the_killed_workers_word_counts_and_so_does_what_the_other_subscriber_got() {
+        assert_eq!(verdict(|parts| parts[1].told.published = 51), "2 messages were lost and 0 out of order");
+        let fewer = verdict(|parts| *events(&mut parts[2], "worker-2 Killed") = stream(0, 49));
+        assert_eq!(fewer, "1 messages were lost and 0 out of order");
+        let fewer = |part: &mut Part| *events(part, "worker-2 Killed") = stream(0, 48);
+        assert_eq!(verdict(|parts| parts[2..4].iter_mut().for_each(fewer)), "", "it had told of 48");
+    }
+
+    #[test]
+    fn each_call_ends_once() {
+        assert_eq!(verdict(|parts| calls(parts).made = 11), "of 11 calls 10 ended: each has to end once");
+        let failed = verdict(|parts| {
+            let calls = calls(parts);
+            (calls.made, calls.failed, calls.failure) = (11, 1, Some("internal error".into()));
+        });
+        assert_eq!(failed, "1 calls failed, the first with: internal error");
+        let twice = verdict(|parts| finished(&mut parts[0]).requests = 7);
+        assert_eq!(twice, "worker-1 answered 7 calls, and 6 answers arrived");
+    }
+
+    #[test]
+    fn the_monitor_has_to_see_each_death_and_no_other() {
+        for deaths in [0, 2] {
+            let seen = Some(Seen { deaths, ..Seen::default() });
+            let verdict = verdict(|parts| finished(&mut parts[3]).seen = seen);
+            assert_eq!(verdict, format!("the monitor saw {deaths} deaths, and 1 happened"));
+        }
+    }
+
+    #[test]
+    fn a_demo_that_showed_nothing_fails() {
+        let nothing = |parts: &mut [Part]| parts.iter_mut().for_each(|part| part.told = Told::default());
+        assert!(verdict(nothing).contains("nothing was sent"));
+    }
+}

@@ -223,7 +223,7 @@ mod tests {
             times.note(Duration::from_micros(us));
         }
         assert_eq!(times.median_us(), 30.0);
-        for _ in 0..5 {
+        for _ in 0..3 {
             times.note(Duration::from_secs(1));
         }
         assert_eq!(times.median_us(), 40.0);
