@@ -17,6 +17,9 @@ mod client;
 mod codec;
 mod core;
 mod error;
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing;
 mod inbox;
 mod inlet;
 mod log;
@@ -28,6 +31,7 @@ mod open;
 mod outlet;
 mod payload;
 mod peer;
+mod presence;
 mod publisher;
 mod reading;
 mod server;
@@ -46,7 +50,8 @@ pub use metadata::{Destination, MessageId};
 pub use node::Node;
 pub use open::{Bus, BusBuilder, Trust};
 pub use outlet::Overflow;
-pub use peer::{NodeInfo, Peer, PortInfo, RefusedNode};
+pub use peer::{Heartbeat, NodeInfo, Peer, PortInfo, RefusedNode};
+pub use presence::{Departure, PeerChange, Presence};
 pub use publisher::{Loan, Outgoing, Publisher, PublisherBuilder, RawPublisher};
 pub use server::{Context, Reply, ReplyLoan, Server, ServiceBuilder};
 pub use stats::{NodeStats, PortStats, ReportedPort};
