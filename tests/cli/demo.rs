@@ -97,6 +97,8 @@ fn every_message_is_accounted_for() {
     assert!(direct.iter().all(|direct| *direct > 0), "{direct:?}");
     assert!(direct.iter().sum::<u64>() <= number(&summary["direct"]), "{summary}");
     assert_eq!(number(&summary["deaths_seen"]), 1);
+    let beats = received(monitor, "heartbeat");
+    assert!((1..=number(&summary["sent"]["heartbeat"])).contains(&beats), "{summary}");
 
     for (direction, kinds) in [("sent", &summary["sent"]), ("received", &summary["received"])] {
         for kind in ["event", "request", "response", "direct", "broadcast", "heartbeat"] {
