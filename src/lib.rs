@@ -1,7 +1,7 @@
 //! A message bus between the processes of one Linux host, over sealed shared memory.
 //!
-//! Processes that open a bus of the same name and join it can publish and subscribe to topics. There is no
-//! broker: each publisher owns a *log*, a ring in shared memory that it alone can write, and its subscribers
+//! Processes that open a bus of the same name and join it can publish and subscribe to topics, and send
+//! messages to each other by name. There is no broker: each publisher owns a *log*, a ring in shared memory that it alone can write, and its subscribers
 //! read that. Neither takes a lock or makes a system call, unless somebody sleeps and has to be woken.
 //!
 //! ```text
@@ -36,9 +36,15 @@
 //! | receive values, or bytes | [`Node::subscriber`], [`Node::raw_subscriber`]; [`Node::subscriber_builder`] for several filters and [`Wait`] |
 //! | write a message in place | [`RawPublisher::loan`], [`Loan::send`] |
 //! | read a message in place | [`RawSubscriber::recv`], which gives a [`Sample`] |
-//! | send headers along | [`Publisher::message`] |
+//! | send headers, a time or a correlation along | [`Publisher::message`], [`Node::message_to`]; [`PublisherBuilder::timestamps`] |
+//! | send to a node by name | [`Node::send`], [`Node::message_to`]; received by [`Node::inbox`], [`Inbox`] |
+//! | send to all nodes | [`Node::broadcast`]; received by [`Node::broadcasts`] |
+//! | have urgent messages received first | [`PublisherBuilder::priority`] |
+//! | tell what is known of a message | [`Message::source`], [`Message::destination`], [`Message::id`], [`Message::headers`], … |
+//! | call a service | [`Node::client`], [`Client::call`]; [`Client::request`] for a timeout, headers, a server of one's choice, many calls in flight |
+//! | serve calls | [`Node::service`], which gives a [`ServiceBuilder`]; handlers get a [`Context`] and return a [`Status`] if they fail |
 //! | do without a bus, between two processes | the `pipe` module (feature `pipe`) |
-//! | handle errors | one enum per operation: [`BusError`], [`JoinError`], [`OpenError`], [`PublishError`], [`RecvError`], [`WaitError`]; [`Error`] holds any of them, for `?` |
+//! | handle errors | one enum per operation: [`BusError`], [`JoinError`], [`OpenError`], [`PublishError`], [`SendError`], [`RecvError`], [`WaitError`], [`Status`] of calls; [`Error`] holds any of them, for `?` |
 //!
 //! # Topics
 //!
@@ -50,7 +56,8 @@
 //! # What arrives
 //!
 //! A subscriber that was open before a publisher gets all its messages, from the first one on; a later one
-//! gets what follows. Messages of one publisher arrive in order and once. A message whose `publish` returned
+//! gets what follows. Messages of one publisher arrive in order and once; those of publishers with a higher
+//! [priority](PublisherBuilder::priority) are received first. A message whose `publish` returned
 //! `Ok` is there for every subscriber that was attached, even if the publisher is killed right after.
 //!
 //! A publisher never overwrites what a subscriber has not read. When its log is full, [`Overflow`] decides:
@@ -75,7 +82,7 @@
 //!
 //! | feature | adds |
 //! | --- | --- |
-//! | `cli` | the `ringbus` command: `demo`, `ls`, `pub`, `sub`, `doctor`; nothing to the library |
+//! | `cli` | the `ringbus` command: `demo`, `ls`, `pub`, `sub`, `send`, `inbox`, `broadcast`, `call`, `serve-echo`, `watch`, `doctor`; nothing to the library |
 //! | `pipe` | the `pipe` module: a ring between two processes that share only a name |
 //!
 //! None is on by default. Linux only: 5.1 or later.

@@ -114,6 +114,19 @@ fn an_inbox_that_was_opened_before_in_any_process_is_found() {
     }
 }
 
+#[test]
+fn an_inbox_is_found_as_soon_as_it_is_open_each_time() {
+    let dir = Dir::new();
+    let (writer, critic) = (dir.join("writer"), dir.join("critic"));
+    for round in 0..500 {
+        let mut inbox = critic.inbox::<u32>().unwrap();
+        writer.send("critic", &round).unwrap();
+        assert_eq!(*inbox.recv_timeout(DEADLINE).unwrap().expect("the message"), round);
+        drop(inbox);
+        eventually("it is gone", || not_found(writer.send("critic", &round)));
+    }
+}
+
 fn opens_an_inbox(parent: &mut Parent, args: &[&str]) {
     let node = support::bus(args[0]).join("critic").unwrap();
     let mut inbox = node.inbox::<u32>().unwrap();

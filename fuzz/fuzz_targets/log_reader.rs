@@ -82,8 +82,10 @@ fn drain(log: &Heap, layout: LogLayout) {
 
 /// One look; whether there was anything.
 fn gated(reader: &mut Reader<Heap, Heap>, layout: LogLayout) -> bool {
+    let quiet = reader.quiet();
     match reader.next() {
         Ok(Next::Record(record)) => {
+            assert!(!quiet);
             let at = layout.offset(record.frame);
             assert!(at >= DATA && at + record.len as usize <= layout.segment_size());
             let frame = reader.frame();

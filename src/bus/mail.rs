@@ -345,7 +345,7 @@ impl Node {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Bus, RecvError};
+    use crate::bus::{Bus, RecvError};
 
     #[test]
     fn frames_that_do_not_fit_their_logs_topic_are_told_and_passed_over() {

@@ -17,6 +17,9 @@ mod client;
 mod codec;
 mod core;
 mod error;
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing;
 mod inbox;
 mod inlet;
 mod log;

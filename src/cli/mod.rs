@@ -5,7 +5,8 @@
 //!    ├── demo       four processes that show the bus at work
 //!    ├── ls         who is there, and how fast
 //!    ├── publish    pub: JSON, text or stdin → messages  ┐
-//!    ├── subscribe  sub: messages → lines                ┴ json ── JSON ↔ MessagePack
+//!    ├── send       send, broadcast: JSON, text → one    ├ json ── JSON ↔ MessagePack
+//!    ├── subscribe  sub, inbox: messages → lines         ┘
 //!    └── doctor     whether this host and user can run a bus
 //! ```
 //!
@@ -29,6 +30,7 @@ mod interrupt;
 mod json;
 mod ls;
 mod publish;
+mod send;
 mod subscribe;
 
 /// A message bus between the processes of this host: look at it, publish to it, listen to it.
@@ -72,6 +74,9 @@ enum Command {
     Publish(publish::Options),
     #[command(name = "sub")]
     Subscribe(subscribe::Options),
+    Send(send::SendOptions),
+    Inbox(subscribe::InboxOptions),
+    Broadcast(send::BroadcastOptions),
     Doctor(doctor::Options),
 }
 
@@ -108,6 +113,9 @@ pub fn main() -> ExitCode {
         Command::Ls(options) => ls::run(common, options),
         Command::Publish(options) => publish::run(common, options),
         Command::Subscribe(options) => subscribe::run(common, options),
+        Command::Send(options) => send::run(common, options),
+        Command::Inbox(options) => subscribe::run_inbox(common, options),
+        Command::Broadcast(options) => send::run_broadcast(common, options),
         Command::Doctor(options) => doctor::run(common, options),
     };
     match outcome {

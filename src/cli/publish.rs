@@ -75,7 +75,7 @@ fn seconds(text: &str) -> Result<Duration, String> {
     seconds.ok_or_else(|| "a number of seconds is wanted".into())
 }
 
-fn header(text: &str) -> Result<(String, String), String> {
+pub(super) fn header(text: &str) -> Result<(String, String), String> {
     let (key, value) = text.split_once('=').ok_or("KEY=VALUE is wanted")?;
     Ok((key.to_owned(), value.to_owned()))
 }
@@ -118,8 +118,13 @@ pub(super) fn run(common: &Common, options: &Options) -> Outcome {
 
 impl Options {
     fn parse(&self, text: &str) -> Result<Value, String> {
-        if self.text { Ok(Value::from(text)) } else { parse_lenient(text) }
+        parse(text, self.text)
     }
+}
+
+/// A value from the command line or stdin: text if it is to be, else JSON if it can be.
+pub(super) fn parse(text: &str, is_text: bool) -> Result<Value, String> {
+    if is_text { Ok(Value::from(text)) } else { parse_lenient(text) }
 }
 
 /// The publisher, and the pace.

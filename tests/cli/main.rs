@@ -15,6 +15,7 @@ use tempfile::TempDir;
 
 mod demo;
 mod look;
+mod mail;
 mod messages;
 mod stalls;
 

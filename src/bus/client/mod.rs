@@ -229,6 +229,13 @@ impl Client {
     }
 }
 
+#[cfg(fuzzing)]
+impl Client {
+    pub(super) fn any_route(&self) -> Option<Arc<routes::Route>> {
+        self.shared.routes.pick(None)
+    }
+}
+
 impl ClientShared {
     /// Keeps the port open for whoever looks at an answer in place.
     fn keeper(&self) -> Option<Arc<dyn Any + Send + Sync>> {

@@ -175,6 +175,9 @@ impl ClientShared {
                     looks = looks.wrapping_add(1);
                     if read > 0 || looks.is_multiple_of(LOOKS) {
                         self.wake_cramped();
+                        if matches!(mine, Mine::Room) {
+                            return Led::Done; // a server that was read may have made room; and one may never sleep
+                        }
                     }
                 }
                 Err(status) => calls.fail_all(&status),

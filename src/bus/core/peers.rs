@@ -258,3 +258,29 @@ pub(super) fn open_cursor_segment(fd: &OwnedFd) -> Result<Arc<PeerSegment>, Trou
     CursorSegment::check(&segment).map_err(|error| format!("{what}: {error}"))?;
     Ok(Arc::new(segment))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobody_reads_what_is_sent_to_another_name() {
+        let card = |role, filters: &[&str]| PortCard {
+            id: 1,
+            role,
+            filters: filters.iter().map(|text| (*text).to_owned()).collect(),
+            pattern: false,
+            priority: 128,
+            capacity: None,
+            version: None,
+        };
+        let inbox = |filters: &[&str]| inbox_of(&card(Role::Inbox, filters), "critic");
+        assert_eq!(inbox(&["@to/critic"]), Ok(Filter::inbox_of("critic").unwrap()));
+        for filters in [&[][..], &["@to/other"], &["critic"], &["**"], &["@to/critic", "@to/other"]] {
+            assert!(inbox(filters).is_err(), "{filters:?}");
+        }
+        let subscriber = |filters: &[&str]| filters_of(&card(Role::Subscriber, filters));
+        assert!(subscriber(&["a/**", "@all", "@later"]).is_ok());
+        assert!(subscriber(&["a", "@to/critic"]).is_err() && subscriber(&["@to/**"]).is_err());
+    }
+}

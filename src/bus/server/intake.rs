@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use super::ServerShared;
 use super::context::Context;
@@ -54,6 +55,8 @@ pub(super) struct Intake {
     pub(super) inlet: Inlet,
     scratch: Vec<u8>,
     pairs: u64,
+    /// How many pairs have answers that wait for room.
+    stuck: Arc<AtomicUsize>,
     /// How many sources rest.
     resting: usize,
 }
@@ -70,7 +73,7 @@ enum Looked {
 
 impl Intake {
     pub(super) fn new(inlet: Inlet) -> Self {
-        Self { inlet, scratch: Vec::new(), pairs: 0, resting: 0 }
+        Self { inlet, scratch: Vec::new(), pairs: 0, stuck: Arc::default(), resting: 0 }
     }
 
     /// Waits for a request. `None` when `leave` says so: it is asked before each sleep, and after each batch.
@@ -96,7 +99,7 @@ impl Intake {
                 Then::Sleep(timeout) => {
                     match self.inlet.arm() {
                         // A ring before `arm` was drained by it: look again at all that rings.
-                        Ok(true) if !leave() && !self.wake_rested() => self.inlet.sleep(timeout),
+                        Ok(true) if !leave() && !self.tend_stuck() => self.inlet.sleep(timeout),
                         Ok(_) => {}
                         Err(_) => {
                             server.stop();
@@ -111,9 +114,7 @@ impl Intake {
 
     #[inline]
     fn look(&mut self, server: &ServerShared) -> Looked {
-        if self.resting > 0 {
-            self.wake_rested();
-        }
+        self.tend_stuck();
         let looked = match self.inlet.look() {
             Ok(Some((index, record))) => self.take(server, index, record),
             Ok(None) => Looked::Nothing,
@@ -133,18 +134,21 @@ impl Intake {
         looked
     }
 
-    /// Lets pairs go on whose answers have room again; true if there was one.
-    fn wake_rested(&mut self) -> bool {
-        if self.resting == 0 {
-            return false;
-        }
+    /// Writes answers for which there is room by now, and lets the requests of the others rest; true if there
+    /// are requests to be looked at again.
+    #[inline]
+    fn tend_stuck(&mut self) -> bool {
+        (self.resting > 0 || self.stuck.load(Relaxed) > 0) && self.flush_stuck()
+    }
+
+    #[cold]
+    fn flush_stuck(&mut self) -> bool {
         let before = self.resting;
-        for source in self.inlet.sources_mut().iter_mut().filter(|source| source.rests) {
-            if let Some(Reply::Open(pair)) = &source.reply
-                && pair.flush()
-            {
-                source.rests = false;
-                self.resting -= 1;
+        for source in self.inlet.sources_mut() {
+            if let Some(Reply::Open(pair)) = &source.reply {
+                let rests = pair.is_backlogged() && !pair.flush();
+                self.resting = self.resting + usize::from(rests) - usize::from(source.rests);
+                source.rests = rests;
             }
         }
         self.resting < before
@@ -156,10 +160,6 @@ impl Intake {
             return Looked::Handled;
         };
         let source = self.inlet.source_mut(index);
-        if pair.is_backlogged() && !source.rests {
-            source.rests = true; // from its next request on
-            self.resting += 1;
-        }
         let found = with_head(source, &record, &mut self.scratch, |found| match found? {
             Incoming::Message(Head::Request { id, method, deadline, headers }, span) => {
                 Ok(Ok((id, server.method(method), deadline, Headers::from(headers), span)))
@@ -206,7 +206,7 @@ impl Intake {
         if let Some(Reply::Made(shared)) = &source.reply {
             let config = OutletConfig::of_pair(shared.layout.capacity());
             let answers = Outlet::of(shared.clone(), server.node.clone(), config);
-            let pair = Pair::new(self.pairs, &source.origin, answers, port);
+            let pair = Pair::new(self.pairs, &source.origin, answers, port, self.stuck.clone());
             self.pairs += 1;
             source.reply = Some(Reply::Open(Arc::new(pair)));
         }

@@ -2,11 +2,12 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
 
-use crate::{Encoding, Headers, NodeInfo, Sample};
+use crate::{Destination, Encoding, Headers, NodeInfo, Sample};
 
 /// What a message costs beside its payload and topic.
-const OVERHEAD: usize = 160;
+const OVERHEAD: usize = 208;
 /// Messages that are taken out at a time.
 const BATCH: usize = 256;
 
@@ -16,6 +17,10 @@ pub(super) struct Entry {
     pub(super) topic: String,
     pub(super) source: NodeInfo,
     pub(super) sequence: u64,
+    pub(super) direct: bool,
+    pub(super) priority: u8,
+    pub(super) time: Option<SystemTime>,
+    pub(super) correlation: Option<String>,
     pub(super) headers: Headers,
     pub(super) encoding: Encoding,
     pub(super) payload: Vec<u8>,
@@ -28,6 +33,10 @@ impl Entry {
             topic: sample.topic().to_owned(),
             source: sample.source().clone(),
             sequence: sample.sequence(),
+            direct: matches!(sample.destination(), Destination::Node(_)),
+            priority: sample.priority(),
+            time: sample.timestamp(),
+            correlation: sample.correlation().map(str::to_owned),
             headers: sample.headers().clone(),
             encoding: sample.encoding(),
             payload: sample.to_vec(),
@@ -38,7 +47,8 @@ impl Entry {
     /// Bytes that it takes, about.
     pub(super) fn cost(sample: &Sample<'_>) -> usize {
         let headers: usize = sample.headers().iter().map(|(key, value)| key.len() + value.len() + 64).sum();
-        OVERHEAD + sample.topic().len() + sample.len() + headers
+        let correlation = sample.correlation().map_or(0, str::len);
+        OVERHEAD + sample.topic().len() + sample.len() + headers + correlation
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::io::{self, BufWriter, Write};
 use std::sync::mpsc::SyncSender;
+use std::time::UNIX_EPOCH;
 
 use rmpv::Value;
 use serde::ser::{Serialize, SerializeMap, SerializeStruct, Serializer};
@@ -9,6 +10,7 @@ use serde::ser::{Serialize, SerializeMap, SerializeStruct, Serializer};
 use super::super::json::{Json, base64, decode};
 use super::super::{Outcome, stdout_error};
 use super::buffer::{Buffer, Entry};
+use crate::frame::PortUp;
 use crate::{Encoding, Headers, NodeInfo};
 
 /// Bytes that are written at once, if so much is there.
@@ -70,7 +72,8 @@ fn write_shown(out: &mut impl Write, entry: &Entry, value: &impl Serialize, json
     if json {
         serde_json::to_writer(&mut *out, &Line { entry, value })?;
     } else {
-        write!(out, "{} ", entry.topic)?;
+        // What is sent to one name has one topic: who sent it tells more.
+        write!(out, "{} ", if entry.direct { entry.source.name() } else { &entry.topic })?;
         serde_json::to_writer(&mut *out, value)?;
     }
     out.write_all(b"\n")
@@ -88,6 +91,15 @@ impl<V: Serialize> Serialize for Line<'_, V> {
         let mut line = out.serialize_struct("Line", 5)?;
         line.serialize_field("topic", topic)?;
         line.serialize_field("source", &Source(source))?;
+        if self.entry.priority != PortUp::DEFAULT_PRIORITY {
+            line.serialize_field("priority", &self.entry.priority)?;
+        }
+        if let Some(Ok(since)) = self.entry.time.map(|time| time.duration_since(UNIX_EPOCH)) {
+            line.serialize_field("time_ns", &(since.as_nanos() as u64))?;
+        }
+        if let Some(correlation) = &self.entry.correlation {
+            line.serialize_field("correlation", correlation)?;
+        }
         line.serialize_field("sequence", sequence)?;
         line.serialize_field("headers", &HeaderMap(headers))?;
         line.serialize_field("value", self.value)?;

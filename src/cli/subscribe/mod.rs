@@ -1,4 +1,4 @@
-//! `ringbus sub`: messages, one a line.
+//! `ringbus sub` and `ringbus inbox`: messages, one a line.
 //!
 //! ```text
 //!   bus ──▶ main thread ──▶ Buffer (bounded) ──▶ "stdout" thread ──▶ stdout
@@ -21,7 +21,7 @@ use nix::poll::{PollFd, PollFlags};
 
 use super::interrupt::{Interrupt, wait};
 use super::{Common, Failure, Outcome, note};
-use crate::{Node, RawSubscriber, RecvError};
+use crate::{Node, RawInbox, RawSubscriber, RecvError, Sample};
 
 mod buffer;
 mod line;
@@ -43,6 +43,7 @@ const NOTICES: usize = 256;
 FILTER is a topic, where * stands for one level and ** for any number: task/*/progress, camera/**.
 Prints `topic value`, the value as JSON; with --json all that is known of a message:
   {\"topic\":T,\"source\":{\"name\":N,\"id\":I,\"pid\":P},\"sequence\":S,\"headers\":{K:V,…},\"value\":V}
+and, where they are there, \"priority\" (other than 128), \"time_ns\" (since 1970) and \"correlation\".
 Values that JSON does not have:
   {\"$bin\":\"base64\"}           binary             {\"$float\":\"NaN\"}  also inf, -inf
   {\"$ext\":[type,\"base64\"]}    an extension       {\"$str\":\"base64\"} a string that is not UTF-8
@@ -55,8 +56,32 @@ messages are kept; what comes then is dropped, and how many is told on stderr, a
 their publisher dropped and those that cannot be decoded.")]
 pub(super) struct Options {
     /// What to subscribe to; a message that several match is printed once
-    #[arg(required = true, value_name = "FILTER")]
+    #[arg(required_unless_present = "broadcasts", value_name = "FILTER")]
     filters: Vec<String>,
+    /// Print what is sent to all nodes, too; its topic is shown as @all
+    #[arg(long)]
+    broadcasts: bool,
+    #[command(flatten)]
+    output: Output,
+}
+
+/// Print the messages that are sent to a name, one a line
+#[derive(Debug, Args)]
+#[command(after_long_help = "\
+Joins as NAME, and prints `sender value` for each message that `ringbus send NAME …` or a program sends. Other
+nodes of that name get the messages as well. With --json lines are as those of `ringbus sub`, whose --help
+tells more; the topic is @to/NAME.")]
+pub(super) struct InboxOptions {
+    /// Name to join as
+    #[arg(value_name = "NAME")]
+    join_as: String,
+    #[command(flatten)]
+    output: Output,
+}
+
+/// How messages are printed.
+#[derive(Debug, Args)]
+struct Output {
     /// End after N messages
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     count: Option<u64>,
@@ -71,18 +96,33 @@ pub(super) struct Options {
 pub(super) fn run(common: &Common, options: &Options) -> Outcome {
     let interrupt = Interrupt::new()?;
     let node = common.join("ringbus-sub")?;
-    let subscriber = subscribe(&node, &options.filters)?;
-    let buffer = Buffer::new(options.buffer);
+    let subscriber = subscribe(&node, options)?;
+    show(node, subscriber, &options.output, &interrupt)
+}
+
+pub(super) fn run_inbox(common: &Common, options: &InboxOptions) -> Outcome {
+    if common.name.is_some() {
+        return Err("the inbox is that of the name it joins as: leave --name out".into());
+    }
+    let interrupt = Interrupt::new()?;
+    let node = common.join(&options.join_as)?;
+    let inbox = node.raw_inbox()?;
+    show(node, inbox, &options.output, &interrupt)
+}
+
+/// Prints what the port receives.
+fn show(node: Node, port: impl Port, output: &Output, interrupt: &Interrupt) -> Outcome {
+    let buffer = Buffer::new(output.buffer);
     let (notices, complaints) = sync_channel(NOTICES);
 
     let stderr = Task::spawn("stderr", move || tell(&complaints))?;
     let stdout = {
-        let (buffer, notices, json) = (buffer.clone(), notices.clone(), options.json);
-        let count = options.count.unwrap_or(u64::MAX);
+        let (buffer, notices, json) = (buffer.clone(), notices.clone(), output.json);
+        let count = output.count.unwrap_or(u64::MAX);
         Task::spawn("stdout", move || line::write_all(&buffer, json, count, &notices))?
     };
     let mut drain = Drain { buffer: &buffer, notices, dropped: 0, told: Instant::now() };
-    let mut outcome = drain.run(subscriber, &interrupt, &stdout.ended);
+    let mut outcome = drain.run(port, interrupt, &stdout.ended);
     drop((drain, node)); // goodbye: nothing more is wanted
 
     buffer.close();
@@ -96,15 +136,44 @@ pub(super) fn run(common: &Common, options: &Options) -> Outcome {
     }
     match outcome {
         // The normal end, unless more was asked for.
-        Err(Failure::Interrupted(_)) if options.count.is_none() => Ok(()),
+        Err(Failure::Interrupted(_)) if output.count.is_none() => Ok(()),
         other => other,
     }
 }
 
-fn subscribe(node: &Node, filters: &[String]) -> Outcome<RawSubscriber> {
-    let (first, others) = filters.split_first().ok_or("a filter is wanted")?;
-    let builder = node.subscriber_builder(first);
+fn subscribe(node: &Node, options: &Options) -> Outcome<RawSubscriber> {
+    let (builder, others) = match options.filters.split_first() {
+        _ if options.broadcasts => (node.broadcasts_builder(), &options.filters[..]),
+        Some((first, others)) => (node.subscriber_builder(first), others),
+        None => return Err("a filter is wanted".into()),
+    };
     Ok(others.iter().fold(builder, |builder, filter| builder.filter(filter)).open_raw()?)
+}
+
+/// What messages come from.
+trait Port: AsFd {
+    fn try_recv(&mut self) -> Result<Option<Sample<'_>>, RecvError>;
+    fn arm(&mut self) -> Result<bool, RecvError>;
+}
+
+impl Port for RawSubscriber {
+    fn try_recv(&mut self) -> Result<Option<Sample<'_>>, RecvError> {
+        RawSubscriber::try_recv(self)
+    }
+
+    fn arm(&mut self) -> Result<bool, RecvError> {
+        RawSubscriber::arm(self)
+    }
+}
+
+impl Port for RawInbox {
+    fn try_recv(&mut self) -> Result<Option<Sample<'_>>, RecvError> {
+        RawInbox::try_recv(self)
+    }
+
+    fn arm(&mut self) -> Result<bool, RecvError> {
+        RawInbox::arm(self)
+    }
 }
 
 /// The bus's side: from the subscriber into the buffer.
@@ -118,21 +187,21 @@ struct Drain<'a> {
 
 impl Drain<'_> {
     /// Until interrupted, or until nothing more is or can be written.
-    fn run(&mut self, mut subscriber: RawSubscriber, interrupt: &Interrupt, ended: &UnixStream) -> Outcome {
+    fn run(&mut self, mut port: impl Port, interrupt: &Interrupt, ended: &UnixStream) -> Outcome {
         let stdout = io::stdout();
         loop {
-            self.take(&mut subscriber)?;
+            self.take(&mut port)?;
             if self.dropped > 0 && self.told.elapsed() >= TELL {
                 self.tell_drops();
             }
-            let timeout = match subscriber.arm()? {
+            let timeout = match port.arm()? {
                 false => Some(Duration::ZERO),
                 true if self.dropped > 0 => Some(TELL),
                 true => None,
             };
             let readable = PollFlags::POLLIN;
             let mut fds = [
-                PollFd::new(subscriber.as_fd(), readable),
+                PollFd::new(port.as_fd(), readable),
                 PollFd::new(interrupt.as_fd(), readable),
                 PollFd::new(ended.as_fd(), readable),
                 PollFd::new(stdout.as_fd(), PollFlags::empty()), // an error: its reader is gone
@@ -141,7 +210,7 @@ impl Drain<'_> {
             if let Err(interrupted) = interrupt.check() {
                 // What had arrived is still printed, unless it never ends.
                 let start = Instant::now();
-                while self.take(&mut subscriber)? && start.elapsed() < GRACE {}
+                while self.take(&mut port)? && start.elapsed() < GRACE {}
                 return Err(interrupted);
             }
             if fds[2].any() == Some(true) {
@@ -154,9 +223,9 @@ impl Drain<'_> {
     }
 
     /// Takes a batch; false if that was all.
-    fn take(&mut self, subscriber: &mut RawSubscriber) -> Outcome<bool> {
+    fn take(&mut self, port: &mut impl Port) -> Outcome<bool> {
         for _ in 0..BATCH {
-            match subscriber.try_recv() {
+            match port.try_recv() {
                 Ok(None) => return Ok(false),
                 Ok(Some(sample)) if self.buffer.push(Entry::cost(&sample), || Entry::new(&sample)) => {}
                 Ok(Some(_)) => self.dropped += 1,

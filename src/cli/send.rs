@@ -1,0 +1,74 @@
+//! `ringbus send` and `ringbus broadcast`: a value from the command line, to a name or to all.
+
+use clap::Args;
+use rmpv::Value;
+
+use super::publish::{header, parse};
+use super::{Common, Outcome, note};
+use crate::Node;
+
+/// Send a value to the nodes of a name
+#[derive(Debug, Args)]
+#[command(after_long_help = "\
+Every inbox that a node named NODE has open gets the message: those of programs, and of `ringbus inbox NODE`.
+If there is none, that is an error. VALUE is taken as `ringbus pub` takes it, whose --help tells more.")]
+pub(super) struct SendOptions {
+    /// Name that the receivers joined as
+    node: String,
+    #[command(flatten)]
+    content: Content,
+}
+
+/// Send a value to all nodes
+#[derive(Debug, Args)]
+#[command(after_long_help = "\
+Whoever listens to broadcasts gets the message: programs, and `ringbus sub --broadcasts`. VALUE is taken as
+`ringbus pub` takes it, whose --help tells more.")]
+pub(super) struct BroadcastOptions {
+    #[command(flatten)]
+    content: Content,
+}
+
+#[derive(Debug, Args)]
+struct Content {
+    /// JSON, else text [default: null]
+    #[arg(allow_negative_numbers = true)]
+    value: Option<String>,
+    /// Take the value as text, whatever it looks like
+    #[arg(long)]
+    text: bool,
+    /// Add a header; may be repeated
+    #[arg(long = "header", value_name = "KEY=VALUE", value_parser = header)]
+    headers: Vec<(String, String)>,
+}
+
+pub(super) fn run(common: &Common, options: &SendOptions) -> Outcome {
+    let value = options.content.value()?;
+    let node = common.join("ringbus-send")?;
+    let letter = node.message_to(&options.node, &value);
+    let headers = &options.content.headers;
+    Ok(headers.iter().fold(letter, |letter, (key, value)| letter.header(key, value)).send()?)
+}
+
+pub(super) fn run_broadcast(common: &Common, options: &BroadcastOptions) -> Outcome {
+    let value = options.content.value()?;
+    let node = common.join("ringbus-broadcast")?;
+    if !somebody_listens(&node) {
+        note(format!("note: nobody listens to broadcasts on bus {}", node.bus().name()));
+    }
+    let letter = node.message_to_all(&value);
+    let headers = &options.content.headers;
+    Ok(headers.iter().fold(letter, |letter, (key, value)| letter.header(key, value)).send()?)
+}
+
+impl Content {
+    fn value(&self) -> Result<Value, String> {
+        self.value.as_ref().map_or(Ok(Value::Nil), |text| parse(text, self.text))
+    }
+}
+
+fn somebody_listens(node: &Node) -> bool {
+    let peers = node.peers();
+    let mut ports = peers.iter().flat_map(|peer| peer.ports());
+    ports.any(|port| port.role == "subscriber" && port.filters.iter().any(|filter| filter == "@all"))
+}
