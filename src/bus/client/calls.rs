@@ -72,6 +72,8 @@ pub(super) struct Table {
     cramped_tasks: HashMap<u64, Waker>,
     /// Routes whose server has gone, and whose answers are still being read.
     ending: Vec<(u32, Status)>,
+    /// Routes whose answers have been read to the end before anybody has said that the server has gone.
+    ended: Vec<u32>,
     /// How many calls a task waits for.
     tasks: usize,
     /// Deadlines of those calls, and of some that are over.
@@ -112,6 +114,7 @@ impl Calls {
     /// Ends every call of a route that has no answer. A leader that sleeps is to be rung after it.
     pub(super) fn fail(&self, route: u32, status: &Status) {
         self.fail_where(|call| call == route, status);
+        self.table.lock().ended.retain(|ended| *ended != route);
     }
 
     /// Ends every call that has no answer.
@@ -135,17 +138,27 @@ impl Calls {
         woken.into_iter().for_each(Waiter::wake);
     }
 
-    /// The calls of a route will fail with this status, once its answers have been read to the end.
+    /// The calls of a route fail with this status, once its answers have been read to the end.
     pub(super) fn will_end(&self, route: u32, status: Status) {
-        self.table.lock().ending.push((route, status));
+        let mut table = self.table.lock();
+        if table.ended.contains(&route) {
+            drop(table);
+            self.fail(route, &status); // calls that were begun after the end, too
+        } else {
+            table.ending.push((route, status));
+        }
     }
 
     /// The answers of a route have been read to the end.
     pub(super) fn ended(&self, route: u32) {
-        let table = self.table.lock();
+        let mut table = self.table.lock();
         let status = table.ending.iter().find(|(ending, _)| *ending == route).map(|(_, why)| why.clone());
+        if status.is_none() {
+            table.ended.push(route);
+        }
         drop(table);
-        self.fail(route, &status.unwrap_or_else(|| Status::unavailable("the server closed the service")));
+        let closed = || Status::unavailable("the server closed the service");
+        self.fail_where(|call| call == route, &status.unwrap_or_else(closed));
     }
 }
 
@@ -296,5 +309,87 @@ pub(super) struct Wake(Waiter);
 impl Wake {
     pub(super) fn wake(self) {
         self.0.wake();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::frame::Code;
+
+    fn unavailable() -> Status {
+        Status::unavailable("gone")
+    }
+
+    fn code(outcome: Option<Outcome>) -> Option<Code> {
+        outcome.and_then(Result::err).map(|status| status.code())
+    }
+
+    #[test]
+    fn ids_are_never_used_twice_and_name_one_call_each() {
+        let calls = Calls::default();
+        let first = calls.begin(0, false).unwrap();
+        assert!(calls.lock().forget(first).is_none());
+        let second = calls.begin(0, true).unwrap();
+        assert_ne!(first, second, "though they stand in the same place");
+        let mut table = calls.lock();
+        assert_eq!((table.wants(first, 0), table.wants(second, 0)), (None, Some(true)));
+        assert_eq!(table.wants(second, 1), None, "not the server that was asked");
+        assert_eq!(table.wants(u64::MAX, 0), None);
+        assert!(table.end(first, Err(unavailable())).is_none());
+        assert_eq!(table.len(), 1);
+    }
+
+    #[test]
+    fn the_calls_of_a_route_fail_and_no_others() {
+        let calls = Calls::default();
+        let (one, other) = (calls.begin(1, false).unwrap(), calls.begin(2, false).unwrap());
+        let before = calls.failures();
+        calls.fail(1, &unavailable());
+        assert_ne!(calls.failures(), before);
+        assert_eq!(code(calls.lock().take(one)), Some(Code::Unavailable));
+        assert!(calls.lock().take(other).is_none());
+        assert!(calls.lock().take(one).is_none(), "once");
+    }
+
+    #[test]
+    fn calls_fail_when_their_answers_are_read_to_the_end_whichever_is_known_first() {
+        for end_first in [false, true] {
+            let calls = Calls::default();
+            let early = calls.begin(1, false).unwrap();
+            if end_first {
+                calls.ended(1);
+                assert_eq!(code(calls.lock().take(early)), Some(Code::Unavailable));
+                let late = calls.begin(1, false).unwrap();
+                calls.will_end(1, unavailable());
+                assert_eq!(code(calls.lock().take(late)), Some(Code::Unavailable), "nothing else would end it");
+            } else {
+                calls.will_end(1, unavailable());
+                assert!(calls.lock().take(early).is_none(), "its answer may still come");
+                calls.ended(1);
+                assert_eq!(code(calls.lock().take(early)), Some(Code::Unavailable));
+            }
+            let mut table = calls.lock();
+            assert_eq!((table.ending.len(), std::mem::take(&mut table.ended).len()), (0, 0));
+        }
+    }
+
+    #[test]
+    fn tasks_are_counted_and_their_deadlines_kept_in_order() {
+        let calls = Calls::default();
+        let ids = [0; 3].map(|_| calls.begin(0, false).unwrap());
+        let now = Instant::now();
+        let at = |ms| Some(now + std::time::Duration::from_millis(ms));
+        let mut table = calls.lock();
+        assert_eq!(table.watch(ids[0], Waker::noop(), at(20)), Watched::Earliest);
+        assert_eq!(table.watch(ids[1], Waker::noop(), at(30)), Watched::First);
+        assert_eq!(table.watch(ids[2], Waker::noop(), at(10)), Watched::Earliest);
+        assert_eq!(table.watch(ids[2], Waker::noop(), at(10)), Watched::Again);
+        assert_eq!(table.tasks(), 3);
+        assert_eq!(table.next_deadline(now), (at(10), None));
+        table.forget(ids[2]);
+        assert_eq!(table.next_deadline(at(25).unwrap()), (None, Some(ids[0])), "the first is gone");
+        assert!(table.wake(ids[0]).is_some());
+        assert_eq!((table.tasks(), table.next_deadline(at(25).unwrap())), (1, (at(30), None)));
     }
 }

@@ -16,7 +16,6 @@ use super::{ClientShared, Receiver};
 use crate::bus::error::RecvError;
 use crate::bus::payload::{Incoming, Payload, Place, with_head};
 use crate::bus::status::Status;
-use crate::control::NodeId;
 use crate::frame::{Code, Head};
 use crate::ring::Record;
 use crate::wake::{Patience, Then};
@@ -250,7 +249,8 @@ impl ClientShared {
                     return Ok((own, read));
                 }
                 Err(RecvError::Unattached { source_node, reason }) => {
-                    self.fail_node(source_node.id(), &Status::resource_exhausted(reason));
+                    // Nor would it be by later calls: they begin anew.
+                    self.routes.reset_node(&source_node, &format!("its answers cannot be read: {reason}"));
                 }
                 Err(RecvError::PeerCorrupt { .. }) => self.note_ended(receiver),
                 Err(RecvError::Lagged { .. } | RecvError::Decode { .. }) => {}
@@ -271,11 +271,6 @@ impl ClientShared {
         }
     }
 
-    fn fail_node(&self, node: NodeId, status: &Status) {
-        for route in self.routes.numbers_of(node) {
-            self.routes.calls.fail(route, status);
-        }
-    }
 
     /// Takes one answer: the leader's own is returned, another's goes to whoever waits for it.
     fn take(&self, receiver: &mut Receiver, index: usize, record: Record, mine: Mine) -> Option<Outcome> {
