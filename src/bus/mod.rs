@@ -39,6 +39,8 @@ mod stats;
 mod status;
 mod subscriber;
 mod topic;
+#[cfg(feature = "tower")]
+pub mod tower;
 mod turns;
 
 pub use client::{Client, ClientBuilder, FromAnswer, Pending, RawResponse, Request, RequestLoan, Response};

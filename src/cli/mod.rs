@@ -4,6 +4,7 @@
 //!   mod ── arguments, dispatch, exit codes      interrupt ── Ctrl-C as an fd
 //!    ├── demo       four processes that show the bus at work
 //!    ├── ls         who is there, and how fast
+//!    ├── watch      who comes and goes
 //!    ├── publish    pub: JSON, text or stdin → messages  ┐
 //!    ├── send       send, broadcast: JSON, text → one    │
 //!    ├── subscribe  sub, inbox: messages → lines         ┼ json ── JSON ↔ MessagePack
@@ -37,6 +38,7 @@ mod send;
 mod serve_echo;
 mod status;
 mod subscribe;
+mod watch;
 
 /// A message bus between the processes of this host: look at it, publish to it, listen to it.
 #[derive(Debug, Parser)]
@@ -84,6 +86,7 @@ enum Command {
     Broadcast(send::BroadcastOptions),
     Call(call::Options),
     ServeEcho(serve_echo::Options),
+    Watch(watch::Options),
     Doctor(doctor::Options),
 }
 
@@ -125,6 +128,7 @@ pub fn main() -> ExitCode {
         Command::Broadcast(options) => send::run_broadcast(common, options),
         Command::Call(options) => call::run(common, options),
         Command::ServeEcho(options) => serve_echo::run(common, options),
+        Command::Watch(options) => watch::run(common, options),
         Command::Doctor(options) => doctor::run(common, options),
     };
     match outcome {

@@ -19,6 +19,7 @@ mod look;
 mod mail;
 mod messages;
 mod stalls;
+mod watch;
 
 /// Within this everything happens, or a test fails.
 const DEADLINE: Duration = Duration::from_secs(60);

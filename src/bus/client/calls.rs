@@ -5,7 +5,7 @@
 //! (`wait.rs`). The table's lock is held for moments; the control thread takes it too.
 
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BinaryHeap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering::Acquire, Ordering::Release};
 use std::task::Waker;
 use std::thread::Thread;
@@ -68,6 +68,8 @@ pub(super) struct Table {
     followers: Vec<Thread>,
     /// Threads that wait for room in a log of requests.
     cramped: Vec<Thread>,
+    /// Tasks that wait for room, by the call that each would send.
+    cramped_tasks: HashMap<u64, Waker>,
     /// Routes whose server has gone, and whose answers are still being read.
     ending: Vec<(u32, Status)>,
     /// How many calls a task waits for.
@@ -215,9 +217,17 @@ impl Table {
         self.cramped.push(std::thread::current());
     }
 
+    /// This task is about to wait until there may be room for its request, which it watches too.
+    #[cfg(feature = "tower")]
+    pub(super) fn cramp_task(&mut self, id: u64, waker: &Waker) {
+        self.cramped_tasks.insert(id, waker.clone());
+    }
+
     /// Those that wait for room, to be woken.
-    pub(super) fn take_cramped(&mut self) -> Vec<Thread> {
-        std::mem::take(&mut self.cramped)
+    pub(super) fn take_cramped(&mut self) -> Vec<Wake> {
+        let threads = self.cramped.drain(..).map(Waiter::Thread);
+        let tasks = self.cramped_tasks.drain().map(|(_, waker)| Waiter::Task(waker));
+        threads.chain(tasks).map(Wake).collect()
     }
 
     /// A task waits for the call from now on.

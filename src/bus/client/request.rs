@@ -23,6 +23,9 @@ use crate::control::NodeId;
 use crate::frame::{Encoding, Head, PortUp};
 use crate::sys::clock;
 
+/// Why a request was not sent in time.
+const NO_ROOM: &str = "no room in the log of requests: the server does not read";
+
 /// A call about to be made; from [`Client::request`](crate::Client::request).
 #[must_use = "nothing is called until `send`"]
 pub struct Request<'c> {
@@ -229,29 +232,77 @@ impl<'c> Request<'c> {
 
     /// Publishes the request; waits for room if there is none.
     fn send_on(&self, departure: &Departure<'_>, encoding: Encoding, body: &impl Body) -> Result<(), Status> {
-        let Departure { route, deadline, .. } = departure;
-        let attempt = |armed: bool| {
-            // Registered first, looked at afterwards: see `Routes::remove`.
-            if route.is_gone() {
-                return Err(Status::unavailable(format!("server {} has gone", route.node)));
-            }
-            let mut requests = self.requests_on(departure)?;
-            let Some(requests) = requests.as_mut() else { return Ok(false) };
-            if armed {
-                requests.arm();
-            }
-            let published = self.with_head(departure, |head| requests.publish(&head, encoding, body))?;
-            if !matches!(published, Err(PublishError::Full { .. })) {
-                requests.disarm();
-            }
-            match published {
-                Ok(()) => Ok(true),
-                Err(PublishError::Full { .. }) => Ok(false),
-                Err(error) => Err(Status::from_publish("the request", error)),
-            }
-        };
-        let sent = attempt(false)? || self.client.send_when_room(*deadline, || attempt(true))?;
-        if sent { Ok(()) } else { Err(self.late("no room in the log of requests: the server does not read")) }
+        let attempt = |armed: bool| self.attempt(departure, encoding, body, armed);
+        let sent = attempt(false)? || self.client.send_when_room(departure.deadline, || attempt(true))?;
+        if sent { Ok(()) } else { Err(self.late(NO_ROOM)) }
+    }
+
+    /// Publishes the request if there is room; `armed` announces first that the client waits for it.
+    fn attempt(
+        &self,
+        departure: &Departure<'_>,
+        encoding: Encoding,
+        body: &impl Body,
+        armed: bool,
+    ) -> Result<bool, Status> {
+        let route = &departure.route;
+        // Registered first, looked at afterwards: see `Routes::remove`.
+        if route.is_gone() {
+            return Err(Status::unavailable(format!("server {} has gone", route.node)));
+        }
+        let mut requests = self.requests_on(departure)?;
+        let Some(requests) = requests.as_mut() else { return Ok(false) };
+        if armed {
+            requests.arm();
+        }
+        let published = self.with_head(departure, |head| requests.publish(&head, encoding, body))?;
+        if !matches!(published, Err(PublishError::Full { .. })) {
+            requests.disarm();
+        }
+        match published {
+            Ok(()) => Ok(true),
+            Err(PublishError::Full { .. }) => Ok(false),
+            Err(error) => Err(Status::from_publish("the request", error)),
+        }
+    }
+}
+
+/// A registered call that is still to be sent: what it takes to try again.
+#[cfg(feature = "tower")]
+pub(super) struct Ticket {
+    route: Arc<Route>,
+    deadline: Option<Instant>,
+    deadline_ns: Option<u64>,
+}
+
+#[cfg(feature = "tower")]
+impl<'c> Request<'c> {
+    /// Chooses a server and registers the call, for [`Request::try_send`].
+    pub(super) fn register<T: FromAnswer>(self) -> Result<(Ticket, Pending<T>), Status> {
+        let Departure { route, call, deadline, deadline_ns } = self.depart(T::RAW)?;
+        let pending = Pending::new(self.client.clone(), call.keep(), self.method, deadline, self.timeout);
+        Ok((Ticket { route, deadline, deadline_ns }, pending))
+    }
+
+    /// Publishes the request of a registered call if there is room; `armed` announces first that the client
+    /// waits for it.
+    pub(super) fn try_send(
+        &self,
+        ticket: &Ticket,
+        id: u64,
+        encoding: Encoding,
+        payload: &[u8],
+        armed: bool,
+    ) -> Result<bool, Status> {
+        let call = Registered { client: self.client, id, kept: true };
+        let Ticket { route, deadline, deadline_ns } = ticket;
+        let (route, deadline, deadline_ns) = (route.clone(), *deadline, *deadline_ns);
+        self.attempt(&Departure { route, call, deadline, deadline_ns }, encoding, &Bytes(payload), armed)
+    }
+
+    /// What became of a request for which there was no room in time.
+    pub(super) fn never_sent(&self) -> Status {
+        self.late(NO_ROOM)
     }
 }
 

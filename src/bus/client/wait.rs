@@ -93,7 +93,8 @@ impl ClientShared {
         }
         let (leader, cramped) = (table.next_leader(), table.take_cramped());
         drop(table);
-        leader.into_iter().chain(cramped).for_each(|thread| thread.unpark());
+        leader.into_iter().for_each(|thread| thread.unpark());
+        cramped.into_iter().for_each(|wake| wake.wake());
     }
 
     /// Takes the call out of the table, and tells the server, unless the call is over after all.
@@ -227,7 +228,7 @@ impl ClientShared {
 
     fn wake_cramped(&self) {
         let cramped = self.routes.calls.lock().take_cramped();
-        cramped.into_iter().for_each(|thread| thread.unpark());
+        cramped.into_iter().for_each(|wake| wake.wake());
     }
 
     /// Reads what is there, at most a batch; the leader's own outcome if it is among it, and how many records

@@ -34,11 +34,15 @@ mod context;
 mod intake;
 mod method;
 mod pair;
+#[cfg(feature = "tower")]
+mod service;
 mod slot;
 mod work;
 
 pub use context::{Context, Reply, ReplyLoan};
 pub(super) use pair::Pair;
+#[cfg(feature = "tower")]
+pub use service::Serving;
 
 use intake::{Intake, Queue};
 use method::Method;
