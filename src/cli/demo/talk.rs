@@ -133,21 +133,8 @@ impl Talker {
     }
 
     fn end(&mut self, number: u64, answer: Result<Response<Estimate>, Status>) {
-        let calls = &mut self.calls;
-        let failure = match answer {
-            Ok(answer) if answer.number == number => {
-                *calls.answered.entry(answer.source().id().to_string()).or_default() += 1;
-                return;
-            }
-            Err(status) if status.code() == Code::Unavailable => {
-                calls.unavailable += 1;
-                return;
-            }
-            Ok(answer) => format!("call {number} got the answer of call {}", answer.number),
-            Err(status) => status.to_string(),
-        };
-        calls.failed += 1;
-        calls.failure.get_or_insert(failure);
+        let answer = answer.map(|answer| (answer.source().id().to_string(), answer.number));
+        self.calls.end(number, answer);
     }
 
     fn assign(&mut self, worker: &str) -> Result<(), SendError> {
@@ -170,6 +157,26 @@ impl Talker {
 
     fn received(&self) -> Kinds {
         Kinds { response: self.calls.answered(), ..Kinds::default() }
+    }
+}
+
+impl Calls {
+    /// Notes how a call has ended: the node that answered and the number in its answer, or a status.
+    fn end(&mut self, number: u64, answer: Result<(String, u64), Status>) {
+        let failure = match answer {
+            Ok((node, answered)) if answered == number => {
+                *self.answered.entry(node).or_default() += 1;
+                return;
+            }
+            Err(status) if status.code() == Code::Unavailable => {
+                self.unavailable += 1;
+                return;
+            }
+            Ok((_, answered)) => format!("call {number} got the answer of call {answered}"),
+            Err(status) => status.to_string(),
+        };
+        self.failed += 1;
+        self.failure.get_or_insert(failure);
     }
 }
 
@@ -214,6 +221,25 @@ impl Default for Times {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn each_end_of_a_call_is_counted_once() {
+        let mut calls = Calls::default();
+        let ends = [
+            Ok(("a".to_owned(), 0)),
+            Ok(("b".to_owned(), 1)),
+            Err(Status::unavailable("died")),
+            Ok(("a".to_owned(), 3)),
+            Ok(("a".to_owned(), 7)),
+            Err(Status::internal("")),
+        ];
+        for (number, end) in ends.into_iter().enumerate() {
+            calls.end(number as u64, end);
+        }
+        assert_eq!(calls.answered, BTreeMap::from([("a".to_owned(), 2), ("b".to_owned(), 1)]));
+        assert_eq!((calls.unavailable, calls.failed), (1, 2));
+        assert_eq!(calls.failure.as_deref(), Some("call 4 got the answer of call 7"));
+    }
 
     #[test]
     fn half_of_the_calls_took_less_than_the_median() {
