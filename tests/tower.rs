@@ -234,6 +234,33 @@ fn calls_wait_for_room_in_their_futures() {
     sink.finish();
 }
 
+/// Room that comes without an answer: requests that are late when the server reads them are answered by nothing.
+#[test]
+fn a_call_is_told_of_room_where_nothing_is_answered() {
+    let dir = Dir::new();
+    let mut sink = Child::start("sink", &[dir.arg()]);
+    sink.expect("up");
+    let node = dir.join("caller");
+    let client = node.client_builder("sink").capacity(4096).timeout(Duration::MAX).open().unwrap();
+    client.wait_for_server(DEADLINE).unwrap();
+    let take = |n: u32| Request::new("take", &(n, "x".repeat(200))).unwrap();
+    Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
+        assert!(call(&client, take(0)).await.is_ok(), "attached");
+        stop(&sink);
+        let late = |n| take(n).with_timeout(Duration::from_millis(50));
+        let calls: Vec<_> = (0..50).map(|n| tokio::spawn(call(&client, late(n)))).collect();
+        for call in calls {
+            assert_eq!(call.await.unwrap().unwrap_err().code(), Code::DeadlineExceeded);
+        }
+        let last = tokio::spawn(call(&client, take(7)));
+        tokio::task::yield_now().await; // it is polled, finds no room, and waits
+        sink.signal(Signal::SIGCONT);
+        let answer = tokio::time::timeout(DEADLINE, last).await.expect("answered").unwrap();
+        assert_eq!(answer.unwrap().decode(), Ok(7));
+    });
+    sink.finish();
+}
+
 /// Tasks that wait for room, threads that do, and threads that wait for answers, all at one client.
 #[test]
 fn no_call_is_forgotten_among_tasks_and_threads() {
@@ -404,7 +431,7 @@ fn caller(parent: &mut Parent, args: &[&str]) {
 
 /// A service whose futures never end: tells of each that is begun and that is dropped.
 struct Never {
-    _server: Server,
+    server: Option<Server>,
     tells: std::sync::mpsc::Receiver<&'static str>,
 }
 
@@ -427,12 +454,20 @@ impl Never {
                 Response::new(&())
             }
         });
-        Self { _server: node.service("never").serve(never).spawn().unwrap(), tells }
+        Self { server: Some(node.service("never").serve(never).spawn().unwrap()), tells }
     }
 
     #[track_caller]
     fn expect(&self, what: &str) {
         assert_eq!(self.tells.recv_timeout(DEADLINE), Ok(what));
+    }
+}
+
+impl Drop for Never {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            std::mem::forget(self.server.take()); // it would wait for the very future that has not ended
+        }
     }
 }
 
