@@ -362,7 +362,11 @@ mod tests {
                 assert_eq!(code(calls.lock().take(early)), Some(Code::Unavailable));
                 let late = calls.begin(1, false).unwrap();
                 calls.will_end(1, unavailable());
-                assert_eq!(code(calls.lock().take(late)), Some(Code::Unavailable), "nothing else would end it");
+                assert_eq!(
+                    code(calls.lock().take(late)),
+                    Some(Code::Unavailable),
+                    "nothing else would end it"
+                );
             } else {
                 calls.will_end(1, unavailable());
                 assert!(calls.lock().take(early).is_none(), "its answer may still come");

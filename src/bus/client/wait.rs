@@ -271,7 +271,6 @@ impl ClientShared {
         }
     }
 
-
     /// Takes one answer: the leader's own is returned, another's goes to whoever waits for it.
     fn take(&self, receiver: &mut Receiver, index: usize, record: Record, mine: Mine) -> Option<Outcome> {
         let Receiver { inlet, scratch } = receiver;
