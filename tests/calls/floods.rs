@@ -1,0 +1,87 @@
+//! Queues and logs that are full: some wait, some are refused, and nobody else is held up.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use ringbus::{Code, Pending, Response};
+
+use crate::servant::{SERVICE, client_of, counts, start, works};
+use crate::support::{DEADLINE, Dir, eventually};
+
+#[test]
+fn a_full_queue_refuses_promptly_and_answers_the_rest() {
+    let dir = Dir::new();
+    let mut server = start(&dir, "server", &[("workers", 1), ("queue", 8)]);
+    let (_node, client) = client_of(&dir, 1);
+    let call =
+        |n: u64| -> Pending<Response<u64>> { client.request("sleep").timeout(DEADLINE).start(&n).unwrap() };
+    for _ in 0..3 {
+        let first = call(800);
+        server.expect("sleeps 800");
+        let begun = Instant::now();
+        let calls: Vec<_> = (0..20).map(call).collect();
+        let mut refused = 0;
+        let mut answered = Vec::new();
+        // Those that are refused are told so while the first is still at work.
+        for (n, wait) in (0..).zip(calls).collect::<Vec<_>>().into_iter().rev() {
+            match wait.wait() {
+                Ok(slept) => {
+                    assert_eq!(*slept, n);
+                    answered.push(n);
+                }
+                Err(status) => {
+                    assert_eq!(status.code(), Code::ResourceExhausted);
+                    assert!(
+                        status.message().contains("queue") && begun.elapsed() < Duration::from_millis(600)
+                    );
+                    refused += 1;
+                }
+            }
+        }
+        assert_eq!(*first.wait().unwrap(), 800);
+        answered.reverse();
+        assert_eq!((answered, refused), ((0..8).collect(), 12), "the first eight wait, in order");
+        (0..8).for_each(|n| server.expect(&format!("sleeps {n}")));
+    }
+    assert_eq!(counts(&mut server)[1], 3 * 12);
+    works(&client);
+}
+
+#[test]
+fn a_queue_of_none_takes_what_a_worker_is_free_for() {
+    let dir = Dir::new();
+    let mut server = start(&dir, "server", &[("queue", 0)]);
+    let (_node, client) = client_of(&dir, 1);
+    let hold: Pending<Response<i64>> = client.request("hold").timeout(DEADLINE).start(&1).unwrap();
+    server.expect("holds 1");
+    let status = client.request("double").timeout(DEADLINE).send::<_, i64>(&1).unwrap_err();
+    assert_eq!(status.code(), Code::ResourceExhausted);
+    drop(hold);
+    server.expect("lets go of 1");
+    eventually("it works", || client.call::<_, i64>("double", &1) == Ok(2));
+}
+
+#[test]
+fn a_client_that_does_not_read_holds_nobody_up() {
+    let dir = Dir::new();
+    let server = start(&dir, "server", &[("capacity", 4096), ("workers", 2)]);
+    let (node, lazy) = client_of(&dir, 1);
+    let begin =
+        || -> Pending<Response<String>> { lazy.request("text").timeout(DEADLINE).start(&900).unwrap() };
+    // As many as fit into the log of requests; far more than answers fit into theirs.
+    let calls: Vec<_> = (0..500).map(|_| begin()).collect();
+    thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                let other = node.client(SERVICE).unwrap();
+                (0..200).for_each(|_| works(&other));
+            });
+        }
+    });
+    for call in calls {
+        assert_eq!(call.wait().unwrap().len(), 900);
+    }
+    works(&lazy);
+    assert_eq!(lazy.stats().dropped, 0);
+    server.finish();
+}
