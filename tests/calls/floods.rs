@@ -61,6 +61,32 @@ fn a_queue_of_none_takes_what_a_worker_is_free_for() {
     eventually("it works", || client.call::<_, i64>("double", &1) == Ok(2));
 }
 
+/// The largest number of calls below leave the log of answers full at the last of them, and at each before.
+#[test]
+fn answers_that_were_not_read_arrive_when_they_are() {
+    let dir = Dir::new();
+    let server = start(&dir, "server", &[("capacity", 4096)]);
+    let node = dir.join("client");
+    let other = node.client(SERVICE).unwrap();
+    for calls in 1..24 {
+        let client = node.client(SERVICE).unwrap();
+        let pending: Vec<Pending<Response<String>>> =
+            (0..calls).map(|n| client.request("text").timeout(DEADLINE).start(&(700 + n)).unwrap()).collect();
+        works(&other); // not held up
+        if calls % 2 == 0 {
+            // Long enough for the server to have fallen asleep over it.
+            thread::sleep(Duration::from_millis(30));
+        }
+        let begun = Instant::now();
+        for (n, call) in (0..).zip(pending) {
+            assert_eq!(call.wait().unwrap().len(), 700 + n);
+        }
+        assert!(begun.elapsed() < DEADLINE / 4, "{calls} calls: {:?}", begun.elapsed());
+        works(&client);
+    }
+    server.finish();
+}
+
 #[test]
 fn a_client_that_does_not_read_holds_nobody_up() {
     let dir = Dir::new();

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use super::ServerShared;
 use super::context::Context;
@@ -56,6 +57,9 @@ pub(super) struct Intake {
     pairs: u64,
     /// How many sources rest.
     resting: usize,
+    /// How many pairs have a backlog, whether their sources rest or not: the last answers of a client that asks
+    /// for no more wait as well.
+    backlogged: Arc<AtomicUsize>,
 }
 
 /// What came of a look.
@@ -70,7 +74,7 @@ enum Looked {
 
 impl Intake {
     pub(super) fn new(inlet: Inlet) -> Self {
-        Self { inlet, scratch: Vec::new(), pairs: 0, resting: 0 }
+        Self { inlet, scratch: Vec::new(), pairs: 0, resting: 0, backlogged: Arc::default() }
     }
 
     /// Waits for a request. `None` when `leave` says so: it is asked before each sleep, and after each batch.
@@ -111,9 +115,7 @@ impl Intake {
 
     #[inline]
     fn look(&mut self, server: &ServerShared) -> Looked {
-        if self.resting > 0 {
-            self.wake_rested();
-        }
+        self.wake_rested();
         let looked = match self.inlet.look() {
             Ok(Some((index, record))) => self.take(server, index, record),
             Ok(None) => Looked::Nothing,
@@ -133,17 +135,22 @@ impl Intake {
         looked
     }
 
-    /// Lets pairs go on whose answers have room again; true if there was one.
+    /// Writes answers for which there is room again, and lets those pairs go on that have no more of them; true
+    /// if one does.
+    #[inline]
     fn wake_rested(&mut self) -> bool {
-        if self.resting == 0 {
-            return false;
-        }
+        (self.resting > 0 || self.backlogged.load(Relaxed) > 0) && self.flush()
+    }
+
+    #[cold]
+    fn flush(&mut self) -> bool {
         let before = self.resting;
-        for source in self.inlet.sources_mut().iter_mut().filter(|source| source.rests) {
+        for source in self.inlet.sources_mut() {
             if let Some(Reply::Open(pair)) = &source.reply
+                && (source.rests || pair.is_backlogged())
                 && pair.flush()
+                && std::mem::take(&mut source.rests)
             {
-                source.rests = false;
                 self.resting -= 1;
             }
         }
@@ -206,7 +213,7 @@ impl Intake {
         if let Some(Reply::Made(shared)) = &source.reply {
             let config = OutletConfig::of_pair(shared.layout.capacity());
             let answers = Outlet::of(shared.clone(), server.node.clone(), config);
-            let pair = Pair::new(self.pairs, &source.origin, answers, port);
+            let pair = Pair::new(self.pairs, &source.origin, answers, port, self.backlogged.clone());
             self.pairs += 1;
             source.reply = Some(Reply::Open(Arc::new(pair)));
         }

@@ -32,6 +32,8 @@ pub(in crate::bus) struct Pair {
     backlog: Mutex<VecDeque<Vec<u8>>>,
     /// How many are in the backlog: what is looked at instead of its lock.
     waiting: AtomicUsize,
+    /// How many pairs of the server have a backlog.
+    backlogged: Arc<AtomicUsize>,
     /// The client has gone: nobody reads the answers.
     gone: AtomicBool,
     /// The server's port, which counts answers that nobody reads.
@@ -47,12 +49,18 @@ pub(super) struct Outgoing<'a, B> {
 }
 
 impl Pair {
-    pub(super) fn new(number: u64, client: &Origin, answers: Outlet, port: Arc<InletShared>) -> Self {
+    pub(super) fn new(
+        number: u64,
+        client: &Origin,
+        answers: Outlet,
+        port: Arc<InletShared>,
+        backlogged: Arc<AtomicUsize>,
+    ) -> Self {
         let largest = answers.largest_frame();
         let answers = Arc::new(Mutex::new(answers));
         let (backlog, waiting, gone) = (Mutex::default(), AtomicUsize::new(0), AtomicBool::new(false));
         let (priority, client) = (client.priority, client.node.clone());
-        Self { number, client, priority, answers, largest, backlog, waiting, gone, port }
+        Self { number, client, priority, answers, largest, backlog, waiting, backlogged, gone, port }
     }
 
     pub(super) fn service(&self) -> &str {
@@ -65,7 +73,16 @@ impl Pair {
         let mut backlog = self.backlog.lock();
         self.port.counters.drop(backlog.len() as u64);
         backlog.clear();
-        self.waiting.store(0, Relaxed);
+        self.note_waiting(0);
+    }
+
+    /// Called with the backlog's lock.
+    fn note_waiting(&self, answers: usize) {
+        match (self.waiting.swap(answers, Relaxed), answers) {
+            (0, 1..) => self.backlogged.fetch_add(1, Relaxed),
+            (1.., 0) => self.backlogged.fetch_sub(1, Relaxed),
+            _ => return,
+        };
     }
 
     pub(super) fn is_gone(&self) -> bool {
@@ -138,8 +155,12 @@ impl Pair {
     /// Leaves a frame to whoever writes the log next.
     fn put(&self, frame: Vec<u8>) {
         let mut backlog = self.backlog.lock();
+        // Set before the lock is taken in `end`, after which nobody empties the backlog.
+        if self.is_gone() {
+            return self.port.counters.drop(1);
+        }
         backlog.push_back(frame);
-        self.waiting.store(backlog.len(), Relaxed);
+        self.note_waiting(backlog.len());
         drop(backlog);
         self.flush();
     }
@@ -159,14 +180,14 @@ impl Pair {
                 if !answers.put(frame) {
                     answers.arm(); // the client's next step rings the server's bell
                     if !answers.put(frame) {
-                        self.waiting.store(backlog.len(), Relaxed);
+                        self.note_waiting(backlog.len());
                         return false;
                     }
                 }
                 backlog.pop_front();
             }
             answers.disarm();
-            self.waiting.store(0, Relaxed);
+            self.note_waiting(0);
             emptied = true;
         }
         if emptied {
