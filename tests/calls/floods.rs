@@ -1,11 +1,12 @@
 //! Queues and logs that are full: some wait, some are refused, and nobody else is held up.
 
+use std::sync::mpsc::channel;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use ringbus::{Code, Pending, Response};
+use ringbus::{Code, Pending, Response, Wait};
 
-use crate::servant::{SERVICE, client_of, counts, start, works};
+use crate::servant::{self, SERVICE, client_of, counts, start, works};
 use crate::support::{DEADLINE, Dir, eventually};
 
 #[test]
@@ -110,4 +111,42 @@ fn a_client_that_does_not_read_holds_nobody_up() {
     works(&lazy);
     assert_eq!(lazy.stats().dropped, 0);
     server.finish();
+}
+
+/// Room in the log of requests comes without an answer: the stand-by reads what the handlers cannot.
+#[test]
+fn requests_that_wait_for_room_go_when_there_is_some() {
+    for wait in [Wait::Adaptive, Wait::Park, Wait::Spin] {
+        let dir = Dir::new();
+        let node = dir.join("server");
+        let (server, said) = servant::spawn(&node, |builder| builder.queue(1000));
+        let other = dir.join("client");
+        let client = other.client_builder(SERVICE).capacity(4096).wait(wait).open().unwrap();
+        let hold: Pending<Response<i64>> = client.request("hold").timeout(DEADLINE).start(&1).unwrap();
+        said.expect("holds 1");
+        // Large ones and small ones, which find room where the large ones do not.
+        let (sent, done) = channel();
+        thread::scope(|scope| {
+            for thread in 0..4_usize {
+                let (client, sent) = (client.clone(), sent.clone());
+                scope.spawn(move || {
+                    let text = "x".repeat(if thread % 2 == 0 { 900 } else { 10 });
+                    let calls: Vec<Pending<Response<usize>>> = (0..60)
+                        .map(|_| client.request("length").timeout(DEADLINE).start(&text).unwrap())
+                        .collect();
+                    sent.send(()).unwrap();
+                    for call in calls {
+                        assert_eq!(*call.wait().unwrap(), text.len());
+                    }
+                });
+            }
+            for _ in 0..4 {
+                // Far before their deadlines, though no answer comes.
+                let sent = done.recv_timeout(DEADLINE / 4);
+                assert!(sent.is_ok(), "{wait:?}: {} of 240 wait", server.queued());
+            }
+            eventually("all are queued", || server.queued() == 240);
+            drop(hold);
+        });
+    }
 }

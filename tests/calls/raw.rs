@@ -2,9 +2,10 @@
 
 use std::sync::Mutex;
 use std::sync::mpsc::channel;
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
-use ringbus::{Client, Code, Encoding, Node, Trust};
+use ringbus::{Client, Code, Encoding, Node, Pending, Response, Trust};
 
 use crate::servant::{self, SERVICE, client_of, start, works};
 use crate::support::{DEADLINE, Dir};
@@ -166,6 +167,47 @@ fn loans_of_requests_and_answers_are_aligned_and_arrive() {
     }
     assert_eq!(client.request("invert").loan(1 << 20).map(drop).unwrap_err().code(), Code::ResourceExhausted);
     assert_eq!(client.stats().dropped, 0);
+}
+
+#[test]
+fn a_loan_that_is_held_keeps_nobody_beyond_their_time() {
+    let dir = Dir::new();
+    let servers = [start(&dir, "a", &[]), start(&dir, "b", &[])];
+    let (node, client) = client_of(&dir, 2);
+    let [a, b] =
+        ["a", "b"].map(|name| node.peers().iter().find(|peer| peer.name() == name).expect("a peer").id());
+    let double = |node, timeout| client.request("double").to(node).timeout(timeout).send::<_, i64>(&2);
+    assert_eq!(*double(a, DEADLINE).unwrap(), 4);
+    let begun = Instant::now();
+    let short = Duration::from_millis(200);
+    // One that is under way when the loan is taken, and is given up while it is held.
+    let hold: Pending<Response<i64>> = client.request("hold").to(a).timeout(DEADLINE).start(&1).unwrap();
+    let mut loan = client.request("mirror").to(a).timeout(DEADLINE).loan(10).unwrap();
+    thread::scope(|scope| {
+        let waits = scope.spawn(|| double(a, short));
+        for _ in 0..100 {
+            assert_eq!(*double(b, DEADLINE).unwrap(), 4, "another server's calls do not wait");
+        }
+        assert_eq!(waits.join().unwrap().unwrap_err().code(), Code::DeadlineExceeded);
+    });
+    // By the same thread, too.
+    assert_eq!(double(a, short).unwrap_err().code(), Code::DeadlineExceeded);
+    assert_eq!(
+        client.request("mirror").to(a).timeout(short).loan(1).map(drop).unwrap_err().code(),
+        Code::DeadlineExceeded
+    );
+    drop(hold);
+    assert!(begun.elapsed() < DEADLINE / 4, "{:?}", begun.elapsed());
+    // Somebody waits for the room, and gets it when the loan is sent.
+    thread::scope(|scope| {
+        let waits = scope.spawn(|| double(a, DEADLINE));
+        thread::sleep(Duration::from_millis(50));
+        loan.fill(9);
+        assert_eq!(*loan.send().unwrap(), [9; 10]);
+        assert_eq!(*waits.join().unwrap().unwrap(), 4);
+    });
+    assert!(begun.elapsed() < DEADLINE / 4, "{:?}", begun.elapsed());
+    drop(servers);
 }
 
 #[test]

@@ -23,6 +23,9 @@ use crate::control::NodeId;
 use crate::frame::{Encoding, Head, PortUp};
 use crate::sys::clock;
 
+/// How long a thread that waits for room waits for another that writes.
+const MOMENT: Duration = Duration::from_millis(1);
+
 /// A call about to be made; from [`Client::request`](crate::Client::request).
 #[must_use = "nothing is called until `send`"]
 pub struct Request<'c> {
@@ -59,7 +62,8 @@ impl Registered<'_> {
 
 impl Drop for Registered<'_> {
     fn drop(&mut self) {
-        if !self.kept {
+        // In a forked child another thread may hold the lock, for ever.
+        if !self.kept && self.client.node.origin.is_here() {
             self.client.routes.calls.lock().forget(self.id);
         }
     }
@@ -133,7 +137,9 @@ impl<'c> Request<'c> {
     /// no room just now.
     pub fn loan(self, len: usize) -> Result<RequestLoan<'c>, Status> {
         let departure = self.depart(true)?;
-        let mut requests = self.requests_on(&departure)?;
+        let requests = self.requests_on(&departure, None)?;
+        let mut requests =
+            requests.ok_or_else(|| self.late("another request to this server is being filled"))?;
         let lent = match requests.as_mut() {
             Some(requests) => self.with_head(&departure, |head| requests.loan(&head, Encoding::Raw, len))?,
             None => Ok(None),
@@ -144,7 +150,8 @@ impl<'c> Request<'c> {
             Err(PublishError::Full { .. }) => return Err(room()),
             Err(error) => return Err(Status::from_publish("the request", error)),
         };
-        Ok(RequestLoan { request: self, departure, requests, filler, payload: start..start + len })
+        let held = Held { client: self.client, route: departure.route.clone(), requests: Some(requests) };
+        Ok(RequestLoan { request: self, departure, held, filler, payload: start..start + len })
     }
 
     fn call<T: FromAnswer>(self, encoding: Encoding, body: &impl Body) -> Result<T, Status> {
@@ -212,46 +219,63 @@ impl<'c> Request<'c> {
         Status::deadline_exceeded(format!("{}.{}: {why}", self.client.name, self.method))
     }
 
-    /// The log of requests, once no other thread writes it.
-    fn requests_on(&self, departure: &Departure<'_>) -> Result<Requests, Status> {
-        let requests = &departure.route.requests;
-        let locked = match departure.deadline {
-            // A loan keeps it for as long as its holder likes, who may be this very thread.
-            Some(deadline) => requests.try_lock_arc_until(deadline),
-            None => Some(requests.lock_arc()),
-        };
-        let mut locked = locked.ok_or_else(|| self.late("another request to this server is being filled"))?;
-        if locked.is_none() {
-            *locked = Some(self.client.open_requests(&departure.route)?);
+    /// The log of requests, once no other thread writes it. `None`: one did for as long as `most`.
+    fn requests_on(
+        &self,
+        departure: &Departure<'_>,
+        most: Option<Duration>,
+    ) -> Result<Option<Requests>, Status> {
+        let Departure { route, deadline, .. } = departure;
+        // Registered first, looked at afterwards: see `Routes::remove`.
+        if route.is_gone() || self.client.node.is_gone() {
+            return Err(Status::unavailable(format!("server {} has gone", route.node)));
         }
-        Ok(locked)
+        let locked = match (most, deadline) {
+            (Some(most), _) => route.requests.try_lock_arc_for(most),
+            // A loan keeps it for as long as its holder likes, who may be this very thread.
+            (None, Some(deadline)) => route.requests.try_lock_arc_until(*deadline),
+            (None, None) => Some(route.requests.lock_arc()),
+        };
+        let Some(mut locked) = locked else { return Ok(None) };
+        match &mut *locked {
+            Some(requests) => route.put_cancels(requests),
+            None => *locked = Some(self.client.open_requests(route)?),
+        }
+        Ok(Some(locked))
     }
 
     /// Publishes the request; waits for room if there is none.
     fn send_on(&self, departure: &Departure<'_>, encoding: Encoding, body: &impl Body) -> Result<(), Status> {
-        let Departure { route, deadline, .. } = departure;
-        let attempt = |armed: bool| {
-            // Registered first, looked at afterwards: see `Routes::remove`.
-            if route.is_gone() {
-                return Err(Status::unavailable(format!("server {} has gone", route.node)));
-            }
-            let mut requests = self.requests_on(departure)?;
+        let attempt = |waits: bool| {
+            // Whoever waits for room may have the port that all read: a loan must not keep that, and rings
+            // when it is over. Others write for moments only.
+            let most = waits.then_some(MOMENT);
+            let Some(mut requests) = self.requests_on(departure, most)? else { return Ok(false) };
             let Some(requests) = requests.as_mut() else { return Ok(false) };
-            if armed {
+            if waits {
                 requests.arm();
             }
             let published = self.with_head(departure, |head| requests.publish(&head, encoding, body))?;
-            if !matches!(published, Err(PublishError::Full { .. })) {
-                requests.disarm();
-            }
             match published {
                 Ok(()) => Ok(true),
                 Err(PublishError::Full { .. }) => Ok(false),
                 Err(error) => Err(Status::from_publish("the request", error)),
             }
         };
-        let sent = attempt(false)? || self.client.send_when_room(*deadline, || attempt(true))?;
-        if sent { Ok(()) } else { Err(self.late("no room in the log of requests: the server does not read")) }
+        if attempt(false)? {
+            return Ok(());
+        }
+        let sent = self.client.send_when_room(departure.deadline, || attempt(true));
+        // What was announced for others that wait for room is taken back, too: they announce it again.
+        if let Some(Some(requests)) = departure.route.requests.try_lock_for(MOMENT).as_deref_mut() {
+            requests.disarm();
+        }
+        self.client.bell.ring();
+        if sent? {
+            Ok(())
+        } else {
+            Err(self.late("no room in the log of requests: the server does not read"))
+        }
     }
 }
 
@@ -306,8 +330,7 @@ impl ClientShared {
 pub struct RequestLoan<'c> {
     request: Request<'c>,
     departure: Departure<'c>,
-    /// The log, taken from its route for as long as the loan lives.
-    requests: Requests,
+    held: Held<'c>,
     filler: usize,
     payload: Range<usize>,
 }
@@ -315,18 +338,45 @@ pub struct RequestLoan<'c> {
 /// The lock of a route's log of requests.
 type Requests = ArcMutexGuard<RawMutex, Option<Outlet>>;
 
+/// The log, taken from its route for as long as a loan lives.
+struct Held<'c> {
+    client: &'c ClientShared,
+    route: Arc<Route>,
+    requests: Option<Requests>,
+}
+
+impl Held<'_> {
+    fn log(&self) -> Option<&Outlet> {
+        self.requests.as_deref()?.as_ref()
+    }
+
+    fn log_mut(&mut self) -> Option<&mut Outlet> {
+        self.requests.as_deref_mut()?.as_mut()
+    }
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        drop(self.requests.take());
+        if self.client.node.origin.is_here() {
+            self.route.flush_cancels();
+            self.client.bell.ring(); // whoever waits for room tries again
+        }
+    }
+}
+
 impl RequestLoan<'_> {
     /// Calls, and waits for the result.
     ///
     /// # Errors
     /// Those of [`Client::call`](crate::Client::call).
     pub fn send(self) -> Result<RawResponse, Status> {
-        let Self { request, departure, mut requests, filler, payload } = self;
-        if let Some(requests) = requests.as_mut() {
+        let Self { request, departure, mut held, filler, payload } = self;
+        if let Some(requests) = held.log_mut() {
             let sent = requests.send_loan(filler, payload, None);
             sent.map_err(|error| Status::from_publish("the request", error))?;
         }
-        drop(requests);
+        drop(held);
         let (id, deadline) = (departure.call.keep(), departure.deadline);
         finish(request.client, id, request.method, deadline, request.timeout)
     }
@@ -336,14 +386,14 @@ impl Deref for RequestLoan<'_> {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        let loaned = self.requests.as_ref().map_or(&[][..], Outlet::loaned);
+        let loaned = self.held.log().map_or(&[][..], Outlet::loaned);
         loaned.get(self.payload.clone()).unwrap_or_default()
     }
 }
 
 impl DerefMut for RequestLoan<'_> {
     fn deref_mut(&mut self) -> &mut [u8] {
-        let Some(requests) = self.requests.as_mut() else { return &mut [] };
+        let Some(requests) = self.held.log_mut() else { return &mut [] };
         requests.loaned_mut().get_mut(self.payload.clone()).unwrap_or_default()
     }
 }

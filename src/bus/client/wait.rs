@@ -19,7 +19,7 @@ use crate::bus::status::Status;
 use crate::control::NodeId;
 use crate::frame::{Code, Head};
 use crate::ring::Record;
-use crate::wake::{Patience, Then};
+use crate::wake::{Patience, Then, Wait};
 
 /// Answers that are read in a row before the leader looks at the time and at those who wait for room.
 const BATCH: usize = 64;
@@ -172,8 +172,14 @@ impl ClientShared {
                         patience.woke();
                     }
                     looks = looks.wrapping_add(1);
-                    if read > 0 || looks.is_multiple_of(LOOKS) {
+                    let looked_long = looks.is_multiple_of(LOOKS);
+                    if read > 0 || looked_long {
                         self.wake_cramped();
+                    }
+                    // Who waits for room tries again after each batch, and, never sleeping, now and then.
+                    let tries = read > 0 || (looked_long && self.wait == Wait::Spin);
+                    if matches!(mine, Mine::Room) && tries {
+                        return Led::Done;
                     }
                 }
                 Err(status) => calls.fail_all(&status),
