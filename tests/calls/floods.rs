@@ -113,6 +113,38 @@ fn a_client_that_does_not_read_holds_nobody_up() {
     server.finish();
 }
 
+#[test]
+fn tiny_logs_flooded_from_many_threads_end_every_call_once() {
+    for wait in [Wait::Adaptive, Wait::Park, Wait::Spin] {
+        let dir = Dir::new();
+        let server = start(&dir, "server", &[("capacity", 4096), ("workers", 2)]);
+        let node = dir.join("client");
+        let client = node.client_builder(SERVICE).capacity(4096).wait(wait).timeout(DEADLINE).open().unwrap();
+        client.wait_for_server(DEADLINE).unwrap();
+        thread::scope(|scope| {
+            for thread in 0..4 {
+                let client = client.clone();
+                scope.spawn(move || {
+                    for round in 0..40_usize {
+                        let lens: Vec<usize> =
+                            (0..8).map(|n| (round * 37 + n * 131 + thread) % 900).collect();
+                        let calls: Vec<Pending<_>> = lens
+                            .iter()
+                            .map(|len| client.request("mirror").start_raw(&vec![*len as u8; *len]).unwrap())
+                            .collect();
+                        for (len, call) in lens.into_iter().zip(calls) {
+                            let answer = call.wait().unwrap_or_else(|status| panic!("{wait:?}: {status}"));
+                            assert_eq!(*answer, vec![len as u8; len]);
+                        }
+                    }
+                });
+            }
+        });
+        assert_eq!((client.stats().messages, client.stats().dropped), (4 * 40 * 8, 0));
+        server.finish();
+    }
+}
+
 /// Room in the log of requests comes without an answer: the stand-by reads what the handlers cannot.
 #[test]
 fn requests_that_wait_for_room_go_when_there_is_some() {

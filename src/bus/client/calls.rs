@@ -158,8 +158,12 @@ impl Table {
 
     /// Whether this call still wants an answer by this route, and in place if so. An answer by another route
     /// is an answer to nothing: a server knows no ids but those it was sent.
-    pub(super) fn wants(&mut self, id: u64, route: u32) -> Option<bool> {
-        self.call(id).filter(|call| call.route == route && call.outcome.is_none()).map(|call| call.raw)
+    ///
+    /// In place only if somebody waits for it (`own`: whoever reads it does). One that lies here until its
+    /// caller has time would keep the log's room, and so the answers that other calls wait for.
+    pub(super) fn wants(&mut self, id: u64, route: u32, own: bool) -> Option<bool> {
+        let call = self.call(id).filter(|call| call.route == route && call.outcome.is_none())?;
+        Some(call.raw && (own || !matches!(call.waiter, Waiter::None)))
     }
 
     pub(super) fn len(&self) -> usize {

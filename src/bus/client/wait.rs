@@ -282,11 +282,12 @@ impl ClientShared {
     /// Takes one answer: the leader's own is returned, another's goes to whoever waits for it.
     fn take(&self, receiver: &mut Receiver, index: usize, record: Record, mine: Mine) -> Option<Outcome> {
         let Receiver { inlet, scratch } = receiver;
+        let is_own = |id| matches!(mine, Mine::Call(own) if own == id);
         let source = inlet.source(index);
         let answer = with_head(source, &record, scratch, |found| match found {
             Ok(Incoming::Message(Head::Response { id, status, message, headers }, span)) => {
                 let message = message.filter(|_| status != Code::Ok).map(str::to_owned);
-                let raw = self.routes.calls.lock().wants(id, source.route?)?;
+                let raw = self.routes.calls.lock().wants(id, source.route?, is_own(id))?;
                 Some((id, status, message, headers.into(), span, raw))
             }
             _ => None,
@@ -311,7 +312,7 @@ impl ClientShared {
         };
         inlet.release(index);
         let mut table = self.routes.calls.lock();
-        if matches!(mine, Mine::Call(own) if own == id) {
+        if is_own(id) {
             table.forget(id);
             return Some(outcome);
         }
