@@ -1,5 +1,6 @@
 //! Clients and servers that are killed, at each stage of a call.
 
+use std::thread;
 use std::time::{Duration, Instant};
 
 use ringbus::{Code, Pending, Response, Status};
@@ -167,4 +168,55 @@ fn a_client_calls_whoever_serves_next() {
         eventually("nobody serves", || client.servers().is_empty());
     }
     assert!(client.wait_for_server(Duration::from_millis(10)).is_err());
+}
+
+/// Calls that are under way while the server is closed and opened in one process: the end of the log of answers
+/// and the word that the service was closed come by different ways.
+#[test]
+fn a_service_closed_and_opened_under_load_ends_every_call_at_once() {
+    let dir = Dir::new();
+    let mut server = Child::start("restarts", &[dir.arg()]);
+    server.expect("begun");
+    let (_node, client) = client_of_any(&dir);
+    let deadline = Instant::now() + Duration::from_secs(4);
+    thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                while Instant::now() < deadline {
+                    let begun = Instant::now();
+                    match client.request("double").timeout(DEADLINE).send::<_, i64>(&3) {
+                        Ok(doubled) => assert_eq!(*doubled, 6),
+                        Err(status) => {
+                            assert!(matches!(status.code(), Code::Unavailable | Code::NotFound), "{status}")
+                        }
+                    }
+                    let took = begun.elapsed();
+                    assert!(took < DEADLINE / 4, "{took:?}");
+                }
+            });
+        }
+    });
+    server.finish();
+}
+
+fn client_of_any(dir: &Dir) -> (ringbus::Node, ringbus::Client) {
+    let node = dir.join("client");
+    let client = node.client(SERVICE).unwrap();
+    (node, client)
+}
+
+pub fn restarts(parent: &mut Parent, args: &[&str]) {
+    let node = support::bus(args[0]).join("server").unwrap();
+    let (stop, stopped) = std::sync::mpsc::channel();
+    let restarts = thread::spawn(move || {
+        while stopped.try_recv().is_err() {
+            let (server, _said) = servant::spawn(&node, |builder| builder);
+            thread::sleep(Duration::from_millis(3));
+            drop(server);
+        }
+    });
+    parent.say("begun");
+    parent.stay();
+    stop.send(()).unwrap();
+    restarts.join().unwrap();
 }

@@ -24,5 +24,6 @@ fn child() {
         ("forks a client", forks::forks_a_client),
         ("forks a server", forks::forks_a_server),
         ("opens and closes", closing::opens_and_closes),
+        ("restarts", deaths::restarts),
     ]);
 }

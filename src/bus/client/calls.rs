@@ -70,6 +70,8 @@ pub(super) struct Table {
     cramped: Vec<Thread>,
     /// Routes whose server has gone, and whose answers are still being read.
     ending: Vec<(u32, Status)>,
+    /// Routes whose answers have been read to the end before the control thread knew that their server goes.
+    ended: Vec<u32>,
     /// How many calls a task waits for.
     tasks: usize,
     /// Deadlines of those calls, and of some that are over.
@@ -118,8 +120,13 @@ impl Calls {
     }
 
     fn fail_where(&self, which: impl Fn(u32) -> bool, status: &Status) {
-        let mut woken = Vec::new();
         let mut table = self.table.lock();
+        table.ended.retain(|ended| !which(*ended));
+        self.fail_in(table, which, status);
+    }
+
+    fn fail_in(&self, mut table: MutexGuard<'_, Table>, which: impl Fn(u32) -> bool, status: &Status) {
+        let mut woken = Vec::new();
         table.ending.retain(|(ending, _)| !which(*ending));
         for (_, call) in table.calls.iter_mut() {
             if which(call.route) && call.outcome.is_none() {
@@ -133,17 +140,26 @@ impl Calls {
         woken.into_iter().for_each(Waiter::wake);
     }
 
-    /// The calls of a route will fail with this status, once its answers have been read to the end.
+    /// The calls of a route will fail with this status, once its answers have been read to the end: now, if
+    /// they have been.
     pub(super) fn will_end(&self, route: u32, status: Status) {
-        self.table.lock().ending.push((route, status));
+        let mut table = self.table.lock();
+        if table.ended.contains(&route) {
+            drop(table);
+            return self.fail(route, &status);
+        }
+        table.ending.push((route, status));
     }
 
-    /// The answers of a route have been read to the end.
+    /// The answers of a route have been read to the end. Calls may go there until the control thread knows.
     pub(super) fn ended(&self, route: u32) {
-        let table = self.table.lock();
+        let mut table = self.table.lock();
         let status = table.ending.iter().find(|(ending, _)| *ending == route).map(|(_, why)| why.clone());
-        drop(table);
-        self.fail(route, &status.unwrap_or_else(|| Status::unavailable("the server closed the service")));
+        let status = status.unwrap_or_else(|| {
+            table.ended.push(route);
+            Status::unavailable("the server closed the service")
+        });
+        self.fail_in(table, |call| call == route, &status);
     }
 }
 
