@@ -112,6 +112,35 @@ fn the_deadline_of_a_future_needs_nobody_else() {
 }
 
 #[test]
+fn a_deadline_before_that_of_a_future_already_waited_for_is_kept() {
+    for wait in [Wait::Adaptive, Wait::Park, Wait::Spin] {
+        let dir = Dir::new();
+        let mut server = start(&dir, "server", &[]);
+        let node = dir.join("client");
+        let client = node.client_builder(SERVICE).wait(wait).open().unwrap();
+        let begin = |n: i64, timeout| -> Pending<Response<i64>> {
+            client.request("hold").timeout(timeout).start(&n).unwrap()
+        };
+        let mut long = begin(1, 2 * DEADLINE);
+        let waker = waker();
+        let polled = Pin::new(&mut long).poll(&mut Context::from_waker(&waker));
+        assert!(polled.is_pending());
+        server.expect("holds 1");
+        for timeout in [400, 200, 100] {
+            // The thread that waits for tasks has fallen asleep over the longer ones.
+            thread::sleep(Duration::from_millis(20));
+            let begun = Instant::now();
+            let short = begin(2, Duration::from_millis(timeout));
+            let status = block_on(short).map(|n| *n).unwrap_err();
+            assert_eq!(status.code(), Code::DeadlineExceeded);
+            assert!(begun.elapsed() < DEADLINE / 4, "{wait:?}: {:?}", begun.elapsed());
+        }
+        drop(long);
+        server.expect("lets go of 1");
+    }
+}
+
+#[test]
 fn a_future_dropped_half_way_is_cancelled() {
     let dir = Dir::new();
     let mut server = start(&dir, "server", &[]);

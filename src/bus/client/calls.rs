@@ -270,9 +270,10 @@ impl Table {
         Some(Wake(waiter))
     }
 
-    /// How many calls tasks wait for.
-    pub(super) fn tasks(&self) -> usize {
-        self.tasks
+    /// Whether tasks wait for calls, and none of these ends before `deadline`, as the next one was said to.
+    pub(super) fn has_tasks(&self, deadline: Option<Instant>) -> bool {
+        let is_sooner = |first: Instant| deadline.is_none_or(|deadline| first < deadline);
+        self.tasks > 0 && !self.deadlines.peek().is_some_and(|Reverse((first, _))| is_sooner(*first))
     }
 
     /// The next deadline of a call that a task waits for, and a call whose deadline is over.

@@ -195,7 +195,7 @@ impl ClientShared {
                             return Led::Over(outcome);
                         }
                     }
-                    Mine::Tasks if table.tasks() == 0 => return Led::Done,
+                    Mine::Tasks if !table.has_tasks(deadline) => return Led::Done,
                     _ => {}
                 }
             }
