@@ -5,10 +5,10 @@ use std::sync::mpsc::channel;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use ringbus::{Client, Code, Encoding, Node, Pending, Response, Trust};
+use ringbus::{Client, Code, Encoding, Node, Pending, RawResponse, Response, Trust};
 
 use crate::servant::{self, SERVICE, client_of, start, works};
-use crate::support::{DEADLINE, Dir};
+use crate::support::{DEADLINE, Dir, eventually};
 
 /// Bytes that tell a number, and how many there are.
 fn bytes(n: usize, len: usize) -> Vec<u8> {
@@ -167,6 +167,30 @@ fn loans_of_requests_and_answers_are_aligned_and_arrive() {
     }
     assert_eq!(client.request("invert").loan(1 << 20).map(drop).unwrap_err().code(), Code::ResourceExhausted);
     assert_eq!(client.stats().dropped, 0);
+}
+
+/// A handler that asks for far too much gets a status also when there is no room in its log just now.
+#[test]
+fn a_loan_far_too_large_is_refused_whatever_the_state_of_the_log() {
+    let dir = Dir::new();
+    let node = dir.join("server");
+    let server = node
+        .service("loans")
+        .raw_method("text", |_, _| Ok(vec![0; 900]))
+        .raw_method("too large", |context, _| context.loan(1 << 46))
+        .capacity(4096)
+        .spawn()
+        .unwrap();
+    let other = dir.join("client");
+    let client = other.client("loans").unwrap();
+    let text = || client.request("text").timeout(DEADLINE).start_raw(b"").unwrap();
+    let calls: Vec<Pending<RawResponse>> = (0..4).map(|_| text()).collect();
+    let too_large = client.request("too large").timeout(DEADLINE).start_raw(b"").unwrap();
+    eventually("all was handled", || server.stats().messages == 5);
+    for call in calls {
+        assert_eq!(call.wait().unwrap().len(), 900);
+    }
+    assert_eq!(too_large.wait().unwrap_err().code(), Code::ResourceExhausted);
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use ringbus::{Code, Error, Response, Status};
+use serde::ser::{Error as _, Serializer};
 
 use crate::servant::{self, SERVICE, client_of, start, works};
 use crate::support::{DEADLINE, Dir, eventually};
@@ -30,6 +31,29 @@ fn each_code_of_a_handler_arrives_with_message_and_details() {
     // It is an error of the crate.
     assert!(matches!(Error::from(status), Error::Call(status) if status.code() == Code::Unknown));
     works(&client);
+    server.finish();
+}
+
+#[test]
+fn long_messages_and_details_are_cut_rather_than_lost() {
+    let dir = Dir::new();
+    // The largest answer has about 1000 bytes.
+    let server = start(&dir, "small", &[("capacity", 4096)]);
+    let (_node, client) = client_of(&dir, 1);
+    let long = "é".repeat(2048);
+    for (message, details) in [("short", Some(&long)), (&long, None), (&long, Some(&long))] {
+        let status = client.call::<_, ()>("fail", &(9, message, details)).unwrap_err();
+        assert_eq!(status.code(), Code::FailedPrecondition);
+        assert!(message.starts_with(status.message()) && !status.message().is_empty(), "{status}");
+        assert!(status.message().len() >= message.len().min(800), "{status}");
+    }
+    let status = client.call::<_, ()>("panic", &long).unwrap_err();
+    assert_eq!(status.code(), Code::Internal);
+    // The name is quoted, each character by eight.
+    let status = client.call::<_, ()>(&"\u{10ffff}".repeat(500), &()).unwrap_err();
+    assert_eq!(status.code(), Code::Unimplemented);
+    works(&client);
+    assert_eq!(client.stats().dropped, 0, "one answer a call");
     server.finish();
 }
 
@@ -145,6 +169,37 @@ fn a_node_of_ones_choice() {
 }
 
 #[test]
+fn too_large_either_way_is_resource_exhausted_and_the_client_goes_on() {
+    let dir = Dir::new();
+    let server = start(&dir, "server", &[("capacity", 4096)]);
+    let (_node, client) = client_of(&dir, 1);
+    for len in [900, 1100, 20_000, 200_000, 700] {
+        // The log of requests takes 16 KiB, that of answers about 1000 bytes.
+        let request = client.call::<_, usize>("length", &"x".repeat(len));
+        if len < 16_000 {
+            assert_eq!(request, Ok(len));
+        } else {
+            let status = request.unwrap_err();
+            assert_eq!(status.code(), Code::ResourceExhausted);
+            assert!(status.message().contains("the request") && status.message().contains("capacity"));
+        }
+        let answer = client.call::<_, String>("text", &len);
+        if len <= 900 {
+            assert_eq!(answer.map(|text| text.len()), Ok(len));
+        } else {
+            let status = answer.unwrap_err();
+            assert_eq!(status.code(), Code::ResourceExhausted);
+            assert!(status.message().contains("the answer") && status.message().contains("capacity"));
+        }
+        let raw = client.request("mirror").send_raw(&vec![7; len]);
+        assert_eq!(raw.is_ok(), len <= 900, "{raw:?}");
+        works(&client);
+    }
+    assert_eq!(client.stats().dropped, 0, "one answer a call");
+    server.finish();
+}
+
+#[test]
 fn bad_headers_of_a_request_are_refused_before_it_is_sent() {
     let dir = Dir::new();
     let mut server = start(&dir, "server", &[]);
@@ -164,4 +219,59 @@ fn bad_headers_of_a_request_are_refused_before_it_is_sent() {
     works(&client);
     assert_eq!(servant::counts(&mut server)[0], 3, "what was refused was not sent");
     server.finish();
+}
+
+#[test]
+fn an_answer_that_cannot_be_written_is_the_servers_fault() {
+    /// Fails to serialise, or panics.
+    struct Odd(bool);
+
+    impl serde::Serialize for Odd {
+        fn serialize<S: Serializer>(&self, _: S) -> Result<S::Ok, S::Error> {
+            if self.0 {
+                panic!("odd");
+            }
+            Err(S::Error::custom("odd"))
+        }
+    }
+
+    let dir = Dir::new();
+    let node = dir.join("both");
+    let server = node
+        .service("odd")
+        .method("answer", |_, panics: bool| Ok(Odd(panics)))
+        .method("details", |_, long: bool| {
+            let message = if long { "x".repeat(4096) } else { "x".to_owned() };
+            Err::<(), _>(Status::aborted(message).with_details(&Odd(false)))
+        })
+        .method("headers", |context, many: bool| {
+            (0..if many { 65 } else { 1 }).for_each(|n| context.header(format!("k{n}"), "v"));
+            if !many {
+                context.header("@mine", "v");
+            }
+            Ok(1)
+        })
+        .raw_method("loan", |context, _| {
+            (0..65).for_each(|n| context.header(format!("k{n}"), "v"));
+            context.loan(1)
+        })
+        .method("fine", |_, ()| Ok(1))
+        .spawn()
+        .unwrap();
+    let client = node.client("odd").unwrap();
+    let status = |method, argument| client.call::<bool, i64>(method, &argument).unwrap_err();
+    for panics in [false, true] {
+        let status = status("answer", panics);
+        assert_eq!(status.code(), Code::Internal);
+        assert!(status.message().contains("odd"), "{status}");
+    }
+    for long in [false, true] {
+        assert_eq!(status("details", long).code(), Code::Aborted);
+    }
+    assert_eq!(status("headers", true).code(), Code::Internal);
+    assert_eq!(status("headers", false).code(), Code::Internal);
+    assert_eq!(client.request("loan").send_raw(b"").unwrap_err().code(), Code::Internal);
+    assert_eq!(client.call("fine", &()), Ok(1));
+    assert_eq!(client.stats().dropped, 0, "one answer a call");
+    assert_eq!(server.stats().messages, 8);
 }
