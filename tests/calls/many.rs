@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use ringbus::{Code, Pending, Response};
 
-use crate::servant::{client_of, start};
+use crate::servant::{self, SERVICE, client_of, start};
 use crate::support::{DEADLINE, Dir, eventually};
 
 #[test]
@@ -160,4 +160,24 @@ fn calls_in_flight_may_be_waited_for_in_any_order_by_any_thread() {
         });
     }
     server.finish();
+}
+
+#[test]
+fn one_worker_runs_a_clients_requests_in_their_order() {
+    let dir = Dir::new();
+    let node = dir.join("server");
+    let (server, said) = servant::spawn(&node, |builder| builder);
+    let other = dir.join("client");
+    let client = other.client(SERVICE).unwrap();
+    for round in 0..30 {
+        // Long handlers among short ones: some requests are read by the stand-by, some by the worker.
+        let order: Vec<u64> = (0..40).map(|n| if n % 8 == round % 8 { 6 } else { n % 2 }).collect();
+        let calls: Vec<Pending<Response<u64>>> =
+            order.iter().map(|ms| client.request("sleep").timeout(DEADLINE).start(ms).unwrap()).collect();
+        for (ms, call) in order.iter().zip(calls) {
+            assert_eq!(*call.wait().unwrap(), *ms);
+            said.expect(&format!("sleeps {ms}"));
+        }
+    }
+    drop(server);
 }

@@ -1,11 +1,12 @@
 //! What goes along with requests and answers, and what others see of clients and servers.
 
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use ringbus::{Pending, Response};
 
-use crate::servant::{SERVICE, client_of, start, works};
-use crate::support::{Dir, eventually};
+use crate::servant::{self, SERVICE, client_of, start, works};
+use crate::support::{DEADLINE, Dir, eventually};
 
 #[test]
 fn headers_correlation_and_time_go_both_ways() {
@@ -81,6 +82,82 @@ fn large_headers_fit_beside_large_payloads_or_are_refused() {
 
 fn works_raw(client: &ringbus::Client) {
     assert_eq!(*client.request("mirror").send_raw(b"works").unwrap(), *b"works");
+}
+
+#[test]
+fn requests_of_a_higher_priority_are_taken_first() {
+    for waits_in_queue in [true, false] {
+        let dir = Dir::new();
+        let server_node = dir.join("server");
+        let order = Arc::new(Mutex::new(Vec::new()));
+        let server = {
+            let order = order.clone();
+            server_node
+                .service("priority")
+                .method("block", |context, ()| servant::hold(context))
+                .method("note", move |_, name: String| {
+                    order.lock().unwrap().push(name);
+                    Ok(())
+                })
+                .spawn()
+                .unwrap()
+        };
+        let node = dir.join("client");
+        let client = |priority| {
+            let client = node.client_builder("priority").priority(priority).timeout(DEADLINE).open().unwrap();
+            client.wait_for_server(DEADLINE).unwrap();
+            client
+        };
+        let (low, high, blocks) = (client(10), client(200), client(128));
+        let block: Pending<Response<()>> = blocks.request("block").start(&()).unwrap();
+        eventually("it blocks", || server.stats().messages == 1);
+        let note = |client: &ringbus::Client, name: &str| -> Pending<Response<()>> {
+            client.request("note").start(&name).unwrap()
+        };
+        let mut calls: Vec<_> = (0..10).map(|_| note(&low, "low")).collect();
+        if waits_in_queue {
+            eventually("they wait", || server.queued() == 10);
+        }
+        calls.extend((0..10).map(|_| note(&high, "high")));
+        if waits_in_queue {
+            eventually("all wait", || server.queued() == 20);
+        }
+        drop(block);
+        for call in calls {
+            call.wait().unwrap();
+        }
+        let order = order.lock().unwrap();
+        if waits_in_queue {
+            assert_eq!(order[..10], vec!["high"; 10], "{order:?}");
+        }
+        assert_eq!(order.len(), 20);
+    }
+}
+
+#[test]
+fn a_backlog_of_higher_priority_leaves_the_lower_its_share() {
+    let dir = Dir::new();
+    let server_node = dir.join("server");
+    let (server, said) = servant::spawn(&server_node, |builder| builder);
+    let node = dir.join("client");
+    let client = |priority| node.client_builder(SERVICE).priority(priority).timeout(DEADLINE).open().unwrap();
+    let (low, high) = (client(10), client(200));
+    let block: Pending<Response<i64>> = low.request("hold").start(&1).unwrap();
+    said.expect("holds 1");
+    let call = |client: &ringbus::Client, ms: u64| -> Pending<Response<u64>> {
+        client.request("sleep").start(&ms).unwrap()
+    };
+    let calls: Vec<_> = (0..5).map(|_| call(&low, 1)).chain((0..100).map(|_| call(&high, 0))).collect();
+    eventually("all wait", || server.queued() == 105);
+    drop(block);
+    said.expect("lets go of 1");
+    for call in calls {
+        call.wait().unwrap();
+    }
+    let order = said.rest();
+    // One of seventeen.
+    assert!(order[..17].contains(&"sleeps 1".to_owned()), "{order:?}");
+    assert_eq!(order[..34].iter().filter(|line| *line == "sleeps 1").count(), 2, "{order:?}");
 }
 
 #[test]

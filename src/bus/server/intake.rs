@@ -1,6 +1,5 @@
-//! Taking requests: reads the clients' logs, and keeps what no worker is free for.
+//! Taking requests: reads the clients' logs.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
@@ -8,6 +7,7 @@ use super::ServerShared;
 use super::context::Context;
 use super::method::Method;
 use super::pair::Pair;
+use super::queue::Waits;
 use super::slot::{CallId, Slot};
 use crate::bus::error::RecvError;
 use crate::bus::inlet::Inlet;
@@ -22,9 +22,6 @@ use crate::wake::{Patience, Then};
 
 /// Records that are taken in a row before the clock and other duties are looked at.
 const BATCH: usize = 64;
-/// Most bytes of requests that wait for a worker.
-const QUEUE_BYTES: usize = 64 << 20;
-
 /// A request that was read.
 pub(super) struct Job {
     pub(super) pair: Arc<Pair>,
@@ -38,15 +35,25 @@ pub(super) struct Job {
 }
 
 impl Job {
-    pub(super) fn call(&self) -> CallId {
-        (self.pair.number, self.id)
-    }
-
     pub(super) fn split(self, slot: Arc<Slot>) -> (Context, Arc<dyn Method>, Payload) {
         let Job { pair, id, handler, method, deadline_ns, headers, encoding, payload } = self;
         let reply_headers = Vec::new();
         let context = Context { pair, slot, id, method, deadline_ns, headers, reply_headers, encoding };
         (context, handler, payload)
+    }
+}
+
+impl Waits for Job {
+    fn call(&self) -> CallId {
+        (self.pair.number, self.id)
+    }
+
+    fn priority(&self) -> u8 {
+        self.pair.priority
+    }
+
+    fn bytes(&self) -> usize {
+        self.payload.len()
     }
 }
 
@@ -221,43 +228,5 @@ impl Intake {
             Some(Reply::Open(pair)) => Some(pair.clone()),
             _ => None,
         }
-    }
-}
-
-/// Requests that wait for a worker.
-#[derive(Default)]
-pub(super) struct Queue {
-    jobs: VecDeque<Job>,
-    bytes: usize,
-}
-
-impl Queue {
-    /// Adds a request; gives it back if there are too many.
-    pub(super) fn push(&mut self, job: Job, limit: usize) -> Option<Job> {
-        let bytes = self.bytes + job.payload.len();
-        if self.jobs.len() >= limit || bytes > QUEUE_BYTES {
-            return Some(job);
-        }
-        self.bytes = bytes;
-        self.jobs.push_back(job);
-        None
-    }
-
-    pub(super) fn pop(&mut self) -> Option<Job> {
-        let job = self.jobs.pop_front()?;
-        self.bytes -= job.payload.len();
-        Some(job)
-    }
-
-    pub(super) fn len(&self) -> usize {
-        self.jobs.len()
-    }
-
-    /// Drops requests that nobody wants answered; how many.
-    pub(super) fn cancel(&mut self, which: impl Fn(CallId) -> bool) -> usize {
-        let before = self.jobs.len();
-        self.jobs.retain(|job| !which(job.call()));
-        self.bytes = self.jobs.iter().map(|job| job.payload.len()).sum();
-        before - self.jobs.len()
     }
 }
