@@ -183,14 +183,16 @@ impl ClientShared {
                 }
                 (deadline, None) => deadline,
             };
-            if table.tasks() == 0 {
-                drop(table);
+            let has_tasks = table.has_tasks(deadline);
+            drop(table);
+            if !has_tasks {
                 return self.leave();
             }
-            drop(table);
             match self.receiver.try_lock() {
                 Some(mut receiver) => {
-                    self.lead(&mut receiver, Mine::Tasks, deadline, || true);
+                    // Asked once more: the ring of a call with an earlier deadline may just have been drained.
+                    let sleep = || self.routes.calls.lock().has_tasks(deadline);
+                    self.lead(&mut receiver, Mine::Tasks, deadline, sleep);
                 }
                 None => {
                     self.follow(None, deadline);
