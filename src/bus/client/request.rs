@@ -20,7 +20,7 @@ use crate::bus::metadata::{Outfit, outfit_setters};
 use crate::bus::outlet::{Outlet, OutletConfig};
 use crate::bus::status::Status;
 use crate::control::NodeId;
-use crate::frame::{Encoding, Head, PortUp};
+use crate::frame::{Code, Encoding, Head, PortUp};
 use crate::sys::clock;
 
 /// How long a thread that waits for room waits for another that writes.
@@ -136,36 +136,55 @@ impl<'c> Request<'c> {
     /// Those of [`Client::call`](crate::Client::call) that are known at once; `ResourceExhausted` also if there is
     /// no room just now.
     pub fn loan(self, len: usize) -> Result<RequestLoan<'c>, Status> {
-        let departure = self.depart(true)?;
-        let requests = self.requests_on(&departure, None)?;
-        let mut requests =
-            requests.ok_or_else(|| self.late("another request to this server is being filled"))?;
-        let lent = match requests.as_mut() {
-            Some(requests) => self.with_head(&departure, |head| requests.loan(&head, Encoding::Raw, len))?,
-            None => Ok(None),
-        };
-        let room = || Status::resource_exhausted("no room in the log of requests: the server is slow");
-        let (filler, start) = match lent {
-            Ok(found) => found.ok_or_else(room)?,
-            Err(PublishError::Full { .. }) => return Err(room()),
-            Err(error) => return Err(Status::from_publish("the request", error)),
-        };
+        let (departure, (requests, filler, start)) = self.set_out(true, |departure| {
+            let requests = self.requests_on(departure, None)?;
+            let mut requests =
+                requests.ok_or_else(|| self.late("another request to this server is being filled"))?;
+            let lent = match requests.as_mut() {
+                Some(requests) => {
+                    self.with_head(departure, |head| requests.loan(&head, Encoding::Raw, len))?
+                }
+                None => Ok(None),
+            };
+            let room = || Status::resource_exhausted("no room in the log of requests: the server is slow");
+            match lent {
+                Ok(found) => found.map(|(filler, start)| (requests, filler, start)).ok_or_else(room),
+                Err(PublishError::Full { .. }) => Err(room()),
+                Err(error) => Err(Status::from_publish("the request", error)),
+            }
+        })?;
         let held = Held { client: self.client, route: departure.route.clone(), requests: Some(requests) };
         Ok(RequestLoan { request: self, departure, held, filler, payload: start..start + len })
     }
 
     fn call<T: FromAnswer>(self, encoding: Encoding, body: &impl Body) -> Result<T, Status> {
-        let departure = self.depart(T::RAW)?;
-        self.send_on(&departure, encoding, body)?;
+        let (departure, ()) = self.set_out(T::RAW, |departure| self.send_on(departure, encoding, body))?;
         let (id, deadline) = (departure.call.keep(), departure.deadline);
         finish(self.client, id, self.method, deadline, self.timeout)
     }
 
     fn begin<T: FromAnswer>(self, encoding: Encoding, body: &impl Body) -> Result<Pending<T>, Status> {
-        let departure = self.depart(T::RAW)?;
-        self.send_on(&departure, encoding, body)?;
+        let (departure, ()) = self.set_out(T::RAW, |departure| self.send_on(departure, encoding, body))?;
         let (id, deadline) = (departure.call.keep(), departure.deadline);
         Ok(Pending::new(self.client.clone(), id, self.method, deadline, self.timeout))
+    }
+
+    /// Sends to a server; to another, if that one has gone before anything was sent.
+    fn set_out<T>(
+        &self,
+        raw: bool,
+        mut send: impl FnMut(&Departure<'c>) -> Result<T, Status>,
+    ) -> Result<(Departure<'c>, T), Status> {
+        let mut departure = self.depart(raw)?;
+        loop {
+            match send(&departure) {
+                Err(status) if status.code() == Code::Unavailable && departure.route.is_gone() => {
+                    let (route, call) = self.register(raw)?;
+                    departure = Departure { route, call, ..departure };
+                }
+                sent => return Ok((departure, sent?)),
+            }
+        }
     }
 
     fn with_head<T>(&self, departure: &Departure<'_>, then: impl FnOnce(Head<'_>) -> T) -> Result<T, Status> {
@@ -175,7 +194,6 @@ impl<'c> Request<'c> {
             .map_err(|reason| Status::invalid_argument(format!("headers: {reason}")))
     }
 
-    /// Chooses a server and registers the call.
     fn depart(&self, raw: bool) -> Result<Departure<'c>, Status> {
         let client: &'c ClientShared = self.client;
         if !client.node.origin.is_here() {
@@ -189,6 +207,13 @@ impl<'c> Request<'c> {
         let deadline = Instant::now().checked_add(self.timeout);
         let deadline_ns = deadline
             .and_then(|_| clock::monotonic_ns().checked_add(u64::try_from(self.timeout.as_nanos()).ok()?));
+        let (route, call) = self.register(raw)?;
+        Ok(Departure { route, call, deadline, deadline_ns })
+    }
+
+    /// Chooses a server and registers the call.
+    fn register(&self, raw: bool) -> Result<(Arc<Route>, Registered<'c>), Status> {
+        let client: &'c ClientShared = self.client;
         let route = match client.routes.pick(self.to) {
             Some(route) => route,
             None => {
@@ -198,14 +223,13 @@ impl<'c> Request<'c> {
             }
         };
         let id = client.routes.calls.begin(route.number, raw)?;
-        let call = Registered { client, id, kept: false };
-        Ok(Departure { route, call, deadline, deadline_ns })
+        Ok((route, Registered { client, id, kept: false }))
     }
 
     fn nobody(&self) -> Status {
         let service = &self.client.name;
         if self.client.node.is_gone() {
-            return Status::unavailable("the node has left the bus: join again");
+            return left();
         }
         match self.to {
             Some(node) => Status::not_found(format!("node {node} does not serve {service:?}")),
@@ -227,8 +251,11 @@ impl<'c> Request<'c> {
     ) -> Result<Option<Requests>, Status> {
         let Departure { route, deadline, .. } = departure;
         // Registered first, looked at afterwards: see `Routes::remove`.
-        if route.is_gone() || self.client.node.is_gone() {
+        if route.is_gone() {
             return Err(Status::unavailable(format!("server {} has gone", route.node)));
+        }
+        if self.client.node.is_gone() {
+            return Err(left());
         }
         let locked = match (most, deadline) {
             (Some(most), _) => route.requests.try_lock_arc_for(most),
@@ -277,6 +304,10 @@ impl<'c> Request<'c> {
             Err(self.late("no room in the log of requests: the server does not read"))
         }
     }
+}
+
+fn left() -> Status {
+    Status::unavailable("the node has left the bus: join again")
 }
 
 /// Waits for the answer of a call that was sent.
