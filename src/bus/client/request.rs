@@ -8,10 +8,10 @@ use parking_lot::{ArcMutexGuard, RawMutex};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::ClientShared;
 use super::answer::{FromAnswer, RawResponse, Response};
 use super::pending::Pending;
 use super::routes::Route;
+use super::{ClientShared, Handle};
 use crate::bus::codec::{Body, Bytes, Value};
 use crate::bus::core::Command;
 use crate::bus::error::PublishError;
@@ -31,7 +31,7 @@ const MOMENT: Duration = Duration::from_millis(1);
 /// A call about to be made; from [`Client::request`](crate::Client::request).
 #[must_use = "nothing is called until `send`"]
 pub struct Request<'c> {
-    client: &'c Arc<ClientShared>,
+    client: &'c Arc<Handle>,
     method: &'c str,
     timeout: Duration,
     to: Option<NodeId>,
@@ -76,7 +76,7 @@ impl<'a> Request<'a> {
 }
 
 impl<'c> Request<'c> {
-    pub(super) fn new(client: &'c Arc<ClientShared>, method: &'c str) -> Self {
+    pub(super) fn new(client: &'c Arc<Handle>, method: &'c str) -> Self {
         Self { client, method, timeout: client.timeout, to: None, outfit: Outfit::default() }
     }
 

@@ -266,6 +266,7 @@ impl ClientShared {
                 }
             }
         }
+        self.note_ended(receiver); // though another server's answers go on and on
         Ok((own, BATCH))
     }
 

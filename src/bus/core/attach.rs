@@ -458,6 +458,16 @@ impl Core {
         }
     }
 
+    /// Ends the logs that one port of this node reads of one port of a peer.
+    pub(super) fn end_logs_to(&mut self, reader: u64, (node, writer): (NodeId, u64)) {
+        let Some(inlet) = self.inlets.get(&reader) else { return };
+        for ((port, key), source) in &self.sources {
+            if *port == reader && key.node == node && source.is_written_by(writer) {
+                inlet.shared.change(Change::End { key: *key, until: 0 });
+            }
+        }
+    }
+
     /// Bytes in logs that a reading port has not told to have read, and how many logs it reads.
     pub(super) fn unread(&self, port: u64) -> (u64, usize) {
         let Some(inlet) = self.inlets.get(&port) else { return (0, 0) };
