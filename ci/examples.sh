@@ -9,7 +9,10 @@ trap 'rm -rf "$RINGBUS_DIR"' EXIT
 
 cargo build --quiet --locked --examples
 timeout 60 cargo run --quiet --locked --example zero_copy
+timeout 60 cargo run --quiet --locked --example request
+timeout 60 cargo run --quiet --locked --example agents
 timeout 60 cargo run --quiet --locked --example pipe --features pipe
+timeout 60 cargo run --quiet --locked --example tower_service --features tower
 timeout 60 cargo run --quiet --locked --example subscribe &
 subscriber=$!
 timeout 60 cargo run --quiet --locked --example publish

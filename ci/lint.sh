@@ -7,6 +7,10 @@ export RUSTFLAGS="${RUSTFLAGS:-} -D warnings" RUSTDOCFLAGS="${RUSTDOCFLAGS:-} -D
 cargo fmt --all --check
 cargo clippy --quiet --locked --all-targets --all-features -- -D warnings
 cargo clippy --quiet --locked --all-targets --no-default-features -- -D warnings
+# Each feature adds to the library by itself.
+for feature in cli pipe tower; do
+    cargo clippy --quiet --locked --lib --features "$feature" -- -D warnings
+done
 cargo doc --quiet --locked --no-deps --all-features
 
 # The library without features: what every user of it builds.

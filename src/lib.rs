@@ -43,6 +43,8 @@
 //! | tell what is known of a message | [`Message::source`], [`Message::destination`], [`Message::id`], [`Message::headers`], … |
 //! | call a service | [`Node::client`], [`Client::call`]; [`Client::request`] for a timeout, headers, a server of one's choice, many calls in flight |
 //! | serve calls | [`Node::service`], which gives a [`ServiceBuilder`]; handlers get a [`Context`] and return a [`Status`] if they fail |
+//! | put middleware around calls | the `tower` module (feature `tower`) |
+//! | learn who comes, goes, stalls and recovers | [`Node::presence`], which gives a [`Presence`] of [`PeerChange`]s; [`Peer::is_stalled`], [`Peer::heartbeat`] |
 //! | do without a bus, between two processes | the `pipe` module (feature `pipe`) |
 //! | handle errors | one enum per operation: [`BusError`], [`JoinError`], [`OpenError`], [`PublishError`], [`SendError`], [`RecvError`], [`WaitError`], [`Status`] of calls; [`Error`] holds any of them, for `?` |
 //!
@@ -73,7 +75,8 @@
 //!
 //! A [`Node`] is `Clone + Send + Sync`: join once per process, and clone it. Ports are `Send`, and each has
 //! one user at a time (`&mut self`): open one per thread. Every node has a control thread, which no message
-//! passes; it looks at the bus's directory once a second and sleeps otherwise, unless the bus changes.
+//! passes; once a second it looks at the bus's directory and at its peers' heartbeats, and it sleeps otherwise,
+//! unless the bus changes.
 //!
 //! A forked child has none of its parent's ports: using them returns an error (`Forked`). It can open the bus
 //! and join by itself. The parent is not affected.
@@ -84,6 +87,7 @@
 //! | --- | --- |
 //! | `cli` | the `ringbus` command: `demo`, `ls`, `pub`, `sub`, `send`, `inbox`, `broadcast`, `call`, `serve-echo`, `watch`, `doctor`; nothing to the library |
 //! | `pipe` | the `pipe` module: a ring between two processes that share only a name |
+//! | `tower` | the `tower` module: clients as tower services, tower services as servers; one crate, `tower-service` |
 //!
 //! None is on by default. Linux only: 5.1 or later.
 

@@ -4,7 +4,7 @@
 #[test]
 fn every_feature_is_on_where_it_counts() {
     assert!(
-        cfg!(all(feature = "cli", feature = "pipe")) || std::env::var_os("CI").is_none(),
-        "run `cargo test --all-features`: the tests of the command or of pipes were not built"
+        cfg!(all(feature = "cli", feature = "pipe", feature = "tower")) || std::env::var_os("CI").is_none(),
+        "run `cargo test --all-features`: the tests of the command, of pipes or of tower were not built"
     );
 }

@@ -1,7 +1,9 @@
 //! A forked child has none of its parent's ports: each use says so, no drop harms the parent, and the child
 //! can join anew.
 
-use ringbus::{Bus, Node, OpenError, PublishError, Publisher, RawPublisher, RawSubscriber, RecvError};
+use ringbus::{
+    Bus, Node, OpenError, PeerChange, PublishError, Publisher, RawPublisher, RawSubscriber, RecvError,
+};
 use ringbus::{Subscriber, WaitError};
 
 mod support;
@@ -85,7 +87,15 @@ fn uses_what_it_inherited(parent: &mut Parent, args: &[&str]) {
     // Something to read is there when the fork happens.
     ports.publisher.publish(&7).unwrap();
     ports.raw_publisher.publish(b"seven").unwrap();
+    let mut presence = ports.node.presence().unwrap();
+    let _other = ports.bus.join("other").unwrap();
     let forked = Forked::run(|| {
+        assert!(matches!(presence.recv(), Err(RecvError::Forked)));
+        assert!(matches!(presence.try_recv(), Err(RecvError::Forked)));
+        assert!(matches!(presence.recv_timeout(DEADLINE), Err(RecvError::Forked)));
+        assert!(matches!(presence.arm(), Err(RecvError::Forked)));
+        assert_eq!(presence.next(), None);
+        assert!(matches!(ports.node.presence(), Err(OpenError::Forked)));
         let Ports { node, publisher, raw_publisher, subscriber, raw_subscriber, .. } = &mut ports;
         assert!(matches!(publisher.publish(&1), Err(PublishError::Forked)));
         assert!(matches!(publisher.message(&1).header("k", "v").send(), Err(PublishError::Forked)));
@@ -108,6 +118,7 @@ fn uses_what_it_inherited(parent: &mut Parent, args: &[&str]) {
         assert_eq!((publisher.topic(), subscriber.filters()), ("typed", vec!["typed"]));
     });
     forked.passes();
+    assert!(matches!(presence.recv_timeout(DEADLINE), Ok(Some(PeerChange::Joined(_)))));
     assert_eq!(*ports.subscriber.recv_timeout(DEADLINE).unwrap().expect("a message"), 7);
     assert_eq!(*ports.raw_subscriber.recv_timeout(DEADLINE).unwrap().expect("a sample"), *b"seven");
     still_works(&mut ports);

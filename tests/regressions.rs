@@ -107,3 +107,42 @@ fn raw_messages_carry_headers_too() {
     let sample = subscriber.recv().unwrap();
     assert_eq!((&*sample, sample.topic(), sample.headers().get("k")), (&[1, 2][..], "t/x", Some("v")));
 }
+
+/// The answer that found no room was written with the next request, and there was none.
+#[test]
+fn an_answer_without_room_does_not_wait_for_another_request() {
+    let bus = Bus::private().unwrap();
+    for wait in [Wait::Spin, Wait::Adaptive, Wait::Park] {
+        let node = bus.join("both").unwrap();
+        let service = node.service("large").method("make", |_, size: usize| Ok("x".repeat(size)));
+        let _server = service.capacity(4096).wait(wait).spawn().unwrap();
+        for calls in 1..12 {
+            let client = node.client_builder("large").wait(wait).open().unwrap();
+            let started: Vec<_> =
+                (0..calls).map(|_| client.request("make").start::<_, String>(&900).unwrap()).collect();
+            for call in started {
+                assert_eq!(call.wait().unwrap().len(), 900);
+            }
+        }
+    }
+}
+
+/// A client that never sleeps did not look again whether there was room for its request.
+#[test]
+fn a_spinning_client_sends_once_there_is_room() {
+    let node = Bus::private().unwrap().join("both").unwrap();
+    let _server = node.service("echo").method("echo", |_, text: String| Ok(text)).spawn().unwrap();
+    let client = node.client_builder("echo").capacity(4096).wait(Wait::Spin).open().unwrap();
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                let text = "x".repeat(300);
+                let calls: Vec<_> =
+                    (0..64).map(|_| client.request("echo").start::<_, String>(&text).unwrap()).collect();
+                for call in calls {
+                    assert_eq!(*call.wait().unwrap(), text);
+                }
+            });
+        }
+    });
+}

@@ -1,5 +1,5 @@
-//! Any bytes in a pipe's two segments, changed while both ends use them: every call ends in a message, in nothing
-//! or in an error, and looks at no more than the pipe holds.
+//! Any bytes in a pipe's two segments, changed while both ends use them: every call ends in a message, in
+//! nothing or in an error, and looks at no more than the pipe holds.
 #![no_main]
 
 use std::sync::Arc;
@@ -149,8 +149,8 @@ fuzz_target!(|input: Input<'_>| {
             Step::Cursors(at, word) => store(&pipe.cursors, at.into(), word),
         }
     }
-    // With nobody writing any more, what is left is no more than the pipe holds: a record has 16 bytes at least,
-    // and each may be preceded by a gap.
+    // With nobody writing any more, what is left is no more than the pipe holds: a record has 16 bytes at
+    // least, and each may be preceded by a gap.
     let most = pipe.data.size() / 16 * 2 + 2;
     let looks = (0..=most).take_while(|_| pipe.read(&mut bytes)).count();
     assert!(looks <= most, "{looks} looks");

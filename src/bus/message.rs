@@ -46,8 +46,20 @@ impl Headers {
         metadata::correlation(self.all())
     }
 
+    #[cfg(feature = "tower")]
+    pub(super) fn push(&mut self, name: String, value: String) {
+        self.0.push((name, value));
+    }
+
+    /// Those that can be passed on: without the bus's own.
+    #[cfg(feature = "tower")]
+    pub(super) fn to_pass_on(&self) -> Self {
+        let plain = self.all().filter(|(name, _)| !metadata::is_reserved(name));
+        Self(plain.map(|(name, value)| (name.to_owned(), value.to_owned())).collect())
+    }
+
     /// As they came, the bus's own among them.
-    fn all(&self) -> impl Iterator<Item = (&str, &str)> {
+    pub(super) fn all(&self) -> impl Iterator<Item = (&str, &str)> {
         self.0.iter().map(|(key, value)| (key.as_str(), value.as_str()))
     }
 }

@@ -107,6 +107,12 @@ impl Digits {
     }
 }
 
+/// Whether a header is the bus's own, known or not.
+#[cfg(feature = "tower")]
+pub(super) fn is_reserved(name: &str) -> bool {
+    name.starts_with(RESERVED)
+}
+
 /// Whether a received header is one that has an accessor of its own, and so is not listed.
 pub(super) fn is_told_apart(name: &str) -> bool {
     matches!(name, TIME | CORRELATION)

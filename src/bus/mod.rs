@@ -31,6 +31,7 @@ mod open;
 mod outlet;
 mod payload;
 mod peer;
+mod presence;
 mod publisher;
 mod reading;
 mod server;
@@ -38,6 +39,8 @@ mod stats;
 mod status;
 mod subscriber;
 mod topic;
+#[cfg(feature = "tower")]
+pub mod tower;
 mod turns;
 
 pub use client::{Client, ClientBuilder, FromAnswer, Pending, RawResponse, Request, RequestLoan, Response};
@@ -49,7 +52,8 @@ pub use metadata::{Destination, MessageId};
 pub use node::Node;
 pub use open::{Bus, BusBuilder, Trust};
 pub use outlet::Overflow;
-pub use peer::{NodeInfo, Peer, PortInfo, RefusedNode};
+pub use peer::{Heartbeat, NodeInfo, Peer, PortInfo, RefusedNode};
+pub use presence::{Departure, PeerChange, Presence};
 pub use publisher::{Loan, Outgoing, Publisher, PublisherBuilder, RawPublisher};
 pub use server::{Context, Reply, ReplyLoan, Server, ServiceBuilder};
 pub use stats::{NodeStats, PortStats, ReportedPort};

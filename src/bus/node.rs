@@ -11,11 +11,12 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::client::{Client, ClientBuilder};
-use super::core::{Command, Core};
+use super::core::{Command, Core, Pulse};
 use super::error::{JoinError, OpenError};
 use super::mail::Mail;
 use super::open::Bus;
 use super::peer::{NodeInfo, Peer, RefusedNode};
+use super::presence::Presence;
 use super::publisher::{Publisher, PublisherBuilder, RawPublisher};
 use super::server::ServiceBuilder;
 use super::stats::NodeStats;
@@ -81,13 +82,15 @@ impl Node {
         let (pid, uid) = (std::process::id() as i32, credentials::euid());
         let info = NodeInfo::new(id, card.name.clone(), pid, uid, started_unix_ms);
         let bell = Bell::new().map_err(io("create an eventfd"))?;
+        let pulse = Pulse::new(id)
+            .map_err(|error| io("make the heartbeat's memory")(std::io::Error::other(error)))?;
         let only_uid = bus.location.group().is_none().then_some(uid);
         let driver = Driver::open(directory, card, only_uid, bell.clone())?;
         let (commands, queue) = mpsc::channel();
         let (joined, wait) = mpsc::sync_channel(1);
         let gone = Arc::new(AtomicBool::new(false));
         let (next_port, next_log) = (AtomicU64::new(1), Arc::new(AtomicU64::new(1)));
-        let core = Core::new(driver, queue, info.clone(), bus, gone.clone(), next_log.clone());
+        let core = Core::new(driver, queue, info.clone(), pulse, bus, gone.clone(), next_log.clone());
         let thread = std::thread::Builder::new()
             .name("ringbus".into())
             .stack_size(STACK)
@@ -198,6 +201,29 @@ impl Node {
     /// The other nodes on the bus, with their ports, sorted by name. Empty in a forked child.
     pub fn peers(&self) -> Vec<Peer> {
         self.shared.ask(Command::Peers).unwrap_or_default()
+    }
+
+    /// Opens a port that tells who joins the bus, leaves it, stalls and recovers, beginning with those that are
+    /// there.
+    ///
+    /// Costs a file descriptor, and memory for what has not been read: see [`Presence`].
+    ///
+    /// # Errors
+    /// [`OpenError`]: the process is out of file descriptors, or the node is gone.
+    ///
+    /// # Examples
+    /// ```
+    /// # let bus = ringbus::Bus::private()?;
+    /// let node = bus.join("watcher")?;
+    /// # let _worker = bus.join("worker")?;
+    /// for change in node.presence()? {
+    ///     println!("{change}");
+    /// #   break;
+    /// }
+    /// # Ok::<(), ringbus::Error>(())
+    /// ```
+    pub fn presence(&self) -> Result<Presence, OpenError> {
+        Presence::open(&self.shared)
     }
 
     /// Nodes that were not let in, and those that were cut off, with the reason; the latest 64.

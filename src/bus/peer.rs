@@ -1,11 +1,12 @@
 //! Who else is on the bus.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::control::{NodeId, PortCard, Refusal};
-use crate::frame::Role;
+use crate::frame::{Role, Stats};
 use crate::sys::clock;
 
 /// A node, as the sender of a message or a member of the bus. Cheap to clone.
@@ -65,14 +66,21 @@ impl fmt::Debug for NodeInfo {
     }
 }
 
-/// Another node on the bus, with the ports it had when asked for.
+/// Another node on the bus, as it was when asked for, or when what was told of it happened.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Peer {
     pub(super) node: NodeInfo,
-    pub(super) ports: Vec<PortInfo>,
+    pub(super) ports: Arc<[PortInfo]>,
+    pub(super) stalled: bool,
+    pub(super) heartbeat: Option<Arc<Heartbeat>>,
 }
 
 impl Peer {
+    #[cfg(test)]
+    pub(super) fn new(node: NodeInfo) -> Self {
+        Self { node, ports: Arc::default(), stalled: false, heartbeat: None }
+    }
+
     /// Who it is.
     pub fn node(&self) -> &NodeInfo {
         &self.node
@@ -101,6 +109,40 @@ impl Peer {
     /// Its open ports, in the order of their opening.
     pub fn ports(&self) -> &[PortInfo] {
         &self.ports
+    }
+
+    /// Whether it has shown no sign of life for three seconds: its process is stopped, or starved of
+    /// processor time. A node that was stopped before it had fully joined is not known to be.
+    pub fn is_stalled(&self) -> bool {
+        self.stalled
+    }
+
+    /// The latest heartbeat that was read of it: one a second; none in its first seconds.
+    pub fn heartbeat(&self) -> Option<&Heartbeat> {
+        self.heartbeat.as_deref()
+    }
+}
+
+/// A node's sign of life, by its own word.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Heartbeat {
+    /// Counts the node's heartbeats, from 0.
+    pub sequence: u64,
+    /// Time since it joined, on its own clock.
+    pub uptime: Duration,
+    /// What it has counted. This version tells `ports`, those that are open, and what these have `published`,
+    /// `received` and `dropped` (as publishers) or missed (as subscribers), in messages.
+    pub stats: BTreeMap<String, u64>,
+}
+
+impl Heartbeat {
+    pub(super) fn new(sequence: u64, uptime_ms: u64, counters: Stats<'_>) -> Self {
+        let mut stats = BTreeMap::new();
+        for (name, value) in counters.iter() {
+            stats.entry(name.to_owned()).or_insert(value); // the first counts
+        }
+        Self { sequence, uptime: Duration::from_millis(uptime_ms), stats }
     }
 }
 

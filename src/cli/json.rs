@@ -27,7 +27,7 @@ const MAX_DEPTH: usize = 128;
 pub(super) fn parse_lenient(text: &str) -> Result<Value, String> {
     match parse(text) {
         Err(error) if text.trim_start().starts_with(['{', '[', '"']) => Err(format!(
-            "{} begins like JSON, but is not: {error}: correct it, or publish it as text with --text",
+            "{} begins like JSON, but is not: {error}: correct it, or pass it as text with --text",
             shortened(text)
         )),
         Err(_) => Ok(Value::from(text)),

@@ -4,9 +4,12 @@
 //!   mod ── arguments, dispatch, exit codes      interrupt ── Ctrl-C as an fd
 //!    ├── demo       four processes that show the bus at work
 //!    ├── ls         who is there, and how fast
+//!    ├── watch      who comes and goes
 //!    ├── publish    pub: JSON, text or stdin → messages  ┐
-//!    ├── send       send, broadcast: JSON, text → one    ├ json ── JSON ↔ MessagePack
-//!    ├── subscribe  sub, inbox: messages → lines         ┘
+//!    ├── send       send, broadcast: JSON, text → one    │
+//!    ├── subscribe  sub, inbox: messages → lines         ┼ json ── JSON ↔ MessagePack
+//!    ├── call       a call → its result, or its status   ┘
+//!    ├── serve_echo a service to try clients on
 //!    └── doctor     whether this host and user can run a bus
 //! ```
 //!
@@ -24,6 +27,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::{Bus, BusBuilder, Node};
 
+mod call;
 mod demo;
 mod doctor;
 mod interrupt;
@@ -31,7 +35,10 @@ mod json;
 mod ls;
 mod publish;
 mod send;
+mod serve_echo;
+mod status;
 mod subscribe;
+mod watch;
 
 /// A message bus between the processes of this host: look at it, publish to it, listen to it.
 #[derive(Debug, Parser)]
@@ -77,6 +84,9 @@ enum Command {
     Send(send::SendOptions),
     Inbox(subscribe::InboxOptions),
     Broadcast(send::BroadcastOptions),
+    Call(call::Options),
+    ServeEcho(serve_echo::Options),
+    Watch(watch::Options),
     Doctor(doctor::Options),
 }
 
@@ -116,6 +126,9 @@ pub fn main() -> ExitCode {
         Command::Send(options) => send::run(common, options),
         Command::Inbox(options) => subscribe::run_inbox(common, options),
         Command::Broadcast(options) => send::run_broadcast(common, options),
+        Command::Call(options) => call::run(common, options),
+        Command::ServeEcho(options) => serve_echo::run(common, options),
+        Command::Watch(options) => watch::run(common, options),
         Command::Doctor(options) => doctor::run(common, options),
     };
     match outcome {

@@ -18,7 +18,7 @@ const LOOK: Duration = Duration::from_millis(100);
 /// A log unless a larger message asks for more.
 const CAPACITY: u64 = 256 * 1024;
 /// Room in a log's largest record for what is not payload: topic and headers.
-const ENVELOPE: u64 = 20 * 1024;
+pub(super) const ENVELOPE: u64 = 20 * 1024;
 /// Longest line of stdin: the largest payload of all.
 const LONGEST_LINE: usize = 1 << 30;
 
@@ -54,7 +54,7 @@ pub(super) struct Options {
     #[arg(long, value_name = "N", default_value_t = 0)]
     wait: usize,
     /// Longest wait in seconds for subscribers (--wait), or for one that does not keep up
-    #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = seconds)]
+    #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = duration)]
     timeout: Duration,
     /// Add a header; may be repeated
     #[arg(long = "header", value_name = "KEY=VALUE", value_parser = header)]
@@ -70,9 +70,17 @@ fn rate(text: &str) -> Result<f64, String> {
     rate.ok_or_else(|| "a number of messages a second above 0 is wanted".into())
 }
 
-fn seconds(text: &str) -> Result<Duration, String> {
-    let seconds = text.parse().ok().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
-    seconds.ok_or_else(|| "a number of seconds is wanted".into())
+/// A time such as `2s` or `500ms`; seconds where no unit is named.
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let seconds = digits.parse::<f64>().ok().and_then(|number| match &text[digits.len()..] {
+        "" | "s" => Some(number),
+        "ms" => Some(number / 1e3),
+        "m" => Some(number * 60.0),
+        _ => None,
+    });
+    let duration = seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+    duration.ok_or_else(|| "a time is wanted, such as 2s, 500ms or 1.5 (seconds)".into())
 }
 
 pub(super) fn header(text: &str) -> Result<(String, String), String> {
@@ -256,5 +264,22 @@ impl<'a> Lines<'a> {
         self.buffer.extend_from_slice(&chunk[..read]);
         self.ended = read == 0;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_have_units_or_are_seconds() {
+        for (text, ms) in
+            [("2", 2000), ("2s", 2000), ("1.5", 1500), ("500ms", 500), ("2m", 120_000), ("0", 0)]
+        {
+            assert_eq!(duration(text), Ok(Duration::from_millis(ms)), "{text}");
+        }
+        for text in ["", "s", "-1", "2h", "1 s", "NaN", "inf", "1e30", "two"] {
+            assert!(duration(text).is_err(), "{text}");
+        }
     }
 }

@@ -18,8 +18,8 @@ use crate::sys::poll;
 use crate::sys::seqpacket::{Listener, MAX_DATAGRAM, Socket};
 use crate::wake::Bell;
 
-/// How often the directory is looked at.
-const RESCAN: Duration = Duration::from_secs(1);
+/// How often the node wakes up when nothing happens: it looks at the directory, and its heart beats.
+pub(crate) const BEAT: Duration = Duration::from_secs(1);
 /// How soon a dial is tried again, the first time, when the peer's backlog was full, or this process short of something.
 const REDIAL: Duration = Duration::from_millis(5);
 /// How long a dial is tried again: then the next look at the directory finds the node.
@@ -77,7 +77,8 @@ pub(crate) struct Driver {
     hub: Hub<Arc<OwnedFd>, OwnedFd>,
     wires: HashMap<ConnId, Wire>,
     redials: VecDeque<Redial>,
-    rescan: Instant,
+    next_beat: Instant,
+    beaten: bool, // and not taken yet
     /// Whether the listener is out of the set for a while: nobody can be accepted now.
     accept_paused: bool,
     /// When to try again what could not be done.
@@ -118,7 +119,8 @@ impl Driver {
             hub: Hub::new(card, 0, only_uid),
             wires: HashMap::new(),
             redials: VecDeque::new(),
-            rescan: Instant::now() + RESCAN,
+            next_beat: Instant::now() + BEAT,
+            beaten: false,
             accept_paused: false,
             retry: None,
             buffer: vec![0; MAX_DATAGRAM].into(),
@@ -233,7 +235,7 @@ impl Driver {
         self.flush();
         let now = Instant::now();
         let redial = self.redials.iter().map(|redial| redial.at).min();
-        let due = [deadline, redial, self.retry, self.hub.poll_timeout(), Some(self.rescan)];
+        let due = [deadline, redial, self.retry, self.hub.poll_timeout(), Some(self.next_beat)];
         let due = due.into_iter().flatten().min();
         let timeout = if self.events.is_empty() {
             due.map(|due| due.saturating_duration_since(now))
@@ -300,10 +302,17 @@ impl Driver {
                 None => {}
             }
         }
-        if self.rescan <= now {
-            self.rescan = now + RESCAN;
+        if self.next_beat <= now {
+            // From now on: a node that was stopped has missed beats, and does not make up for them.
+            self.next_beat = now + BEAT;
+            self.beaten = true;
             self.look_at_directory();
         }
+    }
+
+    /// Whether it is time again for what is done every [`BEAT`]; once each.
+    pub(crate) fn take_beat(&mut self) -> bool {
+        std::mem::take(&mut self.beaten)
     }
 
     fn look_at_directory(&mut self) {

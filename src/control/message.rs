@@ -97,6 +97,7 @@ pub enum Message {
     Detached { log: u64, reader_number: u16 },
     Stats { request: u64 },
     StatsReply { request: u64, taken_ns: u64, uptime_ms: u64, more: bool, ports: Vec<PortReport> },
+    Heartbeat { log: u64, capacity: u64, interval_ms: u64 },
 }
 
 impl Message {
@@ -120,6 +121,9 @@ impl Message {
                 more,
                 ports: ports.iter().map(PortReport::from).collect(),
             },
+            Control::Heartbeat { log, capacity, interval_ms } => {
+                Message::Heartbeat { log, capacity, interval_ms }
+            }
             Control::Hello(_)
             | Control::HelloAck(_)
             | Control::Incompatible { .. }
@@ -137,6 +141,7 @@ pub(super) fn fds_fit(control: &Control<'_>, fds: usize) -> bool {
         Control::PortUp(up) if PortCard::reads(up.role) => fds == 2,
         Control::Attach(_) => fds == 2,
         Control::Attached { .. } => fds <= 1,
+        Control::Heartbeat { .. } => fds == 1,
         _ => fds == 0,
     }
 }

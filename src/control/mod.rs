@@ -30,7 +30,7 @@ pub use directory::DirectoryError;
 #[cfg(feature = "cli")]
 pub(crate) use directory::LONGEST_PATH;
 pub(crate) use directory::{Directory, Location};
-pub(crate) use driver::Driver;
+pub(crate) use driver::{BEAT, Driver};
 #[cfg(fuzzing)]
 pub use hub::{ConnId, Hub};
 pub use hub::{Event, Gone, Refusal};

@@ -129,10 +129,19 @@ pub enum Control<'a> {
         /// Ports' statistics.
         ports: PortStatsList<'a>,
     },
+    /// The sender's heartbeats are in this log. Comes with one fd: the log.
+    Heartbeat {
+        /// The log's id.
+        log: u64,
+        /// Bytes of the log's ring.
+        capacity: u64,
+        /// Milliseconds between two heartbeats.
+        interval_ms: u64,
+    },
 }
 
 /// How many fields each op has, by its number.
-const FIELDS: [u32; 16] = [6, 6, 2, PortUp::FIELDS, 0, 1, 8, 4, 2, 2, 1, 1, 1, 0, 1, 5];
+const FIELDS: [u32; 17] = [6, 6, 2, PortUp::FIELDS, 0, 1, 8, 4, 2, 2, 1, 1, 1, 0, 1, 5, 3];
 
 impl<'a> Control<'a> {
     /// The op's number on the wire.
@@ -154,6 +163,7 @@ impl<'a> Control<'a> {
             Control::Goodbye => 13,
             Control::Stats { .. } => 14,
             Control::StatsReply { .. } => 15,
+            Control::Heartbeat { .. } => 16,
         }
     }
 
@@ -216,6 +226,11 @@ impl<'a> Control<'a> {
                 more: reader.bool()?,
                 ports: PortStatsList::read(reader)?,
             },
+            16 => Control::Heartbeat {
+                log: reader.uint()?,
+                capacity: reader.uint()?,
+                interval_ms: reader.uint()?,
+            },
             _ => return Err(DecodeError::UnknownOp { op }),
         })
     }
@@ -270,6 +285,11 @@ impl<'a> Control<'a> {
                 writer.uint(uptime_ms);
                 writer.bool(more);
                 ports.write(writer);
+            }
+            Control::Heartbeat { log, capacity, interval_ms } => {
+                writer.uint(log);
+                writer.uint(capacity);
+                writer.uint(interval_ms);
             }
         }
         writer.limit("control datagram", writer.written(), MAX_DATAGRAM);

@@ -157,8 +157,8 @@ pub enum ReadError {
         /// How many.
         missing: u64,
     },
-    /// The pipe's bytes are not as a writer leaves them: somebody else has written them. The pipe is of no more
-    /// use.
+    /// The pipe's bytes are not as a writer leaves them: somebody else has written them. The pipe is of no
+    /// more use.
     #[error("the writer's end is corrupt: {0}: create the pipe anew")]
     Corrupt(#[from] Corrupt),
     /// The reader was opened in a parent process.

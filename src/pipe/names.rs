@@ -6,9 +6,10 @@
 //!   ringbus-pipe-<uid>:<name>:<id>.new    the data segment before it is complete
 //! ```
 //!
-//! The data segment is made, filled in and locked under its last name and then linked to its first: so whatever
-//! has the first name is complete, and unlocked only if its writer is dead. That name is taken away by the living
-//! writer, or by who holds the lock [`CLEARING`] of the dead one's file; and never from another file.
+//! The data segment is made, filled in and locked under its last name and then linked to its first: so
+//! whatever has the first name is complete, and unlocked only if its writer is dead. That name is taken away
+//! by the living writer, or by who holds the lock [`CLEARING`] of the dead one's file; and never from another
+//! file.
 
 use std::fs::File;
 use std::io;
@@ -95,8 +96,8 @@ impl Names {
         }
     }
 
-    /// Takes the name away from the data segment of a dead writer; false if it is not that file's (any more), or
-    /// somebody else is at it.
+    /// Takes the name away from the data segment of a dead writer; false if it is not that file's (any more),
+    /// or somebody else is at it.
     pub(super) fn remove(&self, file: &File) -> io::Result<bool> {
         if !filelock::try_lock(file, CLEARING)? {
             return Ok(false);
@@ -111,8 +112,9 @@ impl Names {
         Ok(ours)
     }
 
-    /// Removes what killed writers have left, but for what belongs to `id`. Only for who knows that the name is
-    /// not another living writer's. Whoever is making a pipe of this name finds its files gone, and starts over.
+    /// Removes what killed writers have left, but for what belongs to `id`. Only for who knows that the name
+    /// is not another living writer's. Whoever is making a pipe of this name finds its files gone, and starts
+    /// over.
     pub(super) fn sweep(&self, id: Option<[u8; 16]>) {
         let own = id.map(|id| self.cursors(id));
         for name in shm::starting_with(&format!("{}:", self.data)).unwrap_or_default() {

@@ -1,5 +1,5 @@
-//! Who lives: locks that the kernel lets go of when their holder dies, and process ids for where a forked child
-//! keeps a dead process's lock.
+//! Who lives: locks that the kernel lets go of when their holder dies, and process ids for where a forked
+//! child keeps a dead process's lock.
 
 use std::fs::{self, File};
 use std::os::fd::{AsFd, OwnedFd};

@@ -51,13 +51,13 @@ pub struct Reader {
 }
 
 impl Reader {
-    /// Opens the pipe of this name, at the oldest message that no reader has told the writer of. So after a reader
-    /// that was dropped the next message follows; after one that died, up to an eighth of the capacity may come a
-    /// second time. A pipe whose writer has died can still be opened, and read to its end.
+    /// Opens the pipe of this name, at the oldest message that no reader has told the writer of. So after a
+    /// reader that was dropped the next message follows; after one that died, up to an eighth of the capacity
+    /// may come a second time. A pipe whose writer has died can still be opened, and read to its end.
     ///
     /// # Errors
-    /// [`OpenError`]: [`Absent`](OpenError::Absent) if there is none (any more), [`Busy`](OpenError::Busy) if it has
-    /// a reader that lives.
+    /// [`OpenError`]: [`Absent`](OpenError::Absent) if there is none (any more), [`Busy`](OpenError::Busy) if
+    /// it has a reader that lives.
     pub fn open(name: &str) -> Result<Self, OpenError> {
         let names = Names::new(name)?;
         for _ in 0..TRIES {
@@ -119,8 +119,8 @@ impl Reader {
         self.names.name()
     }
 
-    /// Waits for the next message and puts it in place of what `into` holds; false, and `into` as it was, if the
-    /// writer has closed the pipe and everything was read.
+    /// Waits for the next message and puts it in place of what `into` holds; false, and `into` as it was, if
+    /// the writer has closed the pipe and everything was read.
     ///
     /// # Errors
     /// [`ReadError`]; [`WriterDied`](ReadError::WriterDied) after everything that a killed writer wrote.
@@ -134,8 +134,8 @@ impl Reader {
         }
     }
 
-    /// Waits for the next message; `None` at the end of the pipe. [`Reader::read`] does without an allocation a
-    /// message.
+    /// Waits for the next message; `None` at the end of the pipe. [`Reader::read`] does without an allocation
+    /// a message.
     ///
     /// # Errors
     /// As [`Reader::read`].
@@ -144,8 +144,8 @@ impl Reader {
         Ok(self.read(&mut message)?.then_some(message))
     }
 
-    /// Takes the next message if one is there, as [`Reader::read`] does. The death of the writer is noticed within
-    /// 10 ms of calls.
+    /// Takes the next message if one is there, as [`Reader::read`] does. The death of the writer is noticed
+    /// within 10 ms of calls.
     ///
     /// # Errors
     /// As [`Reader::read`].

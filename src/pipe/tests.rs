@@ -77,7 +77,8 @@ proptest! {
                         unread.push_back(taken(len));
                         prop_assert!(unread.iter().sum::<u64>() <= CAPACITY);
                     } else {
-                        // The record, what the reader has not told of yet, and padding at the end of the ring.
+                        // The record, what the reader has not told of yet, and padding at the end of the
+                        // ring.
                         let needed = unread.iter().sum::<u64>() + taken(len) + CAPACITY / 8 + CAPACITY / 4;
                         prop_assert!(needed > CAPACITY, "{needed} bytes of {CAPACITY}");
                     }

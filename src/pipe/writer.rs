@@ -18,8 +18,8 @@ use crate::sys::{filelock, random, shm};
 /// How often a pipe is begun anew when others clear the same name meanwhile.
 const TRIES: u32 = 16;
 
-/// The writing end of a pipe. Dropping it closes the pipe and takes its name away; a reader that has opened it
-/// reads on to the end.
+/// The writing end of a pipe. Dropping it closes the pipe and takes its name away; a reader that has opened
+/// it reads on to the end.
 ///
 /// # Examples
 /// ```
@@ -38,12 +38,12 @@ pub struct Writer {
 }
 
 impl Writer {
-    /// Creates a pipe. The name has 1 to 128 ASCII letters, digits, `-`, `_` and `.`, and is the user's own: other
-    /// users' pipes have other names. If its last writer died without closing it, the name is taken over; a reader
-    /// of the dead writer's pipe is not affected.
+    /// Creates a pipe. The name has 1 to 128 ASCII letters, digits, `-`, `_` and `.`, and is the user's own:
+    /// other users' pipes have other names. If its last writer died without closing it, the name is taken
+    /// over; a reader of the dead writer's pipe is not affected.
     ///
-    /// `capacity` in bytes is a power of two from 4 KiB to 4 GiB; a message takes at most a quarter of it, less 16
-    /// bytes. All of it, and 8 KiB, is taken from the host's shared memory at once.
+    /// `capacity` in bytes is a power of two from 4 KiB to 4 GiB; a message takes at most a quarter of it,
+    /// less 16 bytes. All of it, and 8 KiB, is taken from the host's shared memory at once.
     ///
     /// # Errors
     /// [`CreateError`]; [`Taken`](CreateError::Taken) if the name has a writer that lives.
@@ -85,7 +85,8 @@ impl Writer {
         }
         data.owns(names.data());
         let _ = shm::unlink(&names.fresh(id));
-        // Whoever swept before the name was this pipe's may have taken the cursors', and nobody does from here on.
+        // Whoever swept before the name was this pipe's may have taken the cursors', and nobody does from
+        // here on.
         if !shm::names(&names.cursors(id), cursors.file()).map_err(os("lstat"))? {
             return Ok(None);
         }
@@ -105,8 +106,8 @@ impl Writer {
         self.end.largest()
     }
 
-    /// Writes a message, waiting for room for as long as it takes: while a reader lives, or before the first one
-    /// has come. With room there, a message is written whether or not there is a reader.
+    /// Writes a message, waiting for room for as long as it takes: while a reader lives, or before the first
+    /// one has come. With room there, a message is written whether or not there is a reader.
     ///
     /// # Errors
     /// [`WriteError`], but never [`Full`](WriteError::Full); the message had no effect.

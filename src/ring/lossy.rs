@@ -43,6 +43,12 @@ impl<M: Memory> LossyReader<M> {
         Self { log, layout, position, expected: None }
     }
 
+    /// Where it stands, in bytes since the log began: moves with all that is published and looked at,
+    /// whether it is read or has been overwritten.
+    pub fn position(&self) -> u64 {
+        self.position
+    }
+
     /// Copies the next frame into `frame` (replacing what it holds).
     ///
     /// # Errors

@@ -1,5 +1,5 @@
-//! Memory that one process writes and others read: sealed mappings, the same on the heap, and (feature `pipe`)
-//! mappings of named files, which no seal holds.
+//! Memory that one process writes and others read: sealed mappings, the same on the heap, and (feature
+//! `pipe`) mappings of named files, which no seal holds.
 //!
 //! The two traits are all that the ring knows of its storage, so that the very same lines run over a
 //! sealed mapping, over the heap (tests, fuzzing, instruction counts) and over loom's atomics.

@@ -77,7 +77,8 @@ impl NamedFile {
     /// Opens what has this name.
     ///
     /// # Errors
-    /// [`NamedError::Absent`]; [`NamedError::Unfit`] if it is no regular file, another user's, or open to others.
+    /// [`NamedError::Absent`]; [`NamedError::Unfit`] if it is no regular file, another user's, or open to
+    /// others.
     pub fn open(name: &str) -> Result<Self, NamedError> {
         let unfit = |what| NamedError::Unfit { what };
         let file = match shm::open(name) {
@@ -149,8 +150,8 @@ pub struct Named {
 }
 
 impl Named {
-    /// Makes a zeroed segment of `len` bytes, a multiple of 8, with mode 0600; all its memory is taken at once.
-    /// The name goes when the value is dropped, if it still stands for this segment.
+    /// Makes a zeroed segment of `len` bytes, a multiple of 8, with mode 0600; all its memory is taken at
+    /// once. The name goes when the value is dropped, if it still stands for this segment.
     ///
     /// # Errors
     /// [`NamedError`]; the name is free then, unless it was not before.
@@ -177,9 +178,9 @@ impl Named {
         let base = NonNull::new(shmem.as_ptr()).filter(|_| shmem.len() == len);
         let base = base.ok_or(NamedError::Replaced)?;
         let origin = Origin::here().map_err(os("watching for forks"))?;
-        // SAFETY: mmap returned the page-aligned address, and mapped `len` bytes, a multiple of 8, for reading
-        // and writing; `map` unmaps them on drop, after which nothing uses `words`: everything borrows it
-        // through this value. That the file keeps its size is its users' promise (see the module).
+        // SAFETY: mmap returned the page-aligned address, and mapped `len` bytes, a multiple of 8, for
+        // reading and writing; `map` unmaps them on drop, after which nothing uses `words`: everything
+        // borrows it through this value. That the file keeps its size is its users' promise (see the module).
         let words = unsafe { Words::new(base, len) };
         let named = Self { words, map: ManuallyDrop::new(shmem), file, owned: None, origin };
         for advice in [MmapAdvise::MADV_DONTFORK, MmapAdvise::MADV_DONTDUMP] {

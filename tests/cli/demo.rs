@@ -45,33 +45,67 @@ fn start_long_demo(place: &Place) -> (Running, Lines, Vec<(i32, String)>) {
 #[test]
 fn every_message_is_accounted_for() {
     let place = Place::new();
-    let output = place.run(&["demo", "--seconds", "2", "--json"]);
+    let output = place.run(&["demo", "--seconds", "3", "--json"]);
     assert!(output.status.success(), "{}", text(&output.stderr));
     let stdout = text(&output.stdout);
     assert_eq!(stdout.lines().count(), 1, "live lines go elsewhere: {stdout}");
     let summary = json(&stdout);
-    assert_eq!(
-        (&summary["processes"], &summary["lost"], &summary["out_of_order"]),
-        (&4.into(), &0.into(), &0.into())
-    );
+    let number = |value: &Value| value.as_u64().unwrap_or_else(|| panic!("a number: {value} in {summary}"));
+    assert_eq!([&summary["processes"], &summary["lost"], &summary["out_of_order"]].map(number), [4, 0, 0]);
     let seconds = summary["seconds"].as_f64().unwrap();
-    assert!((1.9..2.1).contains(&seconds), "{seconds}");
+    assert!((2.9..3.1).contains(&seconds), "{seconds}");
 
     let parts = summary["per_process"].as_array().unwrap();
     let names: Vec<_> = parts.iter().map(|part| part["name"].as_str().unwrap()).collect();
-    assert_eq!(names, ["worker-1", "worker-2", "planner", "monitor"]);
-    let mut pids: Vec<_> = parts.iter().map(|part| part["pid"].as_u64().unwrap()).collect();
+    assert_eq!(names, ["worker-1", "worker-2", "planner", "monitor", "worker-2"]);
+    let killed: Vec<_> = parts.iter().map(|part| part["killed"].as_bool().unwrap()).collect();
+    assert_eq!(killed, [false, true, false, false, false]);
+    let mut pids: Vec<_> = parts.iter().map(|part| number(&part["pid"])).collect();
     pids.sort();
     pids.dedup();
-    assert_eq!(pids.len(), 4, "processes of their own");
-    let sent: Vec<_> = parts[..2].iter().map(|part| part["sent"].as_u64().unwrap()).collect();
-    assert!(sent.iter().all(|sent| *sent > 0), "{sent:?}");
-    let sent: u64 = sent.iter().sum();
-    for part in &parts[2..] {
-        assert_eq!(part["received"], sent, "{part}");
-        assert_eq!((&part["lost"], &part["out_of_order"]), (&0.into(), &0.into()));
+    assert_eq!(pids.len(), 5, "processes of their own");
+    for part in parts {
+        assert_eq!([&part["lost"], &part["out_of_order"]].map(number), [0, 0], "{part}");
     }
-    assert_eq!((&summary["sent"], &summary["received"]), (&sent.into(), &(2 * sent).into()));
+    let [worker, killed, planner, monitor, replacement] = &parts[..] else { panic!("{parts:?}") };
+
+    let workers = [worker, killed, replacement];
+    let events = workers.map(|worker| number(&worker["sent"]["event"]));
+    assert!(events.iter().all(|events| *events > 0), "{events:?}");
+    for subscriber in [planner, monitor] {
+        assert_eq!(number(&subscriber["received"]["event"]), events.iter().sum::<u64>());
+    }
+    let calls = number(&summary["calls"]);
+    let answered = number(&planner["received"]["response"]);
+    assert!(calls > 0 && calls == answered + number(&summary["calls_unavailable"]), "{summary}");
+    assert_eq!(number(&planner["sent"]["request"]), calls);
+    assert!(summary["call_p50_us"].as_f64().unwrap() > 0.0, "{summary}");
+    for worker in workers {
+        let (requests, answers) =
+            (number(&worker["received"]["request"]), number(&worker["sent"]["response"]));
+        assert_eq!(requests, answers, "{worker}");
+    }
+    assert!(number(&worker["received"]["request"]) > 0, "{worker}");
+    let received = |part: &Value, kind: &str| number(&part["received"][kind]);
+    let broadcasts = number(&summary["broadcasts"]);
+    assert!(broadcasts > 1);
+    for listener in [worker, planner, monitor] {
+        assert_eq!(received(listener, "broadcast"), broadcasts, "{listener}");
+    }
+    assert!((1..broadcasts).contains(&received(replacement, "broadcast")), "{replacement}");
+    let direct = workers.map(|worker| received(worker, "direct"));
+    assert!(direct.iter().all(|direct| *direct > 0), "{direct:?}");
+    assert!(direct.iter().sum::<u64>() <= number(&summary["direct"]), "{summary}");
+    assert_eq!(number(&summary["deaths_seen"]), 1);
+    let beats = received(monitor, "heartbeat");
+    assert!((1..=number(&summary["sent"]["heartbeat"])).contains(&beats), "{summary}");
+
+    for (direction, kinds) in [("sent", &summary["sent"]), ("received", &summary["received"])] {
+        for kind in ["event", "request", "response", "direct", "broadcast", "heartbeat"] {
+            let sum: u64 = parts.iter().map(|part| number(&part[direction][kind])).sum();
+            assert_eq!(number(&kinds[kind]), sum, "{direction} {kind}");
+        }
+    }
     assert!(!place.bus_dir().exists(), "the demo has a bus of its own");
 }
 
@@ -90,7 +124,7 @@ fn an_interrupted_demo_still_gives_its_account() {
 
 #[test]
 fn a_process_that_dies_fails_the_demo_by_name() {
-    for name in ["worker-2", "monitor"] {
+    for name in ["worker-2", "planner", "monitor"] {
         let (demo, _lines, children) = start_long_demo(&Place::new());
         let (victim, _) = children.iter().find(|(_, line)| line.contains(name)).unwrap();
         kill(Pid::from_raw(*victim), Signal::SIGKILL).unwrap();

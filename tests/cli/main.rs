@@ -13,11 +13,13 @@ use ringbus::{Bus, Node};
 use serde_json::Value;
 use tempfile::TempDir;
 
+mod calls;
 mod demo;
 mod look;
 mod mail;
 mod messages;
 mod stalls;
+mod watch;
 
 /// Within this everything happens, or a test fails.
 const DEADLINE: Duration = Duration::from_secs(60);

@@ -64,6 +64,7 @@ fn a_killed_readers_pipe_is_read_on_by_the_next_one() {
     let mut expected = 0;
     for round in 0..10 {
         let reader = Child::start("reads and is killed", &[&name]);
+        assert!(writer.wait_for_reader(DEADLINE));
         loop {
             match writer.write(&message(written)) {
                 Ok(()) => written += 1,

@@ -1,7 +1,8 @@
-//! Pipes between processes: content and order, ends, deaths, names that are taken or stale, and names that are
-//! no pipe's.
+//! Pipes between processes: content and order, ends, deaths, names that are taken or stale, and names that
+//! are no pipe's.
 
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use ringbus::pipe::Writer;
 
@@ -35,7 +36,9 @@ struct Name(String);
 
 impl Name {
     fn new(test: &str) -> Self {
-        Self(format!("test-{}-{test}", std::process::id()))
+        // Tests of one process run at the same time, and share helpers.
+        static COUNT: AtomicU64 = AtomicU64::new(0);
+        Self(format!("test-{}-{test}-{}", std::process::id(), COUNT.fetch_add(1, Relaxed)))
     }
 
     fn create(&self) -> Writer {

@@ -153,7 +153,8 @@ fn a_forked_child_has_neither_end_and_its_drops_spare_the_parents() {
     let mut writer = name.create();
     let mut reader = Reader::open(&name).unwrap();
     writer.write(b"parent").unwrap();
-    // What the child is lent it drops as copies: the parent's values are forgotten there, never run twice here.
+    // What the child is lent it drops as copies: the parent's values are forgotten there, never run twice
+    // here.
     let ends = std::mem::ManuallyDrop::new((writer, reader));
     Forked::run(|| {
         // SAFETY: this process has its own copy of the values, which it drops once.

@@ -1,9 +1,13 @@
 //! Names: which there can be, who has them, and what else may stand in their place.
 
+use std::fs::File;
 use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::Path;
 use std::sync::Barrier;
 use std::time::{Duration, Instant};
 
+use nix::fcntl::{FcntlArg, fcntl};
+use nix::libc;
 use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::stat::{Mode, umask};
 use ringbus::pipe::{CreateError, OpenError, Reader, Writer};
@@ -100,11 +104,8 @@ fn waiting_for_either_side_ends_at_its_time() {
 fn of_many_that_create_one_name_at_once_one_succeeds() {
     let name = Name::new("race");
     for round in 0..100 {
-        // What a killed writer has left: files that nobody locks.
-        for path in [name.path(), format!("{}:ab", name.path().display()).into()] {
-            std::fs::write(&path, vec![7; 8192]).unwrap();
-            std::fs::set_permissions(&path, PermissionsExt::from_mode(0o600)).unwrap();
-        }
+        leave(&name.path());
+        leave(Path::new(&format!("{}:ab", name.path().display())));
         let start = Barrier::new(6);
         let made: Vec<_> = std::thread::scope(|scope| {
             let threads: Vec<_> = (0..6)
@@ -132,6 +133,59 @@ fn of_many_that_create_one_name_at_once_one_succeeds() {
         drop((writers, reader));
         assert!(name.files().is_empty(), "round {round}: {:?}", name.files());
     }
+}
+
+/// What a killed writer has left: a file that nobody locks.
+fn leave(path: &Path) -> File {
+    std::fs::write(path, vec![7; 8192]).unwrap();
+    std::fs::set_permissions(path, PermissionsExt::from_mode(0o600)).unwrap();
+    File::options().read(true).write(true).open(path).unwrap()
+}
+
+/// Holds a byte's lock for as long as the file is open.
+fn lock(file: &File, byte: i64) {
+    // SAFETY: a plain struct of integers, for which all zeros are valid.
+    let mut lock: libc::flock = unsafe { std::mem::zeroed() };
+    (lock.l_type, lock.l_start, lock.l_len) = (libc::F_WRLCK as _, byte, 1);
+    fcntl(file, FcntlArg::F_OFD_SETLK(&lock)).unwrap();
+}
+
+#[test]
+fn what_killed_writers_left_behind_is_swept_away() {
+    let name = Name::new("swept");
+    for rest in ["ab", "ab.new", "0123456789abcdef0123456789abcdef"] {
+        leave(Path::new(&format!("{}:{rest}", name.path().display())));
+    }
+    let neighbour = Name(format!("{}.ab", &*name));
+    let _neighbour = neighbour.create();
+    let _writer = name.create();
+    assert_eq!((name.files().len(), neighbour.files().len()), (2, 2));
+}
+
+#[test]
+fn a_dead_writers_name_is_cleared_by_one_at_a_time() {
+    let name = Name::new("clearing");
+    let stale = leave(&name.path());
+    lock(&stale, 3);
+    assert!(matches!(Writer::create(&name, CAPACITY), Err(CreateError::Taken { .. })), "another is at it");
+    assert_eq!(name.files(), [name.path()], "and nothing was touched");
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| Writer::create(&name, CAPACITY).map(drop));
+        // The other one is done: the name is free, or another's.
+        std::fs::remove_file(name.path()).unwrap();
+        drop(stale);
+        waiting.join().unwrap().unwrap();
+    });
+}
+
+#[test]
+fn who_is_just_opening_a_pipe_is_no_reader_yet() {
+    let name = Name::new("opening");
+    let writer = name.create();
+    let file = File::options().read(true).write(true).open(name.path()).unwrap();
+    lock(&file, 1);
+    assert!(!writer.has_reader());
+    assert!(matches!(Reader::open(&name), Err(OpenError::Busy { .. })));
 }
 
 #[test]

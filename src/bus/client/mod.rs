@@ -33,12 +33,16 @@ mod calls;
 mod pending;
 mod request;
 mod routes;
+#[cfg(feature = "tower")]
+mod service;
 mod wait;
 
 pub use answer::{FromAnswer, RawResponse, Response};
 pub use pending::Pending;
 pub use request::{Request, RequestLoan};
 pub(super) use routes::Routes;
+#[cfg(feature = "tower")]
+pub use service::Call;
 
 /// Capacity of a pair's logs unless asked otherwise, in bytes: there may be many pairs.
 pub(super) const PAIR_CAPACITY: u64 = 64 * 1024;

@@ -37,7 +37,7 @@ const STACK: usize = 256 * 1024;
 /// ```
 #[must_use = "a call that is dropped is cancelled"]
 pub struct Pending<T> {
-    client: Arc<ClientShared>,
+    pub(super) client: Arc<ClientShared>,
     id: u64,
     method: Box<str>,
     deadline: Option<Instant>,

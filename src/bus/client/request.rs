@@ -23,7 +23,9 @@ use crate::control::NodeId;
 use crate::frame::{Code, Encoding, Head, PortUp};
 use crate::sys::clock;
 
-/// How long a thread that waits for room waits for another that writes.
+/// Why a request was not sent in time.
+const NO_ROOM: &str = "no room in the log of requests: the server does not read";
+/// How long whoever waits for room waits for another that writes.
 const MOMENT: Duration = Duration::from_millis(1);
 
 /// A call about to be made; from [`Client::request`](crate::Client::request).
@@ -179,7 +181,7 @@ impl<'c> Request<'c> {
         loop {
             match send(&departure) {
                 Err(status) if status.code() == Code::Unavailable && departure.route.is_gone() => {
-                    let (route, call) = self.register(raw)?;
+                    let (route, call) = self.choose(raw)?;
                     departure = Departure { route, call, ..departure };
                 }
                 sent => return Ok((departure, sent?)),
@@ -207,12 +209,12 @@ impl<'c> Request<'c> {
         let deadline = Instant::now().checked_add(self.timeout);
         let deadline_ns = deadline
             .and_then(|_| clock::monotonic_ns().checked_add(u64::try_from(self.timeout.as_nanos()).ok()?));
-        let (route, call) = self.register(raw)?;
+        let (route, call) = self.choose(raw)?;
         Ok(Departure { route, call, deadline, deadline_ns })
     }
 
     /// Chooses a server and registers the call.
-    fn register(&self, raw: bool) -> Result<(Arc<Route>, Registered<'c>), Status> {
+    fn choose(&self, raw: bool) -> Result<(Arc<Route>, Registered<'c>), Status> {
         let client: &'c ClientShared = self.client;
         let route = match client.routes.pick(self.to) {
             Some(route) => route,
@@ -273,41 +275,82 @@ impl<'c> Request<'c> {
 
     /// Publishes the request; waits for room if there is none.
     fn send_on(&self, departure: &Departure<'_>, encoding: Encoding, body: &impl Body) -> Result<(), Status> {
-        let attempt = |waits: bool| {
-            // Whoever waits for room may have the port that all read: a loan must not keep that, and rings
-            // when it is over. Others write for moments only.
-            let most = waits.then_some(MOMENT);
-            let Some(mut requests) = self.requests_on(departure, most)? else { return Ok(false) };
-            let Some(requests) = requests.as_mut() else { return Ok(false) };
-            if waits {
-                requests.arm();
-            }
-            let published = self.with_head(departure, |head| requests.publish(&head, encoding, body))?;
-            match published {
-                Ok(()) => Ok(true),
-                Err(PublishError::Full { .. }) => Ok(false),
-                Err(error) => Err(Status::from_publish("the request", error)),
-            }
-        };
-        if attempt(false)? {
+        if self.attempt(departure, encoding, body, false)? {
             return Ok(());
         }
-        let sent = self.client.send_when_room(departure.deadline, || attempt(true));
-        // What was announced for others that wait for room is taken back, too: they announce it again.
-        if let Some(Some(requests)) = departure.route.requests.try_lock_for(MOMENT).as_deref_mut() {
-            requests.disarm();
+        let waiting = || self.attempt(departure, encoding, body, true);
+        let sent = self.client.send_when_room(departure.deadline, waiting);
+        self.client.stop_waiting(&departure.route);
+        if sent? { Ok(()) } else { Err(self.late(NO_ROOM)) }
+    }
+
+    /// Publishes the request if there is room. Whoever `waits` announces that before the look; and may have the
+    /// port that all read, which a loan must not keep, and which rings when it is over. Others write for moments
+    /// only.
+    fn attempt(
+        &self,
+        departure: &Departure<'_>,
+        encoding: Encoding,
+        body: &impl Body,
+        waits: bool,
+    ) -> Result<bool, Status> {
+        let Some(mut requests) = self.requests_on(departure, waits.then_some(MOMENT))? else {
+            return Ok(false);
+        };
+        let Some(requests) = requests.as_mut() else { return Ok(false) };
+        if waits {
+            requests.arm();
         }
-        self.client.bell.ring();
-        if sent? {
-            Ok(())
-        } else {
-            Err(self.late("no room in the log of requests: the server does not read"))
+        let published = self.with_head(departure, |head| requests.publish(&head, encoding, body))?;
+        match published {
+            Ok(()) => Ok(true),
+            Err(PublishError::Full { .. }) => Ok(false),
+            Err(error) => Err(Status::from_publish("the request", error)),
         }
     }
 }
 
 fn left() -> Status {
     Status::unavailable("the node has left the bus: join again")
+}
+
+/// A registered call that is still to be sent: what it takes to try again.
+#[cfg(feature = "tower")]
+pub(super) struct Ticket {
+    pub(super) route: Arc<Route>,
+    deadline: Option<Instant>,
+    deadline_ns: Option<u64>,
+}
+
+#[cfg(feature = "tower")]
+impl<'c> Request<'c> {
+    /// Chooses a server and registers the call, for [`Request::try_send`].
+    pub(super) fn register<T: FromAnswer>(self) -> Result<(Ticket, Pending<T>), Status> {
+        let Departure { route, call, deadline, deadline_ns } = self.depart(T::RAW)?;
+        let pending = Pending::new(self.client.clone(), call.keep(), self.method, deadline, self.timeout);
+        Ok((Ticket { route, deadline, deadline_ns }, pending))
+    }
+
+    /// Publishes the request of a registered call if there is room; if it `waits`, see
+    /// [`ClientShared::stop_waiting`].
+    pub(super) fn try_send(
+        &self,
+        ticket: &Ticket,
+        id: u64,
+        encoding: Encoding,
+        payload: &[u8],
+        waits: bool,
+    ) -> Result<bool, Status> {
+        let call = Registered { client: self.client, id, kept: true };
+        let Ticket { route, deadline, deadline_ns } = ticket;
+        let (route, deadline, deadline_ns) = (route.clone(), *deadline, *deadline_ns);
+        self.attempt(&Departure { route, call, deadline, deadline_ns }, encoding, &Bytes(payload), waits)
+    }
+
+    /// What became of a request for which there was no room in time.
+    pub(super) fn never_sent(&self) -> Status {
+        self.late(NO_ROOM)
+    }
 }
 
 /// Waits for the answer of a call that was sent.
@@ -329,6 +372,15 @@ pub(super) fn overdue(client: &ClientShared, method: &str, timeout: Duration) ->
 }
 
 impl ClientShared {
+    /// Whoever has announced that it waits for room does so no longer. What others have announced is taken back
+    /// with it: they are woken, and announce it again.
+    pub(super) fn stop_waiting(&self, route: &Route) {
+        if let Some(Some(requests)) = route.requests.try_lock_for(MOMENT).as_deref_mut() {
+            requests.disarm();
+        }
+        self.bell.ring();
+    }
+
     /// Makes the log of requests to a server, and has it attached there.
     fn open_requests(&self, route: &Route) -> Result<Outlet, Status> {
         let shared = OutletShared::create(NewLog {

@@ -110,10 +110,15 @@ impl Routes {
         self.list.lock().routes.iter().find(|route| route.number == number).cloned()
     }
 
-    /// The routes to a node.
-    pub(super) fn numbers_of(&self, node: NodeId) -> Vec<u32> {
+    /// [`Routes::reset`] of all servers of a node.
+    pub(super) fn reset_node(&self, node: &NodeInfo, why: &str) {
         let list = self.list.lock();
-        list.routes.iter().filter(|route| route.node.id() == node).map(|route| route.number).collect()
+        let theirs = list.routes.iter().filter(|route| route.node.id() == node.id());
+        let ports: Vec<u64> = theirs.map(|route| route.port).collect();
+        drop(list);
+        for port in ports {
+            self.reset(node, port, why);
+        }
     }
 
     /// The next server in turn, or the one asked for. `None`: there is none.

@@ -16,7 +16,6 @@ use super::{ClientShared, Receiver};
 use crate::bus::error::RecvError;
 use crate::bus::payload::{Incoming, Payload, Place, with_head};
 use crate::bus::status::Status;
-use crate::control::NodeId;
 use crate::frame::{Code, Head};
 use crate::ring::Record;
 use crate::wake::{Patience, Then, Wait};
@@ -93,7 +92,8 @@ impl ClientShared {
         }
         let (leader, cramped) = (table.next_leader(), table.take_cramped());
         drop(table);
-        leader.into_iter().chain(cramped).for_each(|thread| thread.unpark());
+        leader.into_iter().for_each(|thread| thread.unpark());
+        cramped.into_iter().for_each(|wake| wake.wake());
     }
 
     /// Takes the call out of the table, and tells the server, unless the call is over after all.
@@ -230,7 +230,7 @@ impl ClientShared {
 
     fn wake_cramped(&self) {
         let cramped = self.routes.calls.lock().take_cramped();
-        cramped.into_iter().for_each(|thread| thread.unpark());
+        cramped.into_iter().for_each(|wake| wake.wake());
     }
 
     /// Reads what is there, at most a batch; the leader's own outcome if it is among it, and how many records
@@ -252,7 +252,8 @@ impl ClientShared {
                     return Ok((own, read));
                 }
                 Err(RecvError::Unattached { source_node, reason }) => {
-                    self.fail_node(source_node.id(), &Status::resource_exhausted(reason));
+                    // Nor would it be by later calls: they begin anew.
+                    self.routes.reset_node(&source_node, &format!("its answers cannot be read: {reason}"));
                 }
                 Err(RecvError::PeerCorrupt { .. }) => self.note_ended(receiver),
                 Err(RecvError::Lagged { .. } | RecvError::Decode { .. }) => {}
@@ -270,12 +271,6 @@ impl ClientShared {
             if let Some(route) = source.route {
                 self.routes.calls.ended(route);
             }
-        }
-    }
-
-    fn fail_node(&self, node: NodeId, status: &Status) {
-        for route in self.routes.numbers_of(node) {
-            self.routes.calls.fail(route, status);
         }
     }
 

@@ -14,7 +14,7 @@ use super::peers::open_cursor_segment;
 use super::{Core, Trouble, bell_trouble, pairs, segment_trouble};
 use crate::control::NodeId;
 use crate::frame::{Attach, Control, Role};
-use crate::ring::{self, Corrupt, CursorSegment, LateGate, LogLayout, layout};
+use crate::ring::{self, Corrupt, CursorSegment, LateGate, LogHeader, LogLayout, layout};
 use crate::segment::{Memory, PeerSegment, Sealed};
 use crate::wake::Bell;
 
@@ -323,7 +323,8 @@ impl Core {
             return Err(format!("log {} attached twice", attach.log).into());
         }
         let [log, bell] = <[_; 2]>::try_from(fds).map_err(|_| "a log without its fds")?;
-        let (log, layout) = open_log(&log, from, attach)?;
+        let header = LogHeader { log: attach.log, node: *from.as_bytes(), port: attach.writer_port };
+        let (log, layout) = open_log(&log, attach.capacity, header)?;
         let bell = Bell::from_peer(bell).map_err(|error| bell_trouble(&error))?;
         let (node, priority) = (peer.node.clone(), writer.card.priority);
         let origin = Origin { node, log: attach.log, topic, carries, priority };
@@ -332,7 +333,12 @@ impl Core {
         let slot = inlet.take_slot(*self.me.id().as_bytes())?;
         let reply = match inlet.shared.role() {
             Role::Server => match self.open_reply(from, attach) {
-                Ok(reply) => Some(Reply::Made(reply)),
+                Ok(reply) => {
+                    // The client has the log before the server sees the request: if this process is killed
+                    // right after an answer, that is received all the same.
+                    self.driver.flush();
+                    Some(Reply::Made(reply))
+                }
                 Err(trouble) => {
                     self.inlets.entry(attach.reader_port).and_modify(|inlet| inlet.free.push(slot));
                     return Err(trouble);
@@ -340,10 +346,6 @@ impl Core {
             },
             _ => None,
         };
-        if reply.is_some() {
-            // Whatever the server answers is received although it may be killed right after.
-            self.driver.flush();
-        }
         let Some(inlet) = self.inlets.get_mut(&attach.reader_port) else { return Ok(()) };
         let (cursors, offset) = inlet.at(slot).ok_or("a slot of its own that is not there")?;
         let cursors = cursors.clone();
@@ -457,16 +459,18 @@ impl Core {
     }
 }
 
-/// Checks and maps a peer's log.
-fn open_log(fd: &OwnedFd, from: NodeId, attach: &Attach) -> Result<(Arc<PeerSegment>, LogLayout), Trouble> {
-    let claimed = LogLayout::new(attach.capacity).ok_or("a log of an impossible capacity")?;
+/// Checks and maps a peer's log, which is said to have this capacity and header.
+pub(super) fn open_log(
+    fd: &OwnedFd,
+    capacity: u64,
+    header: LogHeader,
+) -> Result<(Arc<PeerSegment>, LogLayout), Trouble> {
+    let claimed = LogLayout::new(capacity).ok_or("a log of an impossible capacity")?;
     let size = claimed.segment_size();
     let segment = PeerSegment::open(fd, size, size <= PREFAULT + layout::DATA)
         .map_err(|error| segment_trouble("a log", &error))?;
-    let (layout, header) = LogLayout::check(&segment).map_err(|error| format!("a log: {error}"))?;
-    if layout != claimed
-        || (header.node, header.log, header.port) != (*from.as_bytes(), attach.log, attach.writer_port)
-    {
+    let (layout, found) = LogLayout::check(&segment).map_err(|error| format!("a log: {error}"))?;
+    if layout != claimed || found != header {
         return Err("a log whose header is another's".into());
     }
     Ok((Arc::new(segment), layout))

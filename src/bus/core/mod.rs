@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 use super::log::OutletShared;
 use super::open::{Bus, PrivateDirectory, Trust};
 use super::peer::{NodeInfo, Peer, RefusedNode};
+use super::presence::PresenceShared;
 use super::reading::{Change, InletShared, LogKey};
 use super::stats::NodeStats;
 use super::topic::Filter;
@@ -26,11 +27,14 @@ use crate::ring::Corrupt;
 use crate::segment::SegmentError;
 
 mod attach;
+mod heartbeat;
 mod pairs;
 mod peers;
+mod presence;
 mod report;
 
 use attach::{LocalInlet, LocalOutlet, LocalSource};
+pub(super) use heartbeat::Pulse;
 use peers::PeerState;
 use report::Survey;
 
@@ -80,6 +84,13 @@ pub(super) enum Command {
         log: u64,
         number: u16,
         why: Corrupt,
+    },
+    OpenPresence {
+        presence: Arc<PresenceShared>,
+        reply: SyncSender<()>,
+    },
+    ClosePresence {
+        presence: Arc<PresenceShared>,
     },
     Peers(SyncSender<Vec<Peer>>),
     Refused(SyncSender<Vec<RefusedNode>>),
@@ -158,6 +169,8 @@ pub(super) struct Core {
     /// Readers that have a gate, and whose Attach is not in their socket yet.
     attaching: Vec<(Arc<OutletShared>, NodeId, u64)>,
     refused: VecDeque<RefusedNode>,
+    presences: Vec<Arc<PresenceShared>>,
+    pulse: Pulse,
     surveys: u64,
     started: Instant,
     /// For the ports to see when the thread has ended.
@@ -171,6 +184,7 @@ impl Core {
         driver: Driver,
         commands: Receiver<Command>,
         me: NodeInfo,
+        pulse: Pulse,
         bus: &Bus,
         gone: Arc<AtomicBool>,
         next_log: Arc<AtomicU64>,
@@ -189,6 +203,8 @@ impl Core {
             waiting: Vec::new(),
             attaching: Vec::new(),
             refused: VecDeque::new(),
+            presences: Vec::new(),
+            pulse,
             surveys: 0,
             started: Instant::now(),
             gone,
@@ -215,6 +231,10 @@ impl Core {
                 return self.leave();
             }
             self.handle_events();
+            if self.driver.take_beat() {
+                self.beat();
+                self.handle_events();
+            }
             self.driver.flush();
             self.count_attached();
             self.handle_waiting();
@@ -323,6 +343,11 @@ impl Core {
                 }
             }
             Command::CorruptReader { log, number, why } => self.remove_corrupt_reader(log, number, &why),
+            Command::OpenPresence { presence, reply } => {
+                self.open_presence(presence);
+                let _ = reply.send(());
+            }
+            Command::ClosePresence { presence } => self.close_presence(&presence),
             Command::Peers(reply) => {
                 self.driver.sweep();
                 self.handle_events();
@@ -436,6 +461,9 @@ impl Drop for Core {
         }
         for inlet in self.inlets.values() {
             inlet.shared.bell.ring();
+        }
+        for presence in &self.presences {
+            presence.bell.ring();
         }
     }
 }

@@ -4,9 +4,10 @@ use std::collections::{BTreeMap, HashMap};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use super::super::peer::{NodeInfo, Peer, PortInfo, RefusedNode};
+use super::super::peer::{NodeInfo, Peer, RefusedNode};
 use super::super::reading::LogKey;
 use super::super::topic::{Carries, Filter, check_name};
+use super::heartbeat::Heart;
 use super::{Core, REFUSED, Trouble, bell_trouble, segment_trouble};
 use crate::control::{Event, Gone, Message, NodeId, PortCard, Refusal};
 use crate::frame::{Control, Role};
@@ -26,6 +27,8 @@ pub(super) struct PeerState {
     pub(super) ports: BTreeMap<u64, RemotePort>,
     /// Every port that existed when the session was established has been told.
     pub(super) ports_done: bool,
+    /// `None` if it has not told where its heartbeats are: it is never judged then.
+    pub(super) heart: Option<Heart>,
 }
 
 /// A port of a peer.
@@ -46,7 +49,7 @@ pub(super) struct Reading {
 
 impl PeerState {
     pub(super) fn new(node: NodeInfo) -> Self {
-        Self { node, ports: BTreeMap::new(), ports_done: false }
+        Self { node, ports: BTreeMap::new(), ports_done: false, heart: None }
     }
 }
 
@@ -75,6 +78,7 @@ impl Core {
                     self.remove_gates(|node, _| node == peer);
                     self.servers_gone(&state, &why);
                     self.end_logs_of(peer, matches!(why, Gone::Cut(_)));
+                    self.peer_gone(&state, &why);
                 }
                 if let Gone::Cut(what) = why {
                     self.remember_refused(Some(peer), Refusal::Protocol { what });
@@ -97,6 +101,7 @@ impl Core {
 
     /// Tells a new peer every port there is.
     fn announce_to(&mut self, peer: NodeId) {
+        self.send_pulse(peer);
         let mut ports: Vec<_> = self.publishers().map(|outlet| (outlet.shared.card(), Vec::new())).collect();
         ports.extend(self.inlets.values().map(|inlet| (inlet.shared.card(), inlet.fds())));
         ports.sort_by_key(|(card, _)| card.id);
@@ -110,9 +115,7 @@ impl Core {
         let handled = match message {
             Message::PortUp(card) => self.port_up(from, card, fds),
             Message::PortsDone => {
-                if let Some(peer) = self.peers.get_mut(&from) {
-                    peer.ports_done = true;
-                }
+                self.peer_settled(from);
                 Ok(())
             }
             Message::PortDown { port } => {
@@ -138,6 +141,9 @@ impl Core {
             Message::StatsReply { request, taken_ns, uptime_ms, more, ports } => {
                 self.take_report(from, request, taken_ns, uptime_ms, more, ports);
                 Ok(())
+            }
+            Message::Heartbeat { log, capacity, interval_ms } => {
+                self.heartbeat_log(from, log, capacity, interval_ms, fds)
             }
         };
         match handled {
@@ -207,12 +213,7 @@ impl Core {
 
     pub(super) fn list_peers(&self) -> Vec<Peer> {
         let others = self.peers.values().filter(|peer| peer.node.id() != self.me.id());
-        let mut list: Vec<Peer> = others
-            .map(|peer| Peer {
-                node: peer.node.clone(),
-                ports: peer.ports.values().map(|port| PortInfo::from(&port.card)).collect(),
-            })
-            .collect();
+        let mut list: Vec<Peer> = others.map(PeerState::describe).collect();
         list.sort_by(|a, b| (a.name(), a.id()).cmp(&(b.name(), b.id())));
         list
     }

@@ -170,10 +170,6 @@ impl Intake {
             return Looked::Handled;
         };
         let source = self.inlet.source_mut(index);
-        if pair.is_backlogged() && !source.rests {
-            source.rests = true; // from its next request on
-            self.resting += 1;
-        }
         let found = with_head(source, &record, &mut self.scratch, |found| match found? {
             Incoming::Message(Head::Request { id, method, deadline, headers }, span) => {
                 Ok(Ok((id, server.method(method), deadline, Headers::from(headers), span)))

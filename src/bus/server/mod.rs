@@ -35,11 +35,15 @@ mod intake;
 mod method;
 mod pair;
 mod queue;
+#[cfg(feature = "tower")]
+mod service;
 mod slot;
 mod work;
 
 pub use context::{Context, Reply, ReplyLoan};
 pub(super) use pair::Pair;
+#[cfg(feature = "tower")]
+pub use service::Serving;
 
 use intake::{Intake, Job};
 use method::Method;

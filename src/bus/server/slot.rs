@@ -1,6 +1,8 @@
 //! What a worker is at, for others to see and to cancel.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+#[cfg(feature = "tower")]
+use std::task::Waker;
 
 use parking_lot::Mutex;
 
@@ -14,6 +16,9 @@ pub(super) struct Slot {
     cancelled: AtomicBool,
     /// Calls begun.
     begun: AtomicU64,
+    /// Of the future that handles the call, if one does.
+    #[cfg(feature = "tower")]
+    waker: Mutex<Option<Waker>>,
 }
 
 impl Slot {
@@ -36,7 +41,23 @@ impl Slot {
         if hit {
             self.cancelled.store(true, Relaxed);
         }
+        #[cfg(feature = "tower")]
+        if hit {
+            let waker = self.waker.lock().clone();
+            drop(running);
+            waker.into_iter().for_each(Waker::wake);
+        }
         hit
+    }
+
+    /// Who is woken when the running call is cancelled: to be set before each look at whether it is, so that
+    /// one of the two, under the waker's lock, sees the other.
+    #[cfg(feature = "tower")]
+    pub(super) fn wake_on_cancel(&self, waker: Option<&Waker>) {
+        let mut kept = self.waker.lock();
+        if !matches!((&*kept, waker), (Some(kept), Some(waker)) if kept.will_wake(waker)) {
+            *kept = waker.cloned();
+        }
     }
 
     pub(super) fn is_cancelled(&self) -> bool {

@@ -7,24 +7,52 @@ use std::time::Instant;
 
 use super::super::{Failure, Outcome};
 use super::Role;
-use super::protocol::{Order, Report, write_line};
+use super::protocol::{Finished, Kinds, Order, Report, Stopped, write_line};
 use crate::Bus;
 
 /// One process. Its stdin is what keeps it: at the end of it, it leaves.
-struct Member {
-    name: &'static str,
-    role: Role,
+pub(super) struct Member {
+    pub(super) name: &'static str,
+    pub(super) role: Role,
     child: Child,
     orders: Option<ChildStdin>,
-    /// The last report that was not a count.
-    report: Option<Report>,
-    peers: usize,
+    pub(super) fate: Fate,
+    pub(super) told: Told,
+    /// Its stdout is over.
+    ended: bool,
+}
+
+/// How a process takes part.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fate {
+    /// From the beginning to the end.
+    Stays,
+    /// Until it is killed.
+    Killed,
+    /// In the place of the one that was killed.
+    Replaces,
+}
+
+/// What a process has told of itself.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Told {
+    /// The id of its node, once it is ready.
+    pub(super) node: Option<String>,
+    /// A worker's events whose `publish` has succeeded.
+    pub(super) published: u64,
+    pub(super) sent: Kinds,
+    pub(super) received: Kinds,
+    pub(super) peers: usize,
+    pub(super) stopped: Option<Stopped>,
+    pub(super) finished: Option<Finished>,
 }
 
 /// All of them.
 pub(super) struct Crew {
+    bus: Bus,
+    verbose: u8,
     members: Vec<Member>,
-    counts: Vec<u64>,
+    sender: Sender<(usize, Heard)>,
     heard: Receiver<(usize, Heard)>,
 }
 
@@ -37,55 +65,75 @@ enum Heard {
 impl Crew {
     pub(super) fn start(bus: &Bus, cast: &[(&'static str, Role)], verbose: u8) -> Outcome<Self> {
         let (sender, heard) = mpsc::channel();
-        let mut crew = Self { members: Vec::new(), counts: vec![0; cast.len()], heard };
-        for (at, (name, role)) in cast.iter().enumerate() {
-            let mut child = command(bus, name, *role, verbose)?
-                .spawn()
-                .map_err(|error| format!("cannot start {name}: {error}"))?;
-            let orders = child.stdin.take();
-            if let Some(stdout) = child.stdout.take() {
-                let sender = sender.clone();
-                std::thread::spawn(move || listen(at, stdout, &sender));
-            }
-            crew.members.push(Member { name, role: *role, child, orders, report: None, peers: 0 });
+        let mut crew = Self { bus: bus.clone(), verbose, members: Vec::new(), sender, heard };
+        for (name, role) in cast {
+            crew.add(name, *role, Fate::Stays)?;
         }
         Ok(crew)
     }
 
-    pub(super) fn pid(&self, at: usize) -> u32 {
-        self.members[at].child.id()
+    fn add(&mut self, name: &'static str, role: Role, fate: Fate) -> Outcome {
+        let mut child = command(&self.bus, name, role, self.verbose)?
+            .spawn()
+            .map_err(|error| format!("cannot start {name}: {error}"))?;
+        let orders = child.stdin.take();
+        if let Some(stdout) = child.stdout.take() {
+            let (at, sender) = (self.members.len(), self.sender.clone());
+            std::thread::spawn(move || listen(at, stdout, &sender));
+        }
+        let told = Told::default();
+        self.members.push(Member { name, role, child, orders, fate, told, ended: false });
+        Ok(())
     }
 
-    /// The last thing it said that was not a count.
-    pub(super) fn report(&self, at: usize) -> Option<&Report> {
-        self.members[at].report.as_ref()
+    pub(super) fn members(&self) -> &[Member] {
+        &self.members
     }
 
-    pub(super) fn all(&self, is: impl Fn(Option<&Report>) -> bool) -> bool {
-        self.members.iter().all(|member| is(member.report.as_ref()))
+    /// Those that take part now.
+    fn present(&self) -> impl Iterator<Item = &Member> {
+        self.members.iter().filter(|member| member.fate != Fate::Killed)
     }
 
-    /// How many messages each has published or received, as far as is known.
-    pub(super) fn counts(&self) -> &[u64] {
-        &self.counts
+    /// Whether all that take part now have got so far.
+    pub(super) fn all(&self, is: impl Fn(&Member) -> bool) -> bool {
+        self.present().all(is)
     }
 
     /// How many others are seen by the one that sees the fewest.
     pub(super) fn fewest_peers(&self) -> usize {
-        self.members.iter().map(|member| member.peers).min().unwrap_or(0)
+        self.present().map(|member| member.told.peers).min().unwrap_or(0)
     }
 
-    pub(super) fn order(&mut self, whom: impl Fn(&(&str, Role)) -> bool, order: &Order) -> Outcome {
+    pub(super) fn order(&mut self, whom: impl Fn(&Member) -> bool, order: &Order) -> Outcome {
         for at in 0..self.members.len() {
-            let Member { name, role, orders, .. } = &mut self.members[at];
-            if whom(&(name, *role))
-                && let Some(orders) = orders
+            let member = &mut self.members[at];
+            if whom(member)
+                && let Some(orders) = &mut member.orders
                 && write_line(orders, order).is_err()
             {
                 return Err(self.died(at));
             }
         }
         Ok(())
+    }
+
+    /// Kills a process, takes what it had told, and starts another one in its place.
+    pub(super) fn replace(&mut self, name: &str, deadline: Instant) -> Outcome {
+        let at = self.members.iter().position(|member| member.name == name).unwrap_or_default();
+        let member = &mut self.members[at];
+        if member.child.try_wait()?.is_some() {
+            return Err(self.died(at)); // not by us
+        }
+        member.child.kill()?;
+        member.fate = Fate::Killed;
+        member.orders = None;
+        member.child.wait()?;
+        while !self.members[at].ended {
+            self.listen(deadline, "end when killed")?;
+        }
+        let Member { name, role, .. } = self.members[at];
+        self.add(name, role, Fate::Replaces)
     }
 
     /// Waits for the next report until the deadline, when it is too late for `what`.
@@ -107,29 +155,33 @@ impl Crew {
             Err(RecvTimeoutError::Disconnected) => return Err(self.died(0)),
         };
         let member = &mut self.members[at];
+        let told = &mut member.told;
         match heard {
-            Heard::Report(Report::Count { messages, peers }) => {
-                self.counts[at] = messages;
-                member.peers = peers;
+            Heard::Report(Report::Ready { node }) => told.node = Some(node),
+            Heard::Report(Report::Published { events }) => {
+                told.published = events;
+                told.sent.event = told.sent.event.max(events);
             }
+            Heard::Report(Report::Count { sent, received, peers }) => {
+                (told.sent, told.received, told.peers) = (sent, received, peers);
+            }
+            Heard::Report(Report::Stopped(stopped)) => {
+                told.sent = stopped.sent;
+                told.published = stopped.sent.event;
+                told.stopped = Some(stopped);
+            }
+            Heard::Report(Report::Finished(finished)) => told.finished = Some(finished),
             Heard::Report(Report::Failed { reason }) => {
                 return Err(format!("{} failed: {reason}", member.name).into());
             }
-            Heard::Report(report) => {
-                match &report {
-                    Report::Sent { messages } => self.counts[at] = *messages,
-                    Report::Received { by_task, .. } => self.counts[at] = by_task.values().sum(),
-                    _ => {}
-                }
-                member.report = Some(report);
-            }
+            Heard::End if member.fate == Fate::Killed => member.ended = true,
             Heard::End => return Err(self.died(at)),
         }
         Ok(())
     }
 
     /// Lets everybody leave, and waits for that.
-    pub(super) fn dismiss(mut self, deadline: Instant) -> Outcome {
+    pub(super) fn dismiss(&mut self, deadline: Instant) -> Outcome {
         for member in &mut self.members {
             member.orders = None;
         }
@@ -144,7 +196,7 @@ impl Crew {
                     None => drop(self.heard.recv_timeout(super::LOOK)),
                 }
             };
-            if !status.success() {
+            if !status.success() && self.members[at].fate != Fate::Killed {
                 return Err(self.died(at));
             }
         }
@@ -160,6 +212,12 @@ impl Crew {
             Ok(status) => format!("{name} (pid {pid}) died unexpectedly: {status}").into(),
             Err(error) => format!("{name} (pid {pid}) died unexpectedly: {error}").into(),
         }
+    }
+}
+
+impl Member {
+    pub(super) fn pid(&self) -> u32 {
+        self.child.id()
     }
 }
 
@@ -180,7 +238,8 @@ fn command(bus: &Bus, name: &str, role: Role, verbose: u8) -> Outcome<Command> {
     command.arg("demo-process");
     match role {
         Role::Worker { task } => command.arg("worker").arg(task.to_string()),
-        Role::Watcher => command.arg("watcher"),
+        Role::Planner => command.arg("planner"),
+        Role::Monitor => command.arg("monitor"),
     };
     command.stdin(Stdio::piped()).stdout(Stdio::piped());
     Ok(command)

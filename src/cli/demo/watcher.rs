@@ -1,121 +1,74 @@
-//! The demo's subscribing process.
+//! How the planner and the monitor receive: all events, and all broadcasts.
 
-use std::collections::{BTreeMap, HashMap};
-use std::sync::mpsc::{Receiver, TryRecvError};
 use std::time::{Duration, Instant};
 
 use super::super::Outcome;
-use super::FILTER;
-use super::protocol::{Order, Progress, Report, tell};
-use crate::{Message, Node, NodeId, RecvError};
+use super::ledger::{Ledger, Stream};
+use super::protocol::{AllSent, Finished, Kinds, Notice, Progress};
+use super::worker::passed_over;
+use super::{FILTER, PATIENCE};
+use crate::{Node, Subscriber};
 
 /// How long a look at the bus takes at most: orders wait for it.
 const LOOK: Duration = Duration::from_millis(50);
 /// Messages between two looks at the clock and the orders.
 const MANY: usize = 1024;
-/// How often the count is reported.
-const REPORT: Duration = Duration::from_millis(100);
-/// After so long without a message, what is missing is lost.
-const PATIENCE: Duration = Duration::from_secs(5);
 
-pub(super) fn run(node: &Node, orders: &Receiver<Order>) -> Outcome {
-    let mut updates = node.subscriber::<Progress>(FILTER)?;
-    tell(&Report::Ready)?;
+pub(super) struct Watcher {
+    updates: Subscriber<Progress>,
+    notices: Subscriber<Notice>,
+    ledger: Ledger,
+    broadcasts: Stream,
+    heard: Instant,
+    /// Nothing came at the last look.
+    is_quiet: bool,
+}
 
-    let mut ledger = Ledger::default();
-    let mut expected: Option<BTreeMap<u32, u64>> = None;
-    let mut report = Instant::now() + REPORT;
-    let mut heard = Instant::now();
-    loop {
-        let first = updates.recv_timeout(LOOK);
-        if !matches!(first, Ok(None)) {
-            heard = Instant::now();
+impl Watcher {
+    pub(super) fn open(node: &Node) -> Outcome<Self> {
+        Ok(Self {
+            updates: node.subscriber(FILTER)?,
+            notices: node.broadcasts()?,
+            ledger: Ledger::default(),
+            broadcasts: Stream::default(),
+            heard: Instant::now(),
+            is_quiet: false,
+        })
+    }
+
+    /// Takes what arrives in a moment.
+    pub(super) fn look(&mut self) -> Outcome {
+        let first = self.updates.recv_timeout(LOOK);
+        self.is_quiet = matches!(first, Ok(None));
+        if !self.is_quiet {
+            self.heard = Instant::now();
         }
-        ledger.take(first)?;
+        self.ledger.take(first)?;
         for _ in 0..MANY {
-            match updates.try_recv() {
+            match self.updates.try_recv() {
                 Ok(None) => break,
-                update => ledger.take(update)?,
+                update => self.ledger.take(update)?,
             }
         }
-        let now = Instant::now();
-        if now >= report {
-            tell(&Report::Count { messages: ledger.received(), peers: node.peers().len() })?;
-            report = now + REPORT;
+        while let Some(notice) = passed_over(self.notices.try_recv())? {
+            self.broadcasts.note(notice.number);
         }
-        match orders.try_recv() {
-            Err(TryRecvError::Empty) => {}
-            Err(TryRecvError::Disconnected) => return Ok(()),
-            Ok(Order::Finish { sent }) => expected = Some(sent),
-            Ok(_) => {}
-        }
-        let complete = |sent: &BTreeMap<u32, u64>| {
-            sent.iter().all(|(task, sent)| ledger.by_task.get(task).is_some_and(|got| got >= sent))
-        };
-        if expected.as_ref().is_some_and(|sent| complete(sent) || heard.elapsed() > PATIENCE) {
-            break;
-        }
-    }
-    let Ledger { by_task, out_of_order, .. } = ledger;
-    tell(&Report::Received { by_task, out_of_order })?;
-    // The node stays until it is dismissed, like everybody's.
-    let _ = orders.recv();
-    Ok(())
-}
-
-/// What has arrived, and what should come next.
-#[derive(Debug, Default)]
-struct Ledger {
-    by_task: BTreeMap<u32, u64>,
-    /// The sequence that each worker's next message has, if none is lost.
-    next: HashMap<NodeId, u64>,
-    out_of_order: u64,
-}
-
-impl Ledger {
-    fn take(&mut self, update: Result<Option<Message<Progress>>, RecvError>) -> Outcome {
-        match update {
-            Ok(Some(update)) => {
-                self.note(update.source().id(), update.sequence(), &update);
-                Ok(())
-            }
-            // What is missing shows in the counts.
-            Ok(None) | Err(RecvError::Lagged { .. }) => Ok(()),
-            Err(error) => Err(error.into()),
-        }
+        Ok(())
     }
 
-    fn note(&mut self, source: NodeId, sequence: u64, update: &Progress) {
-        let next = self.next.entry(source).or_default();
-        // A gap is a loss, told by the counts. The worker counts, too: both have to agree.
-        if sequence < *next || update.counter != sequence {
-            self.out_of_order += 1;
-        }
-        *next = (*next).max(sequence + 1);
-        *self.by_task.entry(update.task).or_default() += 1;
+    /// Whether all of this has arrived, and what the killed worker had no time to tell of, too; or waiting for
+    /// the rest is of no use.
+    pub(super) fn is_done(&self, sent: &AllSent) -> bool {
+        let complete = self.ledger.has(&sent.events) && self.broadcasts.next >= sent.broadcasts;
+        self.is_quiet && (complete || self.heard.elapsed() > PATIENCE)
     }
 
-    fn received(&self) -> u64 {
-        self.by_task.values().sum()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn progress(counter: u64) -> Progress {
-        Progress { task: 1, step: "read".into(), done: 0, total: 1, counter }
+    pub(super) fn received(&self) -> Kinds {
+        let (event, broadcast) = (self.ledger.received(), self.broadcasts.received);
+        Kinds { event, broadcast, ..Kinds::default() }
     }
 
-    #[test]
-    fn repeated_and_swapped_messages_are_out_of_order_and_gaps_are_not() {
-        let (mut ledger, source) = (Ledger::default(), NodeId([7; 16]));
-        for sequence in [0, 1, 2, 5, 4, 5, 6] {
-            ledger.note(source, sequence, &progress(sequence));
-        }
-        assert_eq!((ledger.received(), ledger.out_of_order), (7, 2));
-        ledger.note(source, 7, &progress(8));
-        assert_eq!(ledger.out_of_order, 3, "counter and sequence disagree");
+    pub(super) fn finished(&self) -> Finished {
+        self.ledger.finished(self.broadcasts.clone())
     }
 }

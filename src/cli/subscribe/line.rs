@@ -107,7 +107,8 @@ impl<V: Serialize> Serialize for Line<'_, V> {
     }
 }
 
-struct Source<'a>(&'a NodeInfo);
+/// A node, as JSON.
+pub(in super::super) struct Source<'a>(pub(in super::super) &'a NodeInfo);
 
 impl Serialize for Source<'_> {
     fn serialize<S: Serializer>(&self, out: S) -> Result<S::Ok, S::Error> {
@@ -119,7 +120,8 @@ impl Serialize for Source<'_> {
     }
 }
 
-struct HeaderMap<'a>(&'a Headers);
+/// Headers, as JSON.
+pub(in super::super) struct HeaderMap<'a>(pub(in super::super) &'a Headers);
 
 impl Serialize for HeaderMap<'_> {
     fn serialize<S: Serializer>(&self, out: S) -> Result<S::Ok, S::Error> {

@@ -27,6 +27,7 @@ mod buffer;
 mod line;
 
 use buffer::{Buffer, Entry};
+pub(super) use line::{HeaderMap, Source};
 
 /// Messages between two looks at anything else.
 const BATCH: usize = 256;

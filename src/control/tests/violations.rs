@@ -140,6 +140,7 @@ fn every_op_comes_with_as_many_fds_as_it_takes() {
         (Control::Ack { count: 0 }, &[0]),
         (Control::Resending { from: 0 }, &[0]),
         (Control::Stats { request: 1 }, &[0]),
+        (Control::Heartbeat { log: 0, capacity: 4096, interval_ms: 1000 }, &[1]),
         (Control::Goodbye, &[0]),
     ] {
         for count in 0..=8 {

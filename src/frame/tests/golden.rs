@@ -170,6 +170,7 @@ fn controls() -> Vec<(&'static str, Frame<'static>)> {
         ("control_13_goodbye", Control::Goodbye),
         ("control_14_stats", Control::Stats { request: 1 }),
         ("control_15_stats_reply", reply),
+        ("control_16_heartbeat", Control::Heartbeat { log: 0, capacity: 4096, interval_ms: 1000 }),
     ]
     .map(|(name, control)| (name, Frame::Control(control)))
     .into()

@@ -6,7 +6,7 @@ use super::frame::{
 };
 
 /// How many different frames [`Parts::frame`] makes: each kind, control as often as there are ops.
-pub const VARIANTS: usize = 27;
+pub const VARIANTS: usize = 28;
 
 #[derive(Debug, Clone)]
 #[cfg_attr(fuzzing, derive(arbitrary::Arbitrary))]
@@ -111,6 +111,7 @@ impl Parts {
             23 => Control::Resending { from: a },
             24 => Control::Goodbye,
             25 => Control::Stats { request: a },
+            26 => Control::Heartbeat { log: a, capacity: b, interval_ms: c },
             _ => Control::StatsReply {
                 request: a,
                 taken_ns: b,

@@ -1,0 +1,109 @@
+//! What a service answers.
+
+use std::fmt;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::bus::client::RawResponse;
+use crate::bus::codec;
+use crate::bus::message::Headers;
+use crate::bus::peer::NodeInfo;
+use crate::bus::status::Status;
+use crate::frame::Encoding;
+
+/// A result, encoded, and what goes along; it owns all it holds, and cloning copies the payload.
+///
+/// # Examples
+/// ```
+/// use ringbus::tower::Response;
+///
+/// let response = Response::new(&5)?.with_header("cache", "hit");
+/// assert_eq!((response.decode::<i64>()?, response.headers().get("cache")), (5, Some("hit")));
+/// # Ok::<(), ringbus::Status>(())
+/// ```
+#[derive(Clone)]
+pub struct Response {
+    pub(in crate::bus) encoding: Encoding,
+    pub(in crate::bus) payload: Vec<u8>,
+    pub(in crate::bus) headers: Headers,
+    source: Option<NodeInfo>,
+}
+
+impl Response {
+    /// A result of any serde type, as MessagePack with field names.
+    ///
+    /// # Errors
+    /// `Internal`: it cannot be encoded.
+    pub fn new(result: &(impl Serialize + ?Sized)) -> Result<Self, Status> {
+        let payload = codec::encode(result)
+            .map_err(|reason| Status::internal(format!("the answer cannot be encoded: {reason}")))?;
+        Ok(Self { encoding: Encoding::MessagePack, payload, headers: Headers::default(), source: None })
+    }
+
+    /// A result that is bytes.
+    pub fn raw(bytes: impl Into<Vec<u8>>) -> Self {
+        Self { encoding: Encoding::Raw, payload: bytes.into(), headers: Headers::default(), source: None }
+    }
+
+    pub(in crate::bus) fn of_call(answer: &RawResponse) -> Self {
+        Self {
+            encoding: answer.encoding(),
+            payload: answer.to_vec(),
+            headers: answer.headers().to_pass_on(),
+            source: Some(answer.source().clone()),
+        }
+    }
+
+    /// Adds a header: at most 64 of them, 16 KiB together.
+    pub fn with_header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.headers.push(name.into(), value.into());
+        self
+    }
+
+    /// The result.
+    ///
+    /// # Errors
+    /// `Internal`: it is of another type, or bytes.
+    pub fn decode<R: DeserializeOwned>(&self) -> Result<R, Status> {
+        let decoded = match self.encoding {
+            Encoding::MessagePack => codec::decode(&self.payload),
+            other => Err(format!("it is {other:?}, not MessagePack")),
+        };
+        decoded.map_err(|reason| Status::internal(format!("the answer is another type: {reason}")))
+    }
+
+    /// The payload, as it is encoded.
+    pub fn payload(&self) -> &[u8] {
+        &self.payload
+    }
+
+    /// The payload alone, as it is encoded.
+    pub fn into_payload(self) -> Vec<u8> {
+        self.payload
+    }
+
+    /// How the payload is encoded.
+    pub fn encoding(&self) -> Encoding {
+        self.encoding
+    }
+
+    /// The headers.
+    pub fn headers(&self) -> &Headers {
+        &self.headers
+    }
+
+    /// The server's node, if this is the answer of one.
+    pub fn source(&self) -> Option<&NodeInfo> {
+        self.source.as_ref()
+    }
+}
+
+impl fmt::Debug for Response {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Response")
+            .field("len", &self.payload.len())
+            .field("source", &self.source)
+            .finish_non_exhaustive()
+    }
+}

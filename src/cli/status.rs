@@ -1,0 +1,103 @@
+//! Statuses of calls as a shell reads and writes them.
+
+use rmpv::Value;
+use serde::ser::{Serialize, SerializeMap, Serializer};
+
+use super::json::Json;
+use crate::{Code, Status};
+
+/// Names and codes, in the order of their numbers.
+const NAMES: [(&str, Code); 17] = [
+    ("ok", Code::Ok),
+    ("cancelled", Code::Cancelled),
+    ("unknown", Code::Unknown),
+    ("invalid_argument", Code::InvalidArgument),
+    ("deadline_exceeded", Code::DeadlineExceeded),
+    ("not_found", Code::NotFound),
+    ("already_exists", Code::AlreadyExists),
+    ("permission_denied", Code::PermissionDenied),
+    ("resource_exhausted", Code::ResourceExhausted),
+    ("failed_precondition", Code::FailedPrecondition),
+    ("aborted", Code::Aborted),
+    ("out_of_range", Code::OutOfRange),
+    ("unimplemented", Code::Unimplemented),
+    ("internal", Code::Internal),
+    ("unavailable", Code::Unavailable),
+    ("data_loss", Code::DataLoss),
+    ("unauthenticated", Code::Unauthenticated),
+];
+
+/// The code's name in JSON: `not_found`.
+pub(super) fn name(code: Code) -> &'static str {
+    NAMES.iter().find(|(_, known)| *known == code).map_or("unknown", |(name, _)| name)
+}
+
+/// The code of this name.
+pub(super) fn code_of(name: &str) -> Option<Code> {
+    NAMES.iter().find(|(known, _)| *known == name).map(|(_, code)| *code)
+}
+
+/// The code with this number.
+pub(super) fn code_at(number: u64) -> Option<Code> {
+    NAMES.get(usize::try_from(number).ok()?).map(|(_, code)| *code)
+}
+
+/// A failed call, in a line for people.
+pub(super) fn line(status: &Status) -> String {
+    match details(status) {
+        Some(details) => format!("{status}; details: {details}"),
+        None => status.to_string(),
+    }
+}
+
+fn details(status: &Status) -> Option<String> {
+    let details = status.details::<Value>()?;
+    serde_json::to_string(&Json(&details.as_ref())).ok()
+}
+
+/// A failed call, as JSON: code, message, and details where there are any.
+pub(super) struct Failed<'a>(pub(super) &'a Status);
+
+impl Serialize for Failed<'_> {
+    fn serialize<S: Serializer>(&self, out: S) -> Result<S::Ok, S::Error> {
+        let mut map = out.serialize_map(None)?;
+        map.serialize_entry("status", name(self.0.code()))?;
+        map.serialize_entry("code", &(self.0.code() as u8))?;
+        map.serialize_entry("message", self.0.message())?;
+        if let Some(details) = self.0.details::<Value>() {
+            map.serialize_entry("details", &Json(&details.as_ref()))?;
+        }
+        map.end()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_stand_at_their_numbers() {
+        for (number, (name, code)) in NAMES.iter().enumerate() {
+            assert_eq!(*code as usize, number);
+            assert_eq!(*code, Code::from_wire(number as u64));
+            assert_eq!((code_of(name), super::name(*code)), (Some(*code), *name));
+        }
+        assert_eq!((code_of("Ok"), code_at(16), code_at(17)), (None, Some(Code::Unauthenticated), None));
+    }
+
+    #[test]
+    fn details_are_shown_where_there_are_any() {
+        let status = Status::not_found("no such task").with_details(&("task", 42));
+        assert_eq!(line(&status), r#"not found: no such task; details: ["task",42]"#);
+        assert_eq!(
+            serde_json::to_string(&Failed(&status)).unwrap(),
+            r#"{"status":"not_found","code":5,"message":"no such task","details":["task",42]}"#
+        );
+        let status = Status::aborted("");
+        assert_eq!(line(&status), "aborted");
+        assert_eq!(
+            serde_json::to_string(&Failed(&status)).unwrap(),
+            r#"{"status":"aborted","code":10,"message":""}"#
+        );
+    }
+}
