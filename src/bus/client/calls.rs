@@ -508,6 +508,9 @@ mod tests {
         late.into_iter().chain(answered).for_each(Wake::wake);
         assert_eq!(times(), [0, 1, 0, 1]);
         calls.fail(1, &Status::unavailable(""));
+        assert_eq!(times(), [0, 1, 0, 1], "whoever fails a call runs nobody's code");
+        let failed = calls.lock().take_failed();
+        failed.into_iter().for_each(Waker::wake);
         assert_eq!(times(), [1, 1, 0, 1]);
         let mut table = calls.lock();
         assert_eq!(table.tasks, 0);

@@ -181,7 +181,7 @@ impl<'c> Request<'c> {
         loop {
             match send(&departure) {
                 Err(status) if status.code() == Code::Unavailable && departure.route.is_gone() => {
-                    let (route, call) = self.register(raw)?;
+                    let (route, call) = self.choose(raw)?;
                     departure = Departure { route, call, ..departure };
                 }
                 sent => return Ok((departure, sent?)),
@@ -209,12 +209,12 @@ impl<'c> Request<'c> {
         let deadline = Instant::now().checked_add(self.timeout);
         let deadline_ns = deadline
             .and_then(|_| clock::monotonic_ns().checked_add(u64::try_from(self.timeout.as_nanos()).ok()?));
-        let (route, call) = self.register(raw)?;
+        let (route, call) = self.choose(raw)?;
         Ok(Departure { route, call, deadline, deadline_ns })
     }
 
     /// Chooses a server and registers the call.
-    fn register(&self, raw: bool) -> Result<(Arc<Route>, Registered<'c>), Status> {
+    fn choose(&self, raw: bool) -> Result<(Arc<Route>, Registered<'c>), Status> {
         let client: &'c ClientShared = self.client;
         let route = match client.routes.pick(self.to) {
             Some(route) => route,

@@ -346,10 +346,6 @@ impl Core {
             },
             _ => None,
         };
-        if reply.is_some() {
-            // Whatever the server answers is received although it may be killed right after.
-            self.driver.flush();
-        }
         let Some(inlet) = self.inlets.get_mut(&attach.reader_port) else { return Ok(()) };
         let (cursors, offset) = inlet.at(slot).ok_or("a slot of its own that is not there")?;
         let cursors = cursors.clone();
