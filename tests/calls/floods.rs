@@ -114,6 +114,24 @@ fn a_client_that_does_not_read_holds_nobody_up() {
     server.finish();
 }
 
+/// Or its answers would pile up in the server.
+#[test]
+fn requests_of_a_client_that_does_not_read_are_left_in_its_log() {
+    let dir = Dir::new();
+    let (server_node, node) = (dir.join("server"), dir.join("client"));
+    let (server, _said) = servant::spawn(&server_node, |builder| builder.capacity(4096));
+    let (lazy, other) = (node.client(SERVICE).unwrap(), node.client(SERVICE).unwrap());
+    let calls: Vec<Pending<Response<String>>> =
+        (0..500).map(|_| lazy.request("text").timeout(DEADLINE).start(&900).unwrap()).collect();
+    (0..200).for_each(|_| works(&other));
+    let taken = server.stats().messages - 600;
+    assert!(taken < 20, "{taken} answers for which there is no room");
+    for call in calls {
+        assert_eq!(call.wait().unwrap().len(), 900);
+    }
+    assert_eq!((server.stats().messages, lazy.stats().messages), (1100, 500));
+}
+
 #[test]
 fn tiny_logs_flooded_from_many_threads_end_every_call_once() {
     for wait in [Wait::Adaptive, Wait::Park, Wait::Spin] {

@@ -111,7 +111,7 @@ impl Intake {
                 Then::Sleep(timeout) => {
                     match self.inlet.arm() {
                         // A ring before `arm` was drained by it: look again at all that rings.
-                        Ok(true) if !leave() && !self.wake_rested() => self.inlet.sleep(timeout),
+                        Ok(true) if !leave() && !self.tend_backlogs() => self.inlet.sleep(timeout),
                         Ok(_) => {}
                         Err(_) => {
                             server.stop();
@@ -126,7 +126,7 @@ impl Intake {
 
     #[inline]
     fn look(&mut self, server: &ServerShared) -> Looked {
-        self.wake_rested();
+        self.tend_backlogs();
         let looked = match self.inlet.look() {
             Ok(Some((index, record))) => self.take(server, index, record),
             Ok(None) => Looked::Nothing,
@@ -151,10 +151,10 @@ impl Intake {
         looked
     }
 
-    /// Writes answers for which there is room again, and lets those pairs go on that have no more of them; true
-    /// if one does.
+    /// Writes answers for which there is room again, and lets the requests of those pairs rest that have more;
+    /// true if those of one rest no longer.
     #[inline]
-    fn wake_rested(&mut self) -> bool {
+    fn tend_backlogs(&mut self) -> bool {
         (self.resting > 0 || self.backlogged.load(Relaxed) > 0) && self.flush()
     }
 
@@ -162,12 +162,10 @@ impl Intake {
     fn flush(&mut self) -> bool {
         let before = self.resting;
         for source in self.inlet.sources_mut() {
-            if let Some(Reply::Open(pair)) = &source.reply
-                && (source.rests || pair.is_backlogged())
-                && pair.flush()
-                && std::mem::take(&mut source.rests)
-            {
-                self.resting -= 1;
+            if let Some(Reply::Open(pair)) = &source.reply {
+                let rests = pair.is_backlogged() && !pair.flush();
+                self.resting = self.resting + usize::from(rests) - usize::from(source.rests);
+                source.rests = rests;
             }
         }
         self.resting < before
@@ -176,7 +174,7 @@ impl Intake {
     /// Writes what waits for room, until nothing does or it is too late.
     pub(super) fn finish(&mut self, deadline: Instant) {
         loop {
-            self.wake_rested();
+            self.tend_backlogs();
             let left = deadline.saturating_duration_since(Instant::now());
             if self.backlogged.load(Relaxed) == 0 || left.is_zero() {
                 return;
