@@ -3,7 +3,7 @@
 use std::sync::Mutex;
 use std::sync::mpsc::channel;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ringbus::{Code, Pending, Response, Wait};
 
@@ -38,6 +38,38 @@ fn a_server_that_is_dropped_answers_what_runs_and_refuses_what_waits() {
         assert_eq!(*runs.wait().unwrap(), 100);
         for call in waits {
             assert_eq!(call.wait().map(|n| *n).unwrap_err().code(), Code::Unavailable);
+        }
+        eventually("nobody serves", || client.servers().is_empty());
+    }
+}
+
+#[test]
+fn answers_without_room_are_sent_while_the_server_is_dropped() {
+    let dir = Dir::new();
+    let (server_node, node) = (dir.join("server"), dir.join("client"));
+    for reads in [true, false] {
+        let (server, _said) = servant::spawn(&server_node, |builder| builder.capacity(4096));
+        let client = node.client(SERVICE).unwrap();
+        let calls: Vec<Pending<Response<String>>> =
+            (0..20).map(|_| client.request("text").timeout(DEADLINE).start(&900).unwrap()).collect();
+        eventually("its log is full", || server.stats().messages >= 4);
+        let begun = Instant::now();
+        let results = thread::scope(|scope| {
+            let closing = scope.spawn(|| drop(server));
+            let wait = |calls: Vec<Pending<Response<String>>>| {
+                calls.into_iter().map(|call| call.wait().map(|text| text.len())).collect::<Vec<_>>()
+            };
+            if reads {
+                return wait(calls);
+            }
+            closing.join().unwrap();
+            wait(calls)
+        });
+        assert!(begun.elapsed() < DEADLINE / 4, "{:?}", begun.elapsed());
+        let answered = results.iter().take_while(|result| **result == Ok(900)).count();
+        assert!(answered >= 3, "what was in the log");
+        for result in &results[answered..] {
+            assert_eq!(result.as_ref().unwrap_err().code(), Code::Unavailable);
         }
         eventually("nobody serves", || client.servers().is_empty());
     }

@@ -1,11 +1,12 @@
 //! Calls with bytes: in place, lent, held for long.
 
+use std::cell::RefCell;
 use std::sync::Mutex;
 use std::sync::mpsc::channel;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use ringbus::{Client, Code, Encoding, Node, Pending, RawResponse, Response, Trust};
+use ringbus::{Client, Code, Encoding, Node, Pending, RawResponse, ReplyLoan, Response, Status, Trust};
 
 use crate::servant::{self, SERVICE, client_of, start, works};
 use crate::support::{DEADLINE, Dir, eventually};
@@ -167,6 +168,38 @@ fn loans_of_requests_and_answers_are_aligned_and_arrive() {
     }
     assert_eq!(client.request("invert").loan(1 << 20).map(drop).unwrap_err().code(), Code::ResourceExhausted);
     assert_eq!(client.stats().dropped, 0);
+}
+
+#[test]
+fn a_loan_is_the_answer_to_its_own_call_alone() {
+    thread_local! {
+        static KEPT: RefCell<Option<ReplyLoan>> = const { RefCell::new(None) };
+    }
+    let dir = Dir::new();
+    let node = dir.join("server");
+    let server = node
+        .service("loans")
+        .raw_method("keep", |context, bytes| {
+            let mut loan = context.loan(5)?;
+            loan.fill(9);
+            KEPT.set(Some(loan));
+            Ok(bytes.to_vec())
+        })
+        .raw_method("return", |_, _| KEPT.take().ok_or_else(|| Status::aborted("nothing was kept")))
+        .spawn()
+        .unwrap();
+    let (other, third) = (dir.join("client"), dir.join("third"));
+    let [client, another] = [&other, &third].map(|node| node.client("loans").unwrap());
+    for round in 0..3 {
+        // One worker, one thread. The answer waits for the log, which the loan has until it is returned; and so
+        // do further requests of this client, but not those of others.
+        let kept = client.request("keep").timeout(DEADLINE).start_raw(b"own").unwrap();
+        eventually("it is kept", || server.stats().messages == 2 * round + 1);
+        let status = another.request("return").timeout(DEADLINE).send_raw(b"").unwrap_err();
+        assert_eq!(status.code(), Code::Internal);
+        assert_eq!(*kept.wait().unwrap(), *b"own");
+    }
+    assert_eq!((client.stats().dropped, another.stats().dropped), (0, 0));
 }
 
 /// A handler that asks for far too much gets a status also when there is no room in its log just now.

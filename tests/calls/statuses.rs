@@ -265,6 +265,12 @@ fn an_answer_that_cannot_be_written_is_the_servers_fault() {
         }
     }
 
+    impl<'de> serde::Deserialize<'de> for Odd {
+        fn deserialize<D: serde::Deserializer<'de>>(_: D) -> Result<Self, D::Error> {
+            panic!("odd argument");
+        }
+    }
+
     let dir = Dir::new();
     let node = dir.join("both");
     let server = node
@@ -285,6 +291,7 @@ fn an_answer_that_cannot_be_written_is_the_servers_fault() {
             (0..65).for_each(|n| context.header(format!("k{n}"), "v"));
             context.loan(1)
         })
+        .method("argument", |_, _: Odd| Ok(1))
         .method("fine", |_, ()| Ok(1))
         .spawn()
         .unwrap();
@@ -301,7 +308,8 @@ fn an_answer_that_cannot_be_written_is_the_servers_fault() {
     assert_eq!(status("headers", true).code(), Code::Internal);
     assert_eq!(status("headers", false).code(), Code::Internal);
     assert_eq!(client.request("loan").send_raw(b"").unwrap_err().code(), Code::Internal);
+    assert_eq!(status("argument", true).code(), Code::Internal);
     assert_eq!(client.call("fine", &()), Ok(1));
     assert_eq!(client.stats().dropped, 0, "one answer a call");
-    assert_eq!(server.stats().messages, 8);
+    assert_eq!(server.stats().messages, 9);
 }
