@@ -292,6 +292,12 @@ impl Table {
         (None, None)
     }
 
+    /// Whether a call that a task waits for has an earlier deadline than this.
+    pub(super) fn is_due_before(&self, deadline: Option<Instant>) -> bool {
+        let first = self.deadlines.peek();
+        first.is_some_and(|Reverse((first, _))| deadline.is_none_or(|deadline| *first < deadline))
+    }
+
     /// A thread that can lead, to be woken.
     pub(super) fn next_leader(&mut self) -> Option<Thread> {
         self.followers.pop()

@@ -190,7 +190,9 @@ impl ClientShared {
             drop(table);
             match self.receiver.try_lock() {
                 Some(mut receiver) => {
-                    self.lead(&mut receiver, Mine::Tasks, deadline, || true);
+                    // Looked at once more before each sleep: a task with an earlier deadline may have rung before.
+                    let sleep = || !self.routes.calls.lock().is_due_before(deadline);
+                    self.lead(&mut receiver, Mine::Tasks, deadline, sleep);
                 }
                 None => {
                     self.follow(None, deadline);

@@ -192,7 +192,7 @@ impl ClientShared {
                             return Led::Over(outcome);
                         }
                     }
-                    Mine::Tasks if table.tasks() == 0 => return Led::Done,
+                    Mine::Tasks if table.tasks() == 0 || table.is_due_before(deadline) => return Led::Done,
                     _ => {}
                 }
             }
