@@ -49,7 +49,8 @@ impl<'a> Outfit<'a> {
         Ok(then(headers))
     }
 
-    fn check(&self, headers: frame::Headers<'_>) -> Result<(), String> {
+    /// Whether these, of which the user's own are a part, can be sent; which cannot, and why.
+    pub(super) fn check(&self, headers: frame::Headers<'_>) -> Result<(), String> {
         if let Some((name, _)) = self.headers.iter().find(|(name, _)| name.starts_with(RESERVED)) {
             let name: String = name.chars().take(80).collect();
             return Err(format!(

@@ -51,9 +51,7 @@ impl Status {
     /// A status of this code. The message has at most 4096 bytes; more is cut off.
     pub fn new(code: Code, message: impl Into<String>) -> Self {
         let mut message = message.into();
-        if message.len() > MAX_STRING {
-            message.truncate((0..=MAX_STRING).rev().find(|end| message.is_char_boundary(*end)).unwrap_or(0));
-        }
+        message.truncate(message.floor_char_boundary(MAX_STRING));
         Self { code, message, details: Vec::new() }
     }
 
@@ -97,7 +95,10 @@ impl Status {
     pub fn with_details(mut self, details: &(impl Serialize + ?Sized)) -> Self {
         match codec::encode(details) {
             Ok(bytes) => self.details = bytes,
-            Err(reason) => self.message.push_str(&format!(" (its details cannot be encoded: {reason})")),
+            Err(reason) => {
+                let message = format!("{} (its details cannot be encoded: {reason})", self.message);
+                return Self::new(self.code, message);
+            }
         }
         self
     }

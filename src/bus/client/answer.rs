@@ -125,8 +125,9 @@ impl<T: DeserializeOwned> Sealed for Response<T> {
     }
 }
 
-/// A call's result as bytes, read where the server has put them (unless [`Trust`](crate::Trust) forbids);
-/// dereferences to them. The server cannot reuse their room before this is dropped: copy what you keep.
+/// A call's result as bytes, read where the server has put them (unless [`Trust`](crate::Trust) forbids, or
+/// nobody waited for them yet when they came); dereferences to them. The server cannot reuse their room before
+/// this is dropped: copy what you keep.
 pub struct RawResponse {
     id: u64,
     source: NodeInfo,

@@ -72,7 +72,7 @@ pub(super) struct Table {
     cramped_tasks: HashMap<u64, Waker>,
     /// Routes whose server has gone, and whose answers are still being read.
     ending: Vec<(u32, Status)>,
-    /// Routes whose answers have been read to the end before anybody has said that the server has gone.
+    /// Routes whose answers have been read to the end before the control thread knew that their server goes.
     ended: Vec<u32>,
     /// How many calls a task waits for.
     tasks: usize,
@@ -114,7 +114,6 @@ impl Calls {
     /// Ends every call of a route that has no answer. A leader that sleeps is to be rung after it.
     pub(super) fn fail(&self, route: u32, status: &Status) {
         self.fail_where(|call| call == route, status);
-        self.table.lock().ended.retain(|ended| *ended != route);
     }
 
     /// Ends every call that has no answer.
@@ -123,8 +122,13 @@ impl Calls {
     }
 
     fn fail_where(&self, which: impl Fn(u32) -> bool, status: &Status) {
-        let mut woken = Vec::new();
         let mut table = self.table.lock();
+        table.ended.retain(|ended| !which(*ended));
+        self.fail_in(table, which, status);
+    }
+
+    fn fail_in(&self, mut table: MutexGuard<'_, Table>, which: impl Fn(u32) -> bool, status: &Status) {
+        let mut woken = Vec::new();
         table.ending.retain(|(ending, _)| !which(*ending));
         for (_, call) in table.calls.iter_mut() {
             if which(call.route) && call.outcome.is_none() {
@@ -138,27 +142,26 @@ impl Calls {
         woken.into_iter().for_each(Waiter::wake);
     }
 
-    /// The calls of a route fail with this status, once its answers have been read to the end.
+    /// The calls of a route will fail with this status, once its answers have been read to the end: now, if
+    /// they have been.
     pub(super) fn will_end(&self, route: u32, status: Status) {
         let mut table = self.table.lock();
         if table.ended.contains(&route) {
             drop(table);
-            self.fail(route, &status); // calls that were begun after the end, too
-        } else {
-            table.ending.push((route, status));
+            return self.fail(route, &status);
         }
+        table.ending.push((route, status));
     }
 
-    /// The answers of a route have been read to the end.
+    /// The answers of a route have been read to the end. Calls may go there until the control thread knows.
     pub(super) fn ended(&self, route: u32) {
         let mut table = self.table.lock();
         let status = table.ending.iter().find(|(ending, _)| *ending == route).map(|(_, why)| why.clone());
-        if status.is_none() {
+        let status = status.unwrap_or_else(|| {
             table.ended.push(route);
-        }
-        drop(table);
-        let closed = || Status::unavailable("the server closed the service");
-        self.fail_where(|call| call == route, &status.unwrap_or_else(closed));
+            Status::unavailable("the server closed the service")
+        });
+        self.fail_in(table, |call| call == route, &status);
     }
 }
 
@@ -173,8 +176,12 @@ impl Table {
 
     /// Whether this call still wants an answer by this route, and in place if so. An answer by another route
     /// is an answer to nothing: a server knows no ids but those it was sent.
-    pub(super) fn wants(&mut self, id: u64, route: u32) -> Option<bool> {
-        self.call(id).filter(|call| call.route == route && call.outcome.is_none()).map(|call| call.raw)
+    ///
+    /// In place only if somebody waits for it (`own`: whoever reads it does). One that lies here until its
+    /// caller has time would keep the log's room, and so the answers that other calls wait for.
+    pub(super) fn wants(&mut self, id: u64, route: u32, own: bool) -> Option<bool> {
+        let call = self.call(id).filter(|call| call.route == route && call.outcome.is_none())?;
+        Some(call.raw && (own || !matches!(call.waiter, Waiter::None)))
     }
 
     pub(super) fn len(&self) -> usize {
@@ -273,9 +280,10 @@ impl Table {
         Some(Wake(waiter))
     }
 
-    /// How many calls tasks wait for.
-    pub(super) fn tasks(&self) -> usize {
-        self.tasks
+    /// Whether tasks wait for calls, and none of these ends before `deadline`, as the next one was said to.
+    pub(super) fn has_tasks(&self, deadline: Option<Instant>) -> bool {
+        let is_sooner = |first: Instant| deadline.is_none_or(|deadline| first < deadline);
+        self.tasks > 0 && !self.deadlines.peek().is_some_and(|Reverse((first, _))| is_sooner(*first))
     }
 
     /// The next deadline of a call that a task waits for, and a call whose deadline is over.
@@ -290,12 +298,6 @@ impl Table {
             }
         }
         (None, None)
-    }
-
-    /// Whether a call that a task waits for has an earlier deadline than this.
-    pub(super) fn is_due_before(&self, deadline: Option<Instant>) -> bool {
-        let first = self.deadlines.peek();
-        first.is_some_and(|Reverse((first, _))| deadline.is_none_or(|deadline| *first < deadline))
     }
 
     /// A thread that can lead, to be woken.
@@ -339,9 +341,10 @@ mod tests {
         let second = calls.begin(0, true).unwrap();
         assert_ne!(first, second, "though they stand in the same place");
         let mut table = calls.lock();
-        assert_eq!((table.wants(first, 0), table.wants(second, 0)), (None, Some(true)));
-        assert_eq!(table.wants(second, 1), None, "not the server that was asked");
-        assert_eq!(table.wants(u64::MAX, 0), None);
+        assert_eq!((table.wants(first, 0, true), table.wants(second, 0, true)), (None, Some(true)));
+        assert_eq!(table.wants(second, 1, true), None, "not the server that was asked");
+        assert_eq!(table.wants(u64::MAX, 0, true), None);
+        assert_eq!(table.wants(second, 0, false), Some(false), "in place for nobody in particular");
         assert!(table.end(first, Err(unavailable())).is_none());
         assert_eq!(table.len(), 1);
     }
@@ -395,11 +398,11 @@ mod tests {
         assert_eq!(table.watch(ids[1], Waker::noop(), at(30)), Watched::First);
         assert_eq!(table.watch(ids[2], Waker::noop(), at(10)), Watched::Earliest);
         assert_eq!(table.watch(ids[2], Waker::noop(), at(10)), Watched::Again);
-        assert_eq!(table.tasks(), 3);
+        assert!(table.has_tasks(at(10)) && !table.has_tasks(at(11)), "one ends before that");
         assert_eq!(table.next_deadline(now), (at(10), None));
         table.forget(ids[2]);
         assert_eq!(table.next_deadline(at(25).unwrap()), (None, Some(ids[0])), "the first is gone");
         assert!(table.wake(ids[0]).is_some());
-        assert_eq!((table.tasks(), table.next_deadline(at(25).unwrap())), (1, (at(30), None)));
+        assert_eq!((table.tasks, table.next_deadline(at(25).unwrap())), (1, (at(30), None)));
     }
 }

@@ -183,15 +183,15 @@ impl ClientShared {
                 }
                 (deadline, None) => deadline,
             };
-            if table.tasks() == 0 {
-                drop(table);
+            let has_tasks = table.has_tasks(deadline);
+            drop(table);
+            if !has_tasks {
                 return self.leave();
             }
-            drop(table);
             match self.receiver.try_lock() {
                 Some(mut receiver) => {
-                    // Looked at once more before each sleep: a task with an earlier deadline may have rung before.
-                    let sleep = || !self.routes.calls.lock().is_due_before(deadline);
+                    // Asked once more: the ring of a call with an earlier deadline may just have been drained.
+                    let sleep = || self.routes.calls.lock().has_tasks(deadline);
                     self.lead(&mut receiver, Mine::Tasks, deadline, sleep);
                 }
                 None => {

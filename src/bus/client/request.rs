@@ -25,6 +25,8 @@ use crate::sys::clock;
 
 /// Why a request was not sent in time.
 const NO_ROOM: &str = "no room in the log of requests: the server does not read";
+/// How long whoever waits for room waits for another that writes.
+const MOMENT: Duration = Duration::from_millis(1);
 
 /// A call about to be made; from [`Client::request`](crate::Client::request).
 #[must_use = "nothing is called until `send`"]
@@ -62,7 +64,8 @@ impl Registered<'_> {
 
 impl Drop for Registered<'_> {
     fn drop(&mut self) {
-        if !self.kept {
+        // In a forked child another thread may hold the lock, for ever.
+        if !self.kept && self.client.node.origin.is_here() {
             self.client.routes.calls.lock().forget(self.id);
         }
     }
@@ -136,7 +139,9 @@ impl<'c> Request<'c> {
     /// no room just now.
     pub fn loan(self, len: usize) -> Result<RequestLoan<'c>, Status> {
         let departure = self.depart(true)?;
-        let mut requests = self.requests_on(&departure)?;
+        let requests = self.requests_on(&departure, None)?;
+        let mut requests =
+            requests.ok_or_else(|| self.late("another request to this server is being filled"))?;
         let lent = match requests.as_mut() {
             Some(requests) => self.with_head(&departure, |head| requests.loan(&head, Encoding::Raw, len))?,
             None => Ok(None),
@@ -147,7 +152,8 @@ impl<'c> Request<'c> {
             Err(PublishError::Full { .. }) => return Err(room()),
             Err(error) => return Err(Status::from_publish("the request", error)),
         };
-        Ok(RequestLoan { request: self, departure, requests, filler, payload: start..start + len })
+        let held = Held { client: self.client, route: departure.route.clone(), requests: Some(requests) };
+        Ok(RequestLoan { request: self, departure, held, filler, payload: start..start + len })
     }
 
     fn call<T: FromAnswer>(self, encoding: Encoding, body: &impl Body) -> Result<T, Status> {
@@ -215,50 +221,60 @@ impl<'c> Request<'c> {
         Status::deadline_exceeded(format!("{}.{}: {why}", self.client.name, self.method))
     }
 
-    /// The log of requests, once no other thread writes it.
-    fn requests_on(&self, departure: &Departure<'_>) -> Result<Requests, Status> {
-        let requests = &departure.route.requests;
-        let locked = match departure.deadline {
-            // A loan keeps it for as long as its holder likes, who may be this very thread.
-            Some(deadline) => requests.try_lock_arc_until(deadline),
-            None => Some(requests.lock_arc()),
-        };
-        let mut locked = locked.ok_or_else(|| self.late("another request to this server is being filled"))?;
-        if locked.is_none() {
-            *locked = Some(self.client.open_requests(&departure.route)?);
+    /// The log of requests, once no other thread writes it. `None`: one did for as long as `most`.
+    fn requests_on(
+        &self,
+        departure: &Departure<'_>,
+        most: Option<Duration>,
+    ) -> Result<Option<Requests>, Status> {
+        let Departure { route, deadline, .. } = departure;
+        // Registered first, looked at afterwards: see `Routes::remove`.
+        if route.is_gone() || self.client.node.is_gone() {
+            return Err(Status::unavailable(format!("server {} has gone", route.node)));
         }
-        Ok(locked)
+        let locked = match (most, deadline) {
+            (Some(most), _) => route.requests.try_lock_arc_for(most),
+            // A loan keeps it for as long as its holder likes, who may be this very thread.
+            (None, Some(deadline)) => route.requests.try_lock_arc_until(*deadline),
+            (None, None) => Some(route.requests.lock_arc()),
+        };
+        let Some(mut locked) = locked else { return Ok(None) };
+        match &mut *locked {
+            Some(requests) => route.put_cancels(requests),
+            None => *locked = Some(self.client.open_requests(route)?),
+        }
+        Ok(Some(locked))
     }
 
     /// Publishes the request; waits for room if there is none.
     fn send_on(&self, departure: &Departure<'_>, encoding: Encoding, body: &impl Body) -> Result<(), Status> {
-        let attempt = |armed: bool| self.attempt(departure, encoding, body, armed);
-        let sent = attempt(false)? || self.client.send_when_room(departure.deadline, || attempt(true))?;
-        if sent { Ok(()) } else { Err(self.late(NO_ROOM)) }
+        if self.attempt(departure, encoding, body, false)? {
+            return Ok(());
+        }
+        let waiting = || self.attempt(departure, encoding, body, true);
+        let sent = self.client.send_when_room(departure.deadline, waiting);
+        self.client.stop_waiting(&departure.route);
+        if sent? { Ok(()) } else { Err(self.late(NO_ROOM)) }
     }
 
-    /// Publishes the request if there is room; `armed` announces first that the client waits for it.
+    /// Publishes the request if there is room. Whoever `waits` announces that before the look; and may have the
+    /// port that all read, which a loan must not keep, and which rings when it is over. Others write for moments
+    /// only.
     fn attempt(
         &self,
         departure: &Departure<'_>,
         encoding: Encoding,
         body: &impl Body,
-        armed: bool,
+        waits: bool,
     ) -> Result<bool, Status> {
-        let route = &departure.route;
-        // Registered first, looked at afterwards: see `Routes::remove`.
-        if route.is_gone() {
-            return Err(Status::unavailable(format!("server {} has gone", route.node)));
-        }
-        let mut requests = self.requests_on(departure)?;
+        let Some(mut requests) = self.requests_on(departure, waits.then_some(MOMENT))? else {
+            return Ok(false);
+        };
         let Some(requests) = requests.as_mut() else { return Ok(false) };
-        if armed {
+        if waits {
             requests.arm();
         }
         let published = self.with_head(departure, |head| requests.publish(&head, encoding, body))?;
-        if !matches!(published, Err(PublishError::Full { .. })) {
-            requests.disarm();
-        }
         match published {
             Ok(()) => Ok(true),
             Err(PublishError::Full { .. }) => Ok(false),
@@ -270,7 +286,7 @@ impl<'c> Request<'c> {
 /// A registered call that is still to be sent: what it takes to try again.
 #[cfg(feature = "tower")]
 pub(super) struct Ticket {
-    route: Arc<Route>,
+    pub(super) route: Arc<Route>,
     deadline: Option<Instant>,
     deadline_ns: Option<u64>,
 }
@@ -284,20 +300,20 @@ impl<'c> Request<'c> {
         Ok((Ticket { route, deadline, deadline_ns }, pending))
     }
 
-    /// Publishes the request of a registered call if there is room; `armed` announces first that the client
-    /// waits for it.
+    /// Publishes the request of a registered call if there is room; if it `waits`, see
+    /// [`ClientShared::stop_waiting`].
     pub(super) fn try_send(
         &self,
         ticket: &Ticket,
         id: u64,
         encoding: Encoding,
         payload: &[u8],
-        armed: bool,
+        waits: bool,
     ) -> Result<bool, Status> {
         let call = Registered { client: self.client, id, kept: true };
         let Ticket { route, deadline, deadline_ns } = ticket;
         let (route, deadline, deadline_ns) = (route.clone(), *deadline, *deadline_ns);
-        self.attempt(&Departure { route, call, deadline, deadline_ns }, encoding, &Bytes(payload), armed)
+        self.attempt(&Departure { route, call, deadline, deadline_ns }, encoding, &Bytes(payload), waits)
     }
 
     /// What became of a request for which there was no room in time.
@@ -325,6 +341,15 @@ pub(super) fn overdue(client: &ClientShared, method: &str, timeout: Duration) ->
 }
 
 impl ClientShared {
+    /// Whoever has announced that it waits for room does so no longer. What others have announced is taken back
+    /// with it: they are woken, and announce it again.
+    pub(super) fn stop_waiting(&self, route: &Route) {
+        if let Some(Some(requests)) = route.requests.try_lock_for(MOMENT).as_deref_mut() {
+            requests.disarm();
+        }
+        self.bell.ring();
+    }
+
     /// Makes the log of requests to a server, and has it attached there.
     fn open_requests(&self, route: &Route) -> Result<Outlet, Status> {
         let shared = OutletShared::create(NewLog {
@@ -357,8 +382,7 @@ impl ClientShared {
 pub struct RequestLoan<'c> {
     request: Request<'c>,
     departure: Departure<'c>,
-    /// The log, taken from its route for as long as the loan lives.
-    requests: Requests,
+    held: Held<'c>,
     filler: usize,
     payload: Range<usize>,
 }
@@ -366,18 +390,45 @@ pub struct RequestLoan<'c> {
 /// The lock of a route's log of requests.
 type Requests = ArcMutexGuard<RawMutex, Option<Outlet>>;
 
+/// The log, taken from its route for as long as a loan lives.
+struct Held<'c> {
+    client: &'c ClientShared,
+    route: Arc<Route>,
+    requests: Option<Requests>,
+}
+
+impl Held<'_> {
+    fn log(&self) -> Option<&Outlet> {
+        self.requests.as_deref()?.as_ref()
+    }
+
+    fn log_mut(&mut self) -> Option<&mut Outlet> {
+        self.requests.as_deref_mut()?.as_mut()
+    }
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        drop(self.requests.take());
+        if self.client.node.origin.is_here() {
+            self.route.flush_cancels();
+            self.client.bell.ring(); // whoever waits for room tries again
+        }
+    }
+}
+
 impl RequestLoan<'_> {
     /// Calls, and waits for the result.
     ///
     /// # Errors
     /// Those of [`Client::call`](crate::Client::call).
     pub fn send(self) -> Result<RawResponse, Status> {
-        let Self { request, departure, mut requests, filler, payload } = self;
-        if let Some(requests) = requests.as_mut() {
+        let Self { request, departure, mut held, filler, payload } = self;
+        if let Some(requests) = held.log_mut() {
             let sent = requests.send_loan(filler, payload, None);
             sent.map_err(|error| Status::from_publish("the request", error))?;
         }
-        drop(requests);
+        drop(held);
         let (id, deadline) = (departure.call.keep(), departure.deadline);
         finish(request.client, id, request.method, deadline, request.timeout)
     }
@@ -387,14 +438,14 @@ impl Deref for RequestLoan<'_> {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        let loaned = self.requests.as_ref().map_or(&[][..], Outlet::loaned);
+        let loaned = self.held.log().map_or(&[][..], Outlet::loaned);
         loaned.get(self.payload.clone()).unwrap_or_default()
     }
 }
 
 impl DerefMut for RequestLoan<'_> {
     fn deref_mut(&mut self) -> &mut [u8] {
-        let Some(requests) = self.requests.as_mut() else { return &mut [] };
+        let Some(requests) = self.held.log_mut() else { return &mut [] };
         requests.loaned_mut().get_mut(self.payload.clone()).unwrap_or_default()
     }
 }

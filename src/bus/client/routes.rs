@@ -4,7 +4,7 @@
 //! thread takes the lock of the list and of the calls only, for moments, never that of a log.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
@@ -26,6 +26,9 @@ pub(in crate::bus) struct Route {
     pub(in crate::bus) number: u32,
     /// The log of requests to it, made for the first call.
     pub(in crate::bus) requests: Arc<Mutex<Option<Outlet>>>,
+    /// Calls that the server is still to be told of that nobody waits for them, and how many.
+    cancels: Mutex<Vec<u64>>,
+    cancelled: AtomicUsize,
     gone: AtomicBool,
 }
 
@@ -61,8 +64,15 @@ impl Routes {
         }
         let number = list.numbers;
         list.numbers = list.numbers.wrapping_add(1);
-        let (requests, gone) = (Arc::default(), AtomicBool::new(false));
-        list.routes.push(Arc::new(Route { node, port, number, requests, gone }));
+        list.routes.push(Arc::new(Route {
+            node,
+            port,
+            number,
+            requests: Arc::default(),
+            cancels: Mutex::default(),
+            cancelled: AtomicUsize::new(0),
+            gone: AtomicBool::new(false),
+        }));
         drop(list);
         self.changed.notify_all();
     }
@@ -148,15 +158,36 @@ impl Routes {
 }
 
 impl Route {
-    /// Tells the server that nobody waits for this call any more, if there is room for the word, and nobody
-    /// keeps the log for long.
+    /// Tells the server that nobody waits for this call any more: now, or, if there is no room for the word or
+    /// somebody keeps the log for long, with the next request.
     pub(super) fn cancel(&self, id: u64) {
-        let mut requests = self.requests.try_lock_for(Duration::from_millis(10));
-        if let Some(Some(requests)) = requests.as_deref_mut() {
+        let mut cancels = self.cancels.lock();
+        cancels.push(id);
+        self.cancelled.store(cancels.len(), Relaxed);
+        drop(cancels);
+        if let Some(Some(requests)) = self.requests.try_lock_for(Duration::from_millis(10)).as_deref_mut() {
+            self.put_cancels(requests);
+        }
+    }
+
+    /// Says what could not be said before, as far as there is room.
+    #[inline]
+    pub(super) fn put_cancels(&self, requests: &mut Outlet) {
+        if self.cancelled.load(Relaxed) == 0 {
+            return; // or said by whoever has just added to it
+        }
+        let mut cancels = self.cancels.lock();
+        cancels.retain(|id| {
             let mut frame = [0; 16];
-            if let Ok(len) = (Frame::Cancel { id }).encode(&mut frame) {
-                requests.put(&frame[..len]);
-            }
+            let len = (Frame::Cancel { id: *id }).encode(&mut frame).unwrap_or(0);
+            !requests.put(&frame[..len])
+        });
+        self.cancelled.store(cancels.len(), Relaxed);
+    }
+
+    pub(super) fn flush_cancels(&self) {
+        if let Some(Some(requests)) = self.requests.try_lock().as_deref_mut() {
+            self.put_cancels(requests);
         }
     }
 

@@ -43,15 +43,18 @@ pub struct Call {
 
 /// A request for which there was no room yet.
 struct Unsent {
+    client: Arc<ClientShared>,
     request: tower::Request,
     ticket: Ticket,
+    waits: bool,
 }
 
 impl Call {
     fn begin(client: &Arc<ClientShared>, request: tower::Request) -> Self {
         let attempt = prepare(client, &request).register().and_then(|(ticket, call)| {
-            let unsent = Unsent { request, ticket };
-            let sent = unsent.try_send(&call, false)?;
+            let mut unsent = Unsent { client: client.clone(), request, ticket, waits: false };
+            let sent = unsent.try_send(&call)?;
+            unsent.waits = !sent;
             Ok((call, (!sent).then_some(unsent)))
         });
         match attempt {
@@ -79,10 +82,18 @@ fn prepare<'c>(client: &'c Arc<ClientShared>, request: &'c tower::Request) -> Re
 }
 
 impl Unsent {
-    fn try_send(&self, call: &Pending<RawResponse>, armed: bool) -> Result<bool, Status> {
-        let Self { request, ticket } = self;
-        let prepared = prepare(&call.client, request);
-        prepared.try_send(ticket, call.id(), request.encoding, &request.payload, armed)
+    fn try_send(&self, call: &Pending<RawResponse>) -> Result<bool, Status> {
+        let Self { client, request, ticket, waits } = self;
+        let prepared = prepare(client, request);
+        prepared.try_send(ticket, call.id(), request.encoding, &request.payload, *waits)
+    }
+}
+
+impl Drop for Unsent {
+    fn drop(&mut self) {
+        if self.waits && self.client.node.origin.is_here() {
+            self.client.stop_waiting(&self.ticket.route);
+        }
     }
 }
 
@@ -110,7 +121,7 @@ impl Future for Call {
                 // Listed first, tried afterwards: whoever reads the answers wakes those that are listed after each
                 // of its sleeps. And watched before, so that somebody reads.
                 pending.client.routes.calls.lock().cramp_task(pending.id(), context.waker());
-                match request.try_send(pending, true) {
+                match request.try_send(pending) {
                     Ok(false) => None,
                     Ok(true) => {
                         *unsent = None;

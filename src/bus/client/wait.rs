@@ -18,7 +18,7 @@ use crate::bus::payload::{Incoming, Payload, Place, with_head};
 use crate::bus::status::Status;
 use crate::frame::{Code, Head};
 use crate::ring::Record;
-use crate::wake::{Patience, Then};
+use crate::wake::{Patience, Then, Wait};
 
 /// Answers that are read in a row before the leader looks at the time and at those who wait for room.
 const BATCH: usize = 64;
@@ -172,11 +172,17 @@ impl ClientShared {
                         patience.woke();
                     }
                     looks = looks.wrapping_add(1);
-                    if read > 0 || looks.is_multiple_of(LOOKS) {
+                    let looked_long = looks.is_multiple_of(LOOKS);
+                    if read > 0 || looked_long {
                         self.wake_cramped();
                         if matches!(mine, Mine::Room) {
                             return Led::Done; // a server that was read may have made room; and one may never sleep
                         }
+                    }
+                    // Who waits for room tries again after each batch, and, never sleeping, now and then.
+                    let tries = read > 0 || (looked_long && self.wait == Wait::Spin);
+                    if matches!(mine, Mine::Room) && tries {
+                        return Led::Done;
                     }
                 }
                 Err(status) => calls.fail_all(&status),
@@ -192,7 +198,7 @@ impl ClientShared {
                             return Led::Over(outcome);
                         }
                     }
-                    Mine::Tasks if table.tasks() == 0 || table.is_due_before(deadline) => return Led::Done,
+                    Mine::Tasks if !table.has_tasks(deadline) => return Led::Done,
                     _ => {}
                 }
             }
@@ -274,11 +280,12 @@ impl ClientShared {
     /// Takes one answer: the leader's own is returned, another's goes to whoever waits for it.
     fn take(&self, receiver: &mut Receiver, index: usize, record: Record, mine: Mine) -> Option<Outcome> {
         let Receiver { inlet, scratch } = receiver;
+        let is_own = |id| matches!(mine, Mine::Call(own) if own == id);
         let source = inlet.source(index);
         let answer = with_head(source, &record, scratch, |found| match found {
             Ok(Incoming::Message(Head::Response { id, status, message, headers }, span)) => {
                 let message = message.filter(|_| status != Code::Ok).map(str::to_owned);
-                let raw = self.routes.calls.lock().wants(id, source.route?)?;
+                let raw = self.routes.calls.lock().wants(id, source.route?, is_own(id))?;
                 Some((id, status, message, headers.into(), span, raw))
             }
             _ => None,
@@ -303,7 +310,7 @@ impl ClientShared {
         };
         inlet.release(index);
         let mut table = self.routes.calls.lock();
-        if matches!(mine, Mine::Call(own) if own == id) {
+        if is_own(id) {
             table.forget(id);
             return Some(outcome);
         }

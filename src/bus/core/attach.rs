@@ -333,7 +333,12 @@ impl Core {
         let slot = inlet.take_slot(*self.me.id().as_bytes())?;
         let reply = match inlet.shared.role() {
             Role::Server => match self.open_reply(from, attach) {
-                Ok(reply) => Some(Reply::Made(reply)),
+                Ok(reply) => {
+                    // The client has the log before the server sees the request: if this process is killed
+                    // right after an answer, that is received all the same.
+                    self.driver.flush();
+                    Some(Reply::Made(reply))
+                }
                 Err(trouble) => {
                     self.inlets.entry(attach.reader_port).and_modify(|inlet| inlet.free.push(slot));
                     return Err(trouble);

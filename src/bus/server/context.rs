@@ -6,10 +6,11 @@ use std::time::{Duration, Instant, SystemTime};
 
 use parking_lot::{ArcMutexGuard, RawMutex};
 
-use super::pair::Pair;
+use super::pair::{Pair, unwritten};
 use super::slot::Slot;
 use crate::bus::error::PublishError;
 use crate::bus::message::Headers;
+use crate::bus::metadata::Outfit;
 use crate::bus::outlet::Outlet;
 use crate::bus::peer::NodeInfo;
 use crate::bus::status::Status;
@@ -91,7 +92,8 @@ impl Context {
         self.slot.is_cancelled() || self.pair.is_gone() || self.remaining().is_some_and(|left| left.is_zero())
     }
 
-    /// Adds a header to the answer: at most 64 of them, 16 KiB together.
+    /// Adds a header to the answer: at most 64 of them, 16 KiB together. Names that begin with `@` are the bus's
+    /// own; what cannot be sent fails the call with `Internal`.
     pub fn header(&mut self, key: impl Into<String>, value: impl Into<String>) {
         self.reply_headers.push((key.into(), value.into()));
     }
@@ -104,16 +106,21 @@ impl Context {
     /// `ResourceExhausted`: the log of answers takes no answer of this size; raise
     /// [`ServiceBuilder::capacity`](crate::ServiceBuilder::capacity).
     pub fn loan(&self, len: usize) -> Result<ReplyLoan, Status> {
+        // Private memory is not for what the log could never take.
+        let limit = self.pair.largest();
+        if len > limit {
+            return Err(unwritten(PublishError::TooLarge { size: len, limit }));
+        }
         let memory = match self.pair.lock() {
             Some(mut answers) => {
-                let headers = self.reply_headers();
+                let headers = self.reply_headers()?;
                 let head = ok_head(self.id, &headers);
                 match answers.loan(&head, Encoding::Raw, len) {
                     Ok(Some((filler, start))) => {
                         Memory::Log { answers: Some(answers), filler, payload: start..start + len }
                     }
                     Ok(None) | Err(PublishError::Full { .. }) => Memory::Private(vec![0; len]),
-                    Err(error) => return Err(Status::from_publish("the answer", error)),
+                    Err(error) => return Err(unwritten(error)),
                 }
             }
             None => Memory::Private(vec![0; len]),
@@ -129,8 +136,18 @@ impl Context {
         }
     }
 
-    pub(super) fn reply_headers(&self) -> Vec<(&str, &str)> {
-        self.reply_headers.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect()
+    /// The headers of the answer.
+    ///
+    /// # Errors
+    /// Why they cannot be sent.
+    pub(super) fn reply_headers(&self) -> Result<Vec<(&str, &str)>, Status> {
+        let headers: Vec<_> =
+            self.reply_headers.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
+        let outfit = Outfit { headers, ..Outfit::default() };
+        match outfit.check(frame::Headers::from_slice(&outfit.headers)) {
+            Ok(()) => Ok(outfit.headers),
+            Err(reason) => Err(Status::internal(format!("headers of the answer: {reason}"))),
+        }
     }
 }
 

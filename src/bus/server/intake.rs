@@ -1,6 +1,5 @@
-//! Taking requests: reads the clients' logs, and keeps what no worker is free for.
+//! Taking requests: reads the clients' logs.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
@@ -8,6 +7,7 @@ use super::ServerShared;
 use super::context::Context;
 use super::method::Method;
 use super::pair::Pair;
+use super::queue::Waits;
 use super::slot::{CallId, Slot};
 use crate::bus::error::RecvError;
 use crate::bus::inlet::Inlet;
@@ -22,9 +22,6 @@ use crate::wake::{Patience, Then};
 
 /// Records that are taken in a row before the clock and other duties are looked at.
 const BATCH: usize = 64;
-/// Most bytes of requests that wait for a worker.
-const QUEUE_BYTES: usize = 64 << 20;
-
 /// A request that was read.
 pub(super) struct Job {
     pub(super) pair: Arc<Pair>,
@@ -38,10 +35,6 @@ pub(super) struct Job {
 }
 
 impl Job {
-    pub(super) fn call(&self) -> CallId {
-        (self.pair.number, self.id)
-    }
-
     pub(super) fn split(self, slot: Arc<Slot>) -> (Context, Arc<dyn Method>, Payload) {
         let Job { pair, id, handler, method, deadline_ns, headers, encoding, payload } = self;
         let reply_headers = Vec::new();
@@ -50,15 +43,30 @@ impl Job {
     }
 }
 
+impl Waits for Job {
+    fn call(&self) -> CallId {
+        (self.pair.number, self.id)
+    }
+
+    fn priority(&self) -> u8 {
+        self.pair.priority
+    }
+
+    fn bytes(&self) -> usize {
+        self.payload.len()
+    }
+}
+
 /// The port that reads requests: one thread at a time has it.
 pub(super) struct Intake {
     pub(super) inlet: Inlet,
     scratch: Vec<u8>,
     pairs: u64,
-    /// How many pairs have answers that wait for room.
-    stuck: Arc<AtomicUsize>,
     /// How many sources rest.
     resting: usize,
+    /// How many pairs have a backlog, whether their sources rest or not: the last answers of a client that asks
+    /// for no more wait as well.
+    backlogged: Arc<AtomicUsize>,
 }
 
 /// What came of a look.
@@ -73,7 +81,7 @@ enum Looked {
 
 impl Intake {
     pub(super) fn new(inlet: Inlet) -> Self {
-        Self { inlet, scratch: Vec::new(), pairs: 0, stuck: Arc::default(), resting: 0 }
+        Self { inlet, scratch: Vec::new(), pairs: 0, resting: 0, backlogged: Arc::default() }
     }
 
     /// Waits for a request. `None` when `leave` says so: it is asked before each sleep, and after each batch.
@@ -99,7 +107,7 @@ impl Intake {
                 Then::Sleep(timeout) => {
                     match self.inlet.arm() {
                         // A ring before `arm` was drained by it: look again at all that rings.
-                        Ok(true) if !leave() && !self.tend_stuck() => self.inlet.sleep(timeout),
+                        Ok(true) if !leave() && !self.wake_rested() => self.inlet.sleep(timeout),
                         Ok(_) => {}
                         Err(_) => {
                             server.stop();
@@ -114,7 +122,7 @@ impl Intake {
 
     #[inline]
     fn look(&mut self, server: &ServerShared) -> Looked {
-        self.tend_stuck();
+        self.wake_rested();
         let looked = match self.inlet.look() {
             Ok(Some((index, record))) => self.take(server, index, record),
             Ok(None) => Looked::Nothing,
@@ -134,21 +142,23 @@ impl Intake {
         looked
     }
 
-    /// Writes answers for which there is room by now, and lets the requests of the others rest; true if there
-    /// are requests to be looked at again.
+    /// Writes answers for which there is room again, and lets those pairs go on that have no more of them; true
+    /// if one does.
     #[inline]
-    fn tend_stuck(&mut self) -> bool {
-        (self.resting > 0 || self.stuck.load(Relaxed) > 0) && self.flush_stuck()
+    fn wake_rested(&mut self) -> bool {
+        (self.resting > 0 || self.backlogged.load(Relaxed) > 0) && self.flush()
     }
 
     #[cold]
-    fn flush_stuck(&mut self) -> bool {
+    fn flush(&mut self) -> bool {
         let before = self.resting;
         for source in self.inlet.sources_mut() {
-            if let Some(Reply::Open(pair)) = &source.reply {
-                let rests = pair.is_backlogged() && !pair.flush();
-                self.resting = self.resting + usize::from(rests) - usize::from(source.rests);
-                source.rests = rests;
+            if let Some(Reply::Open(pair)) = &source.reply
+                && (source.rests || pair.is_backlogged())
+                && pair.flush()
+                && std::mem::take(&mut source.rests)
+            {
+                self.resting -= 1;
             }
         }
         self.resting < before
@@ -206,7 +216,7 @@ impl Intake {
         if let Some(Reply::Made(shared)) = &source.reply {
             let config = OutletConfig::of_pair(shared.layout.capacity());
             let answers = Outlet::of(shared.clone(), server.node.clone(), config);
-            let pair = Pair::new(self.pairs, &source.origin, answers, port, self.stuck.clone());
+            let pair = Pair::new(self.pairs, &source.origin, answers, port, self.backlogged.clone());
             self.pairs += 1;
             source.reply = Some(Reply::Open(Arc::new(pair)));
         }
@@ -214,43 +224,5 @@ impl Intake {
             Some(Reply::Open(pair)) => Some(pair.clone()),
             _ => None,
         }
-    }
-}
-
-/// Requests that wait for a worker.
-#[derive(Default)]
-pub(super) struct Queue {
-    jobs: VecDeque<Job>,
-    bytes: usize,
-}
-
-impl Queue {
-    /// Adds a request; gives it back if there are too many.
-    pub(super) fn push(&mut self, job: Job, limit: usize) -> Option<Job> {
-        let bytes = self.bytes + job.payload.len();
-        if self.jobs.len() >= limit || bytes > QUEUE_BYTES {
-            return Some(job);
-        }
-        self.bytes = bytes;
-        self.jobs.push_back(job);
-        None
-    }
-
-    pub(super) fn pop(&mut self) -> Option<Job> {
-        let job = self.jobs.pop_front()?;
-        self.bytes -= job.payload.len();
-        Some(job)
-    }
-
-    pub(super) fn len(&self) -> usize {
-        self.jobs.len()
-    }
-
-    /// Drops requests that nobody wants answered; how many.
-    pub(super) fn cancel(&mut self, which: impl Fn(CallId) -> bool) -> usize {
-        let before = self.jobs.len();
-        self.jobs.retain(|job| !which(job.call()));
-        self.bytes = self.jobs.iter().map(|job| job.payload.len()).sum();
-        before - self.jobs.len()
     }
 }

@@ -98,13 +98,17 @@ fn panic_text(panic: &(dyn Any + Send)) -> String {
 }
 
 pub(super) fn answer(context: &Context, result: Result<impl Body, &Status>, encoding: Encoding) {
-    let headers = context.reply_headers();
-    let written = match result {
+    let (headers, bad) = match context.reply_headers() {
+        Ok(headers) => (headers, None),
+        Err(status) => (Vec::new(), Some(status)),
+    };
+    let written = match (result, bad) {
         // A value's own serialisation may panic, too.
-        Ok(body) => {
+        (Ok(body), None) => {
             guard(|| context.pair.answer(&Outgoing { id: context.id, headers: &headers, encoding, body }))
         }
-        Err(status) => Err(status.clone()),
+        (Ok(_), Some(bad)) => Err(bad),
+        (Err(status), _) => Err(status.clone()),
     };
     if let Err(status) = written {
         tracing::debug!(method = %context.method, %status, "call failed");

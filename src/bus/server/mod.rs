@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   log of requests ─▶ intake.rs  reads: one thread at a time
-//!                        │   └── the queue, while no worker is free
+//!                        │   └── queue.rs  while no worker is free
 //!                      work.rs    workers and their stand-by
 //!                        │
 //!                      method.rs  decodes, runs the handler (context.rs)
@@ -34,6 +34,7 @@ mod context;
 mod intake;
 mod method;
 mod pair;
+mod queue;
 #[cfg(feature = "tower")]
 mod service;
 mod slot;
@@ -44,8 +45,9 @@ pub(super) use pair::Pair;
 #[cfg(feature = "tower")]
 pub use service::Serving;
 
-use intake::{Intake, Queue};
+use intake::{Intake, Job};
 use method::Method;
+use queue::Queue;
 use slot::Slot;
 
 /// Requests that may wait for a worker unless asked otherwise.
@@ -251,7 +253,7 @@ struct ServerShared {
     port: Arc<InletShared>,
     bell: Bell,
     intake: Mutex<Intake>,
-    queue: Mutex<Queue>,
+    queue: Mutex<Queue<Job>>,
     /// How many are in the queue: what is looked at instead of its lock.
     queued: AtomicUsize,
     limit: usize,

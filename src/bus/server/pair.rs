@@ -19,6 +19,9 @@ use crate::bus::reading::{InletShared, Origin};
 use crate::bus::status::Status;
 use crate::frame::{Code, Encoding, Frame, Head, Headers, Payload};
 
+/// No fewer bytes than all but the message takes of an answer that has nothing else.
+const BESIDE_MESSAGE: usize = 64;
+
 /// One client, as a server answers it.
 pub(in crate::bus) struct Pair {
     /// Tells the pairs of a server apart.
@@ -33,7 +36,7 @@ pub(in crate::bus) struct Pair {
     /// How many are in the backlog: what is looked at instead of its lock.
     waiting: AtomicUsize,
     /// How many pairs of the server have a backlog.
-    stuck: Arc<AtomicUsize>,
+    backlogged: Arc<AtomicUsize>,
     /// The client has gone: nobody reads the answers.
     gone: AtomicBool,
     /// The server's port, which counts answers that nobody reads.
@@ -54,13 +57,13 @@ impl Pair {
         client: &Origin,
         answers: Outlet,
         port: Arc<InletShared>,
-        stuck: Arc<AtomicUsize>,
+        backlogged: Arc<AtomicUsize>,
     ) -> Self {
         let largest = answers.largest_frame();
         let answers = Arc::new(Mutex::new(answers));
         let (backlog, waiting, gone) = (Mutex::default(), AtomicUsize::new(0), AtomicBool::new(false));
         let (priority, client) = (client.priority, client.node.clone());
-        Self { number, client, priority, answers, largest, backlog, waiting, stuck, gone, port }
+        Self { number, client, priority, answers, largest, backlog, waiting, backlogged, gone, port }
     }
 
     pub(super) fn service(&self) -> &str {
@@ -73,14 +76,14 @@ impl Pair {
         let mut backlog = self.backlog.lock();
         self.port.counters.drop(backlog.len() as u64);
         backlog.clear();
-        self.note_backlog(0);
+        self.note_waiting(0);
     }
 
-    /// Under the backlog's lock.
-    fn note_backlog(&self, waiting: usize) {
-        match (self.waiting.swap(waiting, Relaxed), waiting) {
-            (0, 1..) => self.stuck.fetch_add(1, Relaxed),
-            (1.., 0) => self.stuck.fetch_sub(1, Relaxed),
+    /// Called with the backlog's lock.
+    fn note_waiting(&self, answers: usize) {
+        match (self.waiting.swap(answers, Relaxed), answers) {
+            (0, 1..) => self.backlogged.fetch_add(1, Relaxed),
+            (1.., 0) => self.backlogged.fetch_sub(1, Relaxed),
             _ => return,
         };
     }
@@ -94,7 +97,10 @@ impl Pair {
         self.waiting.load(Relaxed) > 0
     }
 
-    /// Answers with a result, or with the reason why it cannot be written.
+    /// Answers with a result.
+    ///
+    /// # Errors
+    /// Why it cannot be written; the call has no answer yet.
     pub(super) fn answer(&self, answer: &Outgoing<'_, impl Body>) -> Result<(), Status> {
         let Outgoing { id, headers, encoding, body } = answer;
         let head = Head::Response {
@@ -103,18 +109,22 @@ impl Pair {
             message: None,
             headers: Headers::from_slice(headers),
         };
-        self.write(&head, *encoding, body).inspect_err(|status| self.fail(*id, status, &[]))
+        self.write(&head, *encoding, body)
     }
 
     /// Answers with a status.
     pub(super) fn fail(&self, id: u64, status: &Status, headers: &[(&str, &str)]) {
         let code = if status.code() == Code::Ok { Code::Unknown } else { status.code() };
-        let message = Some(status.message());
-        let head = |headers| Head::Response { id, status: code, message, headers };
+        let head = |message, headers| Head::Response { id, status: code, message: Some(message), headers };
         let details = Bytes(status.details_bytes());
-        if self.write(&head(Headers::from_slice(headers)), Encoding::MessagePack, &details).is_err() {
+        let whole = head(status.message(), Headers::from_slice(headers));
+        if self.write(&whole, Encoding::MessagePack, &details).is_err() {
             // Headers or details are too large: the code and the message are what counts.
-            let _ = self.write(&head(Headers::EMPTY), Encoding::MessagePack, &Bytes(&[]));
+            let most = self.largest.saturating_sub(BESIDE_MESSAGE);
+            let message = head(cut(status.message(), most), Headers::EMPTY);
+            if let Err(error) = self.write(&message, Encoding::MessagePack, &Bytes(&[])) {
+                tracing::error!(client = %self.client, %error, "a call has no answer");
+            }
         }
     }
 
@@ -123,13 +133,6 @@ impl Pair {
             self.port.counters.drop(1);
             return Ok(());
         }
-        let status = |error| match error {
-            PublishError::Encode { .. } => {
-                let status = Status::from_publish("the answer", error);
-                Status::internal(status.message())
-            }
-            error => Status::from_publish("the answer", error),
-        };
         if !self.is_backlogged()
             && let Some(mut answers) = self.answers.try_lock()
         {
@@ -140,13 +143,13 @@ impl Pair {
                     return Ok(());
                 }
                 Err(PublishError::Full { .. }) => {}
-                Err(error) => return Err(status(error)),
+                Err(error) => return Err(unwritten(error)),
             }
         }
-        let frame = encode(head, encoding, body).map_err(status)?;
+        let frame = encode(head, encoding, body).map_err(unwritten)?;
         if frame.len() > self.largest {
             let (size, limit) = (frame.len(), self.largest);
-            return Err(Status::from_publish("the answer", PublishError::TooLarge { size, limit }));
+            return Err(unwritten(PublishError::TooLarge { size, limit }));
         }
         self.put(frame);
         Ok(())
@@ -155,12 +158,12 @@ impl Pair {
     /// Leaves a frame to whoever writes the log next.
     fn put(&self, frame: Vec<u8>) {
         let mut backlog = self.backlog.lock();
+        // Set before the lock is taken in `end`, after which nobody empties the backlog.
         if self.is_gone() {
-            self.port.counters.drop(1);
-            return; // under the lock, so that nothing is added after `end` has cleared it
+            return self.port.counters.drop(1);
         }
         backlog.push_back(frame);
-        self.note_backlog(backlog.len());
+        self.note_waiting(backlog.len());
         drop(backlog);
         self.flush();
     }
@@ -180,14 +183,14 @@ impl Pair {
                 if !answers.put(frame) {
                     answers.arm(); // the client's next step rings the server's bell
                     if !answers.put(frame) {
-                        self.note_backlog(backlog.len());
+                        self.note_waiting(backlog.len());
                         return false;
                     }
                 }
                 backlog.pop_front();
             }
             answers.disarm();
-            self.note_backlog(0);
+            self.note_waiting(0);
             emptied = true;
         }
         if emptied {
@@ -196,10 +199,29 @@ impl Pair {
         true
     }
 
+    /// Bytes of the largest frame that the log takes.
+    pub(super) fn largest(&self) -> usize {
+        self.largest
+    }
+
     /// The log for an answer in place; `None` if another thread writes it, or answers wait for it.
     pub(super) fn lock(&self) -> Option<ArcMutexGuard<RawMutex, Outlet>> {
         if self.is_backlogged() || self.is_gone() { None } else { self.answers.try_lock_arc() }
     }
+}
+
+/// Why an answer was not written: the caller has no part in what it is made of.
+pub(super) fn unwritten(error: PublishError) -> Status {
+    let status = Status::from_publish("the answer", error);
+    match status.code() {
+        Code::InvalidArgument => Status::internal(status.message()),
+        _ => status,
+    }
+}
+
+/// The first characters of a text, in at most so many bytes.
+fn cut(text: &str, most: usize) -> &str {
+    &text[..text.floor_char_boundary(most)]
 }
 
 fn encode(head: &Head<'_>, encoding: Encoding, body: &impl Body) -> Result<Vec<u8>, PublishError> {

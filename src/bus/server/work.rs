@@ -16,6 +16,7 @@ use parking_lot::Mutex;
 
 use super::ServerShared;
 use super::intake::Job;
+use super::queue::Waits;
 use super::slot::Slot;
 use crate::bus::status::Status;
 use crate::sys::clock;
@@ -75,6 +76,9 @@ impl ServerShared {
                 intake
             }
         };
+        if self.has_queued() {
+            return None; // the stand-by has read on meanwhile: what it has queued is older
+        }
         let job = intake.next(self, || self.is_stopped() || self.has_queued())?;
         slot.begin(job.call()); // before the port is given back: a cancel is read after it
         Some(job)
@@ -93,17 +97,16 @@ impl ServerShared {
         handler.run(&mut context, &self.name, &payload);
     }
 
-    /// Cancels calls that run, and those that wait.
+    /// Cancels calls that wait, and those that run: in this order, for it is theirs.
     pub(super) fn cancel(&self, which: impl Fn(super::slot::CallId) -> bool + Copy) {
+        // Under the lock: a call is in a slot before it is out of the queue.
+        let mut queue = self.queue.lock();
+        let cancelled = queue.cancel(which);
+        self.note_queued(queue.len());
+        drop(queue);
+        self.port.counters.drop(cancelled as u64);
         for slot in &self.slots {
             slot.cancel(which);
-        }
-        if self.has_queued() {
-            let mut queue = self.queue.lock();
-            let cancelled = queue.cancel(which);
-            self.note_queued(queue.len());
-            drop(queue);
-            self.port.counters.drop(cancelled as u64);
         }
     }
 

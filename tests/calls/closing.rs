@@ -1,0 +1,197 @@
+//! Clients, servers and nodes that are closed, in any order.
+
+use std::sync::Mutex;
+use std::sync::mpsc::channel;
+use std::thread;
+use std::time::Duration;
+
+use ringbus::{Code, Pending, Response, Wait};
+
+use crate::servant::{self, SERVICE, client_of, start, works};
+use crate::support::{self, Child, DEADLINE, Dir, Parent, eventually, resources};
+
+/// Runs `close` on a thread of its own: it has to come back.
+#[track_caller]
+fn within_the_deadline(what: &str, close: impl FnOnce() + Send + 'static) {
+    let (done, over) = channel();
+    thread::spawn(move || {
+        close();
+        let _ = done.send(());
+    });
+    assert!(over.recv_timeout(DEADLINE).is_ok(), "{what} hangs");
+}
+
+#[test]
+fn a_server_that_is_dropped_answers_what_runs_and_refuses_what_waits() {
+    for wait in [Wait::Adaptive, Wait::Park, Wait::Spin] {
+        let dir = Dir::new();
+        let node = dir.join("server");
+        let (server, said) = servant::spawn(&node, |builder| builder.wait(wait));
+        let other = dir.join("client");
+        let client = other.client(SERVICE).unwrap();
+        let runs: Pending<Response<u64>> = client.request("sleep").timeout(DEADLINE).start(&100).unwrap();
+        said.expect("sleeps 100");
+        let waits: Vec<Pending<Response<i64>>> =
+            (0..10).map(|n| client.request("double").timeout(DEADLINE).start(&n).unwrap()).collect();
+        eventually("they wait", || server.queued() == 10);
+        within_the_deadline("dropping the server", move || drop(server));
+        assert_eq!(*runs.wait().unwrap(), 100);
+        for call in waits {
+            assert_eq!(call.wait().map(|n| *n).unwrap_err().code(), Code::Unavailable);
+        }
+        eventually("nobody serves", || client.servers().is_empty());
+    }
+}
+
+#[test]
+fn a_server_dropped_by_its_own_handler_or_while_idle_ends() {
+    let dir = Dir::new();
+    let node = dir.join("server");
+    let other = dir.join("client");
+    for workers in [1, 3] {
+        let own = std::sync::Arc::new(Mutex::new(None));
+        let server = {
+            let own = own.clone();
+            node.service("own")
+                .method("stop", move |_, ()| {
+                    drop(own.lock().unwrap().take());
+                    Ok(1)
+                })
+                .workers(workers)
+                .spawn()
+                .unwrap()
+        };
+        *own.lock().unwrap() = Some(server);
+        let client = other.client("own").unwrap();
+        let stopped = client.request("stop").timeout(DEADLINE).send::<_, i64>(&());
+        assert_eq!(*stopped.unwrap(), 1);
+        eventually("nobody serves", || client.servers().is_empty());
+        for wait in [Wait::Adaptive, Wait::Park, Wait::Spin] {
+            let (server, _said) = servant::spawn(&node, |builder| builder.workers(workers).wait(wait));
+            within_the_deadline("dropping an idle server", move || drop(server));
+        }
+    }
+}
+
+#[test]
+fn a_call_outlives_its_client() {
+    let dir = Dir::new();
+    let mut server = start(&dir, "server", &[]);
+    let (node, client) = client_of(&dir, 1);
+    let begin =
+        |ms: u64| -> Pending<Response<u64>> { client.request("sleep").timeout(DEADLINE).start(&ms).unwrap() };
+    let (first, second) = (begin(50), begin(1));
+    let third: Pending<Response<i64>> = client.request("hold").timeout(DEADLINE).start(&1).unwrap();
+    drop((client, node));
+    assert_eq!(*second.wait().unwrap(), 1);
+    assert_eq!(*first.wait().unwrap(), 50);
+    ["sleeps 50", "sleeps 1", "holds 1"].iter().for_each(|line| server.expect(line));
+    drop(third); // the last of the node
+    server.expect("lets go of 1");
+    server.finish();
+}
+
+#[test]
+fn whatever_is_dropped_first_nothing_hangs() {
+    // All orders of a client's node, its client and a call, a server's node and the server.
+    let mut orders = vec![vec![]];
+    for _ in 0..5 {
+        orders = orders
+            .iter()
+            .flat_map(|order: &Vec<usize>| {
+                (0..5).filter(|n| !order.contains(n)).map(|n| [&order[..], &[n]].concat())
+            })
+            .collect();
+    }
+    let dir = Dir::new();
+    for order in orders {
+        let (server_node, client_node) = (dir.join("server"), dir.join("client"));
+        let server = server_node
+            .service(SERVICE)
+            .method("wait", |context, ()| {
+                // Until it is cancelled, or for a moment: the server's drop waits for it.
+                let until = std::time::Instant::now() + Duration::from_millis(5);
+                while !context.cancelled() && std::time::Instant::now() < until {
+                    thread::sleep(Duration::from_micros(200));
+                }
+                Ok(())
+            })
+            .spawn()
+            .unwrap();
+        let client = client_node.client(SERVICE).unwrap();
+        let call: Pending<Response<()>> = client.request("wait").timeout(DEADLINE).start(&()).unwrap();
+        let mut parts: [Option<Box<dyn std::any::Any + Send>>; 5] = [
+            Some(Box::new(client_node)),
+            Some(Box::new(client)),
+            Some(Box::new(call)),
+            Some(Box::new(server_node)),
+            Some(Box::new(server)),
+        ];
+        within_the_deadline(&format!("{order:?}"), move || order.iter().for_each(|n| parts[*n] = None));
+    }
+}
+
+#[test]
+fn a_server_that_runs_on_this_thread_ends_with_its_methods_refused_twice() {
+    let dir = Dir::new();
+    let node = dir.join("server");
+    let twice = node.service("x").method("m", |_, ()| Ok(())).method("m", |_, ()| Ok(())).spawn();
+    assert!(twice.unwrap_err().to_string().contains("\"m\""));
+    assert!(node.service("").spawn().is_err());
+    assert!(node.service("x").capacity(5000).spawn().is_err());
+    assert!(node.client_builder("x").capacity(1).open().is_err());
+    assert!(node.peers().is_empty());
+}
+
+#[test]
+fn opening_and_closing_leaves_nothing_behind() {
+    let dir = Dir::new();
+    let mut stays = Child::start("opens and closes", &[dir.arg()]);
+    stays.expect("done");
+    stays.finish();
+}
+
+pub fn opens_and_closes(parent: &mut Parent, args: &[&str]) {
+    let bus = support::bus(args[0]);
+    let (node, other) = (bus.join("stays").unwrap(), bus.join("other").unwrap());
+    let cycle = |kind: usize| {
+        let (server, _said) = servant::spawn(&node, |builder| builder.workers(1 + kind % 2));
+        let clients = [node.client(SERVICE).unwrap(), other.client(SERVICE).unwrap()];
+        for client in &clients {
+            works(client);
+            let held = client.request("mirror").send_raw(&[1; 100]).unwrap();
+            let pending: Pending<Response<i64>> = client.request("double").start(&1).unwrap();
+            if kind.is_multiple_of(3) {
+                drop(pending);
+            } else {
+                assert_eq!(*pending.wait().unwrap(), 2);
+            }
+            assert_eq!(*held, [1; 100]);
+        }
+        if kind.is_multiple_of(2) {
+            drop(server);
+            drop(clients);
+        } else {
+            drop(clients);
+            drop(server);
+        }
+        if kind.is_multiple_of(5) {
+            let third = bus.join("third").unwrap();
+            let (server, _said) = servant::spawn(&third, |builder| builder);
+            let client = node.client(SERVICE).unwrap();
+            client.wait_for_server(DEADLINE).unwrap();
+            client.request("double").to(third.info().id()).send::<_, i64>(&1).unwrap();
+            drop((server, third, client));
+        }
+    };
+    // The first ones for what the process keeps.
+    (0..20).for_each(cycle);
+    eventually("only the two are left", || node.peers().len() == 1);
+    let before = resources();
+    (0..100).for_each(cycle);
+    eventually("all is given back", || {
+        let now = resources();
+        now.0 <= before.0 && now.1 <= before.1
+    });
+    parent.say("done");
+}

@@ -1,0 +1,184 @@
+//! Queues and logs that are full: some wait, some are refused, and nobody else is held up.
+
+use std::sync::mpsc::channel;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use ringbus::{Code, Pending, Response, Wait};
+
+use crate::servant::{self, SERVICE, client_of, counts, start, works};
+use crate::support::{DEADLINE, Dir, eventually};
+
+#[test]
+fn a_full_queue_refuses_promptly_and_answers_the_rest() {
+    let dir = Dir::new();
+    let mut server = start(&dir, "server", &[("workers", 1), ("queue", 8)]);
+    let (_node, client) = client_of(&dir, 1);
+    let call =
+        |n: u64| -> Pending<Response<u64>> { client.request("sleep").timeout(DEADLINE).start(&n).unwrap() };
+    for _ in 0..3 {
+        let first = call(800);
+        server.expect("sleeps 800");
+        let begun = Instant::now();
+        let calls: Vec<_> = (0..20).map(call).collect();
+        let mut refused = 0;
+        let mut answered = Vec::new();
+        // Those that are refused are told so while the first is still at work.
+        for (n, wait) in (0..).zip(calls).collect::<Vec<_>>().into_iter().rev() {
+            match wait.wait() {
+                Ok(slept) => {
+                    assert_eq!(*slept, n);
+                    answered.push(n);
+                }
+                Err(status) => {
+                    assert_eq!(status.code(), Code::ResourceExhausted);
+                    assert!(
+                        status.message().contains("queue") && begun.elapsed() < Duration::from_millis(600)
+                    );
+                    refused += 1;
+                }
+            }
+        }
+        assert_eq!(*first.wait().unwrap(), 800);
+        answered.reverse();
+        assert_eq!((answered, refused), ((0..8).collect(), 12), "the first eight wait, in order");
+        (0..8).for_each(|n| server.expect(&format!("sleeps {n}")));
+    }
+    assert_eq!(counts(&mut server)[1], 3 * 12);
+    works(&client);
+}
+
+#[test]
+fn a_queue_of_none_takes_what_a_worker_is_free_for() {
+    let dir = Dir::new();
+    let mut server = start(&dir, "server", &[("queue", 0)]);
+    let (_node, client) = client_of(&dir, 1);
+    let hold: Pending<Response<i64>> = client.request("hold").timeout(DEADLINE).start(&1).unwrap();
+    server.expect("holds 1");
+    let status = client.request("double").timeout(DEADLINE).send::<_, i64>(&1).unwrap_err();
+    assert_eq!(status.code(), Code::ResourceExhausted);
+    drop(hold);
+    server.expect("lets go of 1");
+    eventually("it works", || client.call::<_, i64>("double", &1) == Ok(2));
+}
+
+/// The largest number of calls below leave the log of answers full at the last of them, and at each before.
+#[test]
+fn answers_that_were_not_read_arrive_when_they_are() {
+    let dir = Dir::new();
+    let server = start(&dir, "server", &[("capacity", 4096)]);
+    let node = dir.join("client");
+    let other = node.client(SERVICE).unwrap();
+    for calls in 1..24 {
+        let client = node.client(SERVICE).unwrap();
+        let pending: Vec<Pending<Response<String>>> =
+            (0..calls).map(|n| client.request("text").timeout(DEADLINE).start(&(700 + n)).unwrap()).collect();
+        works(&other); // not held up
+        if calls % 2 == 0 {
+            // Long enough for the server to have fallen asleep over it.
+            thread::sleep(Duration::from_millis(30));
+        }
+        let begun = Instant::now();
+        for (n, call) in (0..).zip(pending) {
+            assert_eq!(call.wait().unwrap().len(), 700 + n);
+        }
+        assert!(begun.elapsed() < DEADLINE / 4, "{calls} calls: {:?}", begun.elapsed());
+        works(&client);
+    }
+    server.finish();
+}
+
+#[test]
+fn a_client_that_does_not_read_holds_nobody_up() {
+    let dir = Dir::new();
+    let server = start(&dir, "server", &[("capacity", 4096), ("workers", 2)]);
+    let (node, lazy) = client_of(&dir, 1);
+    let begin =
+        || -> Pending<Response<String>> { lazy.request("text").timeout(DEADLINE).start(&900).unwrap() };
+    // As many as fit into the log of requests; far more than answers fit into theirs.
+    let calls: Vec<_> = (0..500).map(|_| begin()).collect();
+    thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                let other = node.client(SERVICE).unwrap();
+                (0..200).for_each(|_| works(&other));
+            });
+        }
+    });
+    for call in calls {
+        assert_eq!(call.wait().unwrap().len(), 900);
+    }
+    works(&lazy);
+    assert_eq!(lazy.stats().dropped, 0);
+    server.finish();
+}
+
+#[test]
+fn tiny_logs_flooded_from_many_threads_end_every_call_once() {
+    for wait in [Wait::Adaptive, Wait::Park, Wait::Spin] {
+        let dir = Dir::new();
+        let server = start(&dir, "server", &[("capacity", 4096), ("workers", 2)]);
+        let node = dir.join("client");
+        let client = node.client_builder(SERVICE).capacity(4096).wait(wait).timeout(DEADLINE).open().unwrap();
+        client.wait_for_server(DEADLINE).unwrap();
+        thread::scope(|scope| {
+            for thread in 0..4 {
+                let client = client.clone();
+                scope.spawn(move || {
+                    for round in 0..40_usize {
+                        let lens: Vec<usize> =
+                            (0..8).map(|n| (round * 37 + n * 131 + thread) % 900).collect();
+                        let calls: Vec<Pending<_>> = lens
+                            .iter()
+                            .map(|len| client.request("mirror").start_raw(&vec![*len as u8; *len]).unwrap())
+                            .collect();
+                        for (len, call) in lens.into_iter().zip(calls) {
+                            let answer = call.wait().unwrap_or_else(|status| panic!("{wait:?}: {status}"));
+                            assert_eq!(*answer, vec![len as u8; len]);
+                        }
+                    }
+                });
+            }
+        });
+        assert_eq!((client.stats().messages, client.stats().dropped), (4 * 40 * 8, 0));
+        server.finish();
+    }
+}
+
+/// Room in the log of requests comes without an answer: the stand-by reads what the handlers cannot.
+#[test]
+fn requests_that_wait_for_room_go_when_there_is_some() {
+    for wait in [Wait::Adaptive, Wait::Park, Wait::Spin] {
+        let dir = Dir::new();
+        let node = dir.join("server");
+        let (server, said) = servant::spawn(&node, |builder| builder.queue(1000));
+        let other = dir.join("client");
+        let client = other.client_builder(SERVICE).capacity(4096).wait(wait).open().unwrap();
+        let hold: Pending<Response<i64>> = client.request("hold").timeout(DEADLINE).start(&1).unwrap();
+        said.expect("holds 1");
+        // Large ones and small ones, which find room where the large ones do not.
+        let (sent, done) = channel();
+        thread::scope(|scope| {
+            for thread in 0..4_usize {
+                let (client, sent) = (client.clone(), sent.clone());
+                scope.spawn(move || {
+                    let text = "x".repeat(if thread % 2 == 0 { 900 } else { 10 });
+                    let calls: Vec<Pending<Response<usize>>> = (0..60)
+                        .map(|_| client.request("length").timeout(DEADLINE).start(&text).unwrap())
+                        .collect();
+                    sent.send(()).unwrap();
+                    for call in calls {
+                        assert_eq!(*call.wait().unwrap(), text.len());
+                    }
+                });
+            }
+            for _ in 0..4 {
+                // Far before their deadlines, though no answer comes.
+                let sent = done.recv_timeout(DEADLINE / 4);
+                assert!(sent.is_ok(), "{wait:?}: {} of 240 wait", server.queued());
+            }
+            eventually("all are queued", || server.queued() == 240);
+            drop(hold);
+        });
+    }
+}

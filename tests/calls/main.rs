@@ -1,0 +1,29 @@
+//! Calls between processes: every call ends exactly once, with its answer or with a status that says why not.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod cancels;
+mod closing;
+mod deaths;
+mod floods;
+mod forks;
+mod futures;
+mod many;
+mod metadata;
+mod raw;
+mod servant;
+mod statuses;
+
+/// Not a test of its own but the second process of those here: does nothing unless one of them started it.
+#[test]
+fn child() {
+    support::play(&[
+        ("serves", servant::serves),
+        ("calls and is killed", deaths::calls_and_is_killed),
+        ("forks a client", forks::forks_a_client),
+        ("forks a server", forks::forks_a_server),
+        ("opens and closes", closing::opens_and_closes),
+        ("restarts", deaths::restarts),
+    ]);
+}

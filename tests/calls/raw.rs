@@ -1,0 +1,279 @@
+//! Calls with bytes: in place, lent, held for long.
+
+use std::sync::Mutex;
+use std::sync::mpsc::channel;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use ringbus::{Client, Code, Encoding, Node, Pending, RawResponse, Response, Trust};
+
+use crate::servant::{self, SERVICE, client_of, start, works};
+use crate::support::{DEADLINE, Dir, eventually};
+
+/// Bytes that tell a number, and how many there are.
+fn bytes(n: usize, len: usize) -> Vec<u8> {
+    (0..len).map(|at| (at * 31 + n) as u8).collect()
+}
+
+/// Whether bytes lie in a log.
+fn is_in_place(bytes: &[u8]) -> bool {
+    let at = bytes.as_ptr() as usize;
+    let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+    maps.lines().filter(|line| line.contains("/memfd:ringbus-log")).any(|line| {
+        let (start, end) = line.split_once(' ').unwrap().0.split_once('-').unwrap();
+        let [start, end] = [start, end].map(|at| usize::from_str_radix(at, 16).unwrap());
+        (start..end).contains(&at)
+    })
+}
+
+#[test]
+fn bytes_go_there_and_back_in_any_size() {
+    let dir = Dir::new();
+    let server = start(&dir, "server", &[]);
+    let (_node, client) = client_of(&dir, 1);
+    for len in (0..300).chain([1000, 4096, 10_000, 16_000]) {
+        let answer = client.request("mirror").send_raw(&bytes(len, len)).unwrap();
+        assert_eq!(*answer, bytes(len, len));
+        assert_eq!(answer.encoding(), Encoding::Raw);
+    }
+    server.finish();
+}
+
+#[test]
+fn a_request_stays_as_it_was_while_its_client_goes_on() {
+    let dir = Dir::new();
+    let node = dir.join("server");
+    let (tell, told) = channel();
+    let (go, gone) = channel::<()>();
+    let (tell, gone) = (Mutex::new(tell), Mutex::new(gone));
+    let server = node
+        .service("look")
+        .raw_method("look", move |_, bytes| {
+            let before = bytes.to_vec();
+            tell.lock().unwrap().send(is_in_place(bytes)).unwrap();
+            gone.lock().unwrap().recv_timeout(DEADLINE).unwrap();
+            Ok(vec![u8::from(before == bytes)])
+        })
+        .method("fill", |_, text: String| Ok(text.len()))
+        .workers(2)
+        .spawn()
+        .unwrap();
+    let other = dir.join("client");
+    let client = other.client("look").unwrap();
+    for round in 0..5 {
+        let call = client.request("look").timeout(DEADLINE).start_raw(&bytes(round, 3000)).unwrap();
+        assert!(told.recv_timeout(DEADLINE).unwrap(), "lent where it is");
+        // Less than the log has room for: what is lent is in the way.
+        for len in [10_000, 10_000, 10_000, 10_000] {
+            assert_eq!(client.call("fill", &"x".repeat(len)), Ok(len));
+        }
+        go.send(()).unwrap();
+        assert_eq!(*call.wait().unwrap(), [1], "unchanged");
+        // And the room is there again.
+        for _ in 0..20 {
+            assert_eq!(client.call("fill", &"x".repeat(10_000)), Ok(10_000));
+        }
+    }
+    drop(server);
+}
+
+#[test]
+fn an_answer_in_place_stays_as_it_was_and_outlives_its_client() {
+    let dir = Dir::new();
+    let server = start(&dir, "server", &[]);
+    let (node, client) = client_of(&dir, 1);
+    let first = client.request("mirror").send_raw(&bytes(1, 3000)).unwrap();
+    assert!(is_in_place(&first));
+    let mut held = Vec::new();
+    for n in 0..10 {
+        held.push((n, client.request("mirror").send_raw(&bytes(n, 1000)).unwrap()));
+        works(&client);
+    }
+    assert!(held.iter().all(|(n, answer)| **answer == bytes(*n, 1000)));
+    // The gaps are given back in another order.
+    held.retain(|(n, _)| n % 3 == 0);
+    works(&client);
+    drop((client, node));
+    assert!(held.iter().all(|(n, answer)| **answer == bytes(*n, 1000)));
+    server.finish();
+    assert_eq!(*first, bytes(1, 3000));
+    drop(held);
+    assert_eq!(*first, bytes(1, 3000));
+}
+
+#[test]
+fn an_answer_held_for_long_stalls_its_own_pair_only() {
+    let dir = Dir::new();
+    let (slow, other) = (start(&dir, "slow", &[("capacity", 4096)]), start(&dir, "other", &[]));
+    let (node, client) = client_of(&dir, 2);
+    let id_of = |name: &str| node.peers().iter().find(|peer| peer.name() == name).expect("a peer").id();
+    let (slow_id, other_id) = (id_of("slow"), id_of("other"));
+    let call = |client: &Client, node, timeout| {
+        client.request("text").to(node).timeout(timeout).send::<_, String>(&900)
+    };
+    let held = client.request("mirror").to(slow_id).send_raw(&bytes(1, 900)).unwrap();
+    let stalled = (0..20).find_map(|_| call(&client, slow_id, Duration::from_millis(100)).err());
+    assert_eq!(stalled.expect("no room for an answer").code(), Code::DeadlineExceeded);
+    // The same client and another server; the same server and another client.
+    let second = node.client(SERVICE).unwrap();
+    for _ in 0..100 {
+        assert_eq!(call(&client, other_id, DEADLINE).unwrap().len(), 900);
+        assert_eq!(call(&second, slow_id, DEADLINE).unwrap().len(), 900);
+    }
+    assert_eq!(*held, bytes(1, 900));
+    drop(held);
+    assert_eq!(call(&client, slow_id, DEADLINE).unwrap().len(), 900);
+    drop((slow, other));
+}
+
+#[test]
+fn loans_of_requests_and_answers_are_aligned_and_arrive() {
+    let dir = Dir::new();
+    let node = dir.join("server");
+    let server = node
+        .service("loans")
+        .raw_method("invert", |context, bytes| {
+            assert!(bytes.as_ptr().addr().is_multiple_of(64) && is_in_place(bytes));
+            context.header("len", bytes.len().to_string());
+            let mut loan = context.loan(bytes.len())?;
+            assert!(loan.as_ptr().addr().is_multiple_of(64) && is_in_place(&loan));
+            loan.iter_mut().zip(bytes).for_each(|(to, from)| *to = !from);
+            Ok(loan)
+        })
+        .raw_method("drop", |context, bytes| {
+            context.loan(bytes.len())?.fill(1);
+            Ok(bytes.to_vec())
+        })
+        .raw_method("too large", |context, _| context.loan(1 << 40))
+        .spawn()
+        .unwrap();
+    let other = dir.join("client");
+    let client = other.client("loans").unwrap();
+    for len in [1, 63, 64, 65, 1000, 10_000] {
+        let value = "v".repeat(len % 7); // moves the payload's place
+        let mut loan = client.request("invert").header("k", &value).loan(len).unwrap();
+        assert!(loan.len() == len && loan.as_ptr().addr().is_multiple_of(64));
+        loan.copy_from_slice(&bytes(len, len));
+        let answer = loan.send().unwrap();
+        assert!(answer.iter().zip(bytes(len, len)).all(|(got, sent)| *got == !sent) && answer.len() == len);
+        assert!(answer.as_ptr().addr().is_multiple_of(64));
+        assert_eq!(answer.headers().get("len"), Some(&*len.to_string()));
+        assert_eq!(*client.request("drop").send_raw(&bytes(len, len)).unwrap(), bytes(len, len));
+        drop(client.request("invert").loan(len).unwrap()); // unsent: it leaves no trace
+    }
+    assert_eq!(server.stats().messages, 12);
+    for _ in 0..3 {
+        assert_eq!(client.request("too large").send_raw(b"").unwrap_err().code(), Code::ResourceExhausted);
+    }
+    assert_eq!(client.request("invert").loan(1 << 20).map(drop).unwrap_err().code(), Code::ResourceExhausted);
+    assert_eq!(client.stats().dropped, 0);
+}
+
+/// A handler that asks for far too much gets a status also when there is no room in its log just now.
+#[test]
+fn a_loan_far_too_large_is_refused_whatever_the_state_of_the_log() {
+    let dir = Dir::new();
+    let node = dir.join("server");
+    let server = node
+        .service("loans")
+        .raw_method("text", |_, _| Ok(vec![0; 900]))
+        .raw_method("too large", |context, _| context.loan(1 << 46))
+        .capacity(4096)
+        .spawn()
+        .unwrap();
+    let other = dir.join("client");
+    let client = other.client("loans").unwrap();
+    let text = || client.request("text").timeout(DEADLINE).start_raw(b"").unwrap();
+    let calls: Vec<Pending<RawResponse>> = (0..4).map(|_| text()).collect();
+    let too_large = client.request("too large").timeout(DEADLINE).start_raw(b"").unwrap();
+    eventually("all was handled", || server.stats().messages == 5);
+    for call in calls {
+        assert_eq!(call.wait().unwrap().len(), 900);
+    }
+    assert_eq!(too_large.wait().unwrap_err().code(), Code::ResourceExhausted);
+}
+
+#[test]
+fn a_loan_that_is_held_keeps_nobody_beyond_their_time() {
+    let dir = Dir::new();
+    let servers = [start(&dir, "a", &[]), start(&dir, "b", &[])];
+    let (node, client) = client_of(&dir, 2);
+    let [a, b] =
+        ["a", "b"].map(|name| node.peers().iter().find(|peer| peer.name() == name).expect("a peer").id());
+    let double = |node, timeout| client.request("double").to(node).timeout(timeout).send::<_, i64>(&2);
+    assert_eq!(*double(a, DEADLINE).unwrap(), 4);
+    let begun = Instant::now();
+    let short = Duration::from_millis(200);
+    // One that is under way when the loan is taken, and is given up while it is held.
+    let hold: Pending<Response<i64>> = client.request("hold").to(a).timeout(DEADLINE).start(&1).unwrap();
+    let mut loan = client.request("mirror").to(a).timeout(DEADLINE).loan(10).unwrap();
+    thread::scope(|scope| {
+        let waits = scope.spawn(|| double(a, short));
+        for _ in 0..100 {
+            assert_eq!(*double(b, DEADLINE).unwrap(), 4, "another server's calls do not wait");
+        }
+        assert_eq!(waits.join().unwrap().unwrap_err().code(), Code::DeadlineExceeded);
+    });
+    // By the same thread, too.
+    assert_eq!(double(a, short).unwrap_err().code(), Code::DeadlineExceeded);
+    assert_eq!(
+        client.request("mirror").to(a).timeout(short).loan(1).map(drop).unwrap_err().code(),
+        Code::DeadlineExceeded
+    );
+    drop(hold);
+    assert!(begun.elapsed() < DEADLINE / 4, "{:?}", begun.elapsed());
+    // Somebody waits for the room, and gets it when the loan is sent.
+    thread::scope(|scope| {
+        let waits = scope.spawn(|| double(a, DEADLINE));
+        thread::sleep(Duration::from_millis(50));
+        loan.fill(9);
+        assert_eq!(*loan.send().unwrap(), [9; 10]);
+        assert_eq!(*waits.join().unwrap().unwrap(), 4);
+    });
+    assert!(begun.elapsed() < DEADLINE / 4, "{:?}", begun.elapsed());
+    drop(servers);
+}
+
+#[test]
+fn who_trusts_nobody_gets_copies() {
+    let dir = Dir::new();
+    let wary = |name: &str| -> Node {
+        ringbus::Bus::builder("bus").dir(dir.path()).trust(Trust::Copy).open().unwrap().join(name).unwrap()
+    };
+    let node = wary("server");
+    let server = node
+        .service("wary")
+        .raw_method("look", |_, bytes| {
+            assert!(!is_in_place(bytes));
+            Ok(bytes.to_vec())
+        })
+        .spawn()
+        .unwrap();
+    let other = wary("client");
+    let client = other.client("wary").unwrap();
+    for len in [0, 1, 1000, 10_000] {
+        let answer = client.request("look").send_raw(&bytes(len, len)).unwrap();
+        assert_eq!(*answer, bytes(len, len));
+        assert!(len == 0 || !is_in_place(&answer));
+    }
+    drop(server);
+}
+
+#[test]
+fn typed_and_raw_share_a_log_in_order() {
+    let dir = Dir::new();
+    let node = dir.join("server");
+    let (server, _said) = servant::spawn(&node, |builder| builder);
+    let other = dir.join("client");
+    let client = other.client(SERVICE).unwrap();
+    let mut held = Vec::new();
+    for n in 0..200 {
+        held.push(client.request("mirror").send_raw(&bytes(n, n)).unwrap());
+        works(&client);
+        if n % 17 == 0 {
+            held.clear();
+        }
+    }
+    assert_eq!(client.stats().messages, 800);
+    drop(server);
+}
