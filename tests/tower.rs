@@ -262,6 +262,28 @@ fn a_call_is_told_of_room_where_nothing_is_answered() {
     sink.finish();
 }
 
+/// Another thread fills a request in place for as long as it likes: the executor's goes on.
+#[test]
+fn a_call_waits_for_another_requests_loan_in_its_future() {
+    let dir = Dir::new();
+    let math = start_math(&dir);
+    let client = open(&dir.join("caller"), "math", DEADLINE);
+    Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
+        let loan = client.request("reverse").loan(3).unwrap();
+        let mut waits = call(&client, Request::raw("reverse", *b"abc"));
+        assert!(is_pending_once_polled(&mut waits).await);
+        drop(loan);
+        let answer = tokio::time::timeout(DEADLINE, waits).await.expect("sent when the loan is over");
+        assert_eq!(answer.unwrap().payload(), b"cba");
+    });
+    math.finish();
+}
+
+/// Whether a call is not over when it is polled once.
+async fn is_pending_once_polled(call: &mut Call) -> bool {
+    std::future::poll_fn(|context| Poll::Ready(Pin::new(&mut *call).poll(context).is_pending())).await
+}
+
 /// Tasks that wait for room, threads that do, and threads that wait for answers, all at one client.
 #[test]
 fn no_call_is_forgotten_among_tasks_and_threads() {

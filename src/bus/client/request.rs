@@ -248,26 +248,27 @@ impl<'c> Request<'c> {
 
     /// Publishes the request; waits for room if there is none.
     fn send_on(&self, departure: &Departure<'_>, encoding: Encoding, body: &impl Body) -> Result<(), Status> {
-        if self.attempt(departure, encoding, body, false)? {
+        if self.attempt(departure, encoding, body, None, false)? {
             return Ok(());
         }
-        let waiting = || self.attempt(departure, encoding, body, true);
+        let waiting = || self.attempt(departure, encoding, body, Some(MOMENT), true);
         let sent = self.client.send_when_room(departure.deadline, waiting);
         self.client.stop_waiting(&departure.route);
         if sent? { Ok(()) } else { Err(self.late(NO_ROOM)) }
     }
 
     /// Publishes the request if there is room. Whoever `waits` announces that before the look; and may have the
-    /// port that all read, which a loan must not keep, and which rings when it is over. Others write for moments
-    /// only.
+    /// port that all read, which a loan must not keep (`most`), and which rings when it is over. Others write for
+    /// moments only.
     fn attempt(
         &self,
         departure: &Departure<'_>,
         encoding: Encoding,
         body: &impl Body,
+        most: Option<Duration>,
         waits: bool,
     ) -> Result<bool, Status> {
-        let Some(mut requests) = self.requests_on(departure, waits.then_some(MOMENT))? else {
+        let Some(mut requests) = self.requests_on(departure, most)? else {
             return Ok(false);
         };
         let Some(requests) = requests.as_mut() else { return Ok(false) };
@@ -300,8 +301,8 @@ impl<'c> Request<'c> {
         Ok((Ticket { route, deadline, deadline_ns }, pending))
     }
 
-    /// Publishes the request of a registered call if there is room; if it `waits`, see
-    /// [`ClientShared::stop_waiting`].
+    /// Publishes the request of a registered call if there is room, without keeping the thread for longer than a
+    /// moment; if it `waits`, see [`ClientShared::stop_waiting`].
     pub(super) fn try_send(
         &self,
         ticket: &Ticket,
@@ -313,7 +314,8 @@ impl<'c> Request<'c> {
         let call = Registered { client: self.client, id, kept: true };
         let Ticket { route, deadline, deadline_ns } = ticket;
         let (route, deadline, deadline_ns) = (route.clone(), *deadline, *deadline_ns);
-        self.attempt(&Departure { route, call, deadline, deadline_ns }, encoding, &Bytes(payload), waits)
+        let departure = Departure { route, call, deadline, deadline_ns };
+        self.attempt(&departure, encoding, &Bytes(payload), Some(MOMENT), waits)
     }
 
     /// What became of a request for which there was no room in time.
