@@ -9,7 +9,6 @@
 //! Each outlet is behind a lock of its own: threads that send to one name take turns, and wait for nobody else.
 //! An outlet holds what the node's handles share, so [`Mail`] is held by the handles and not by that.
 
-use std::cell::Cell;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -24,7 +23,7 @@ use super::error::{OpenError, SendError};
 use super::inbox::{Inbox, InboxBuilder, RawInbox};
 use super::metadata::{Outfit, outfit_setters};
 use super::node::{Node, NodeShared};
-use super::outlet::{Outlet, OutletConfig, Overflow};
+use super::outlet::{Outlet, OutletConfig, Overflow, Sending};
 use super::subscriber::{RawSubscriber, Subscriber, SubscriberBuilder};
 use super::topic::Filter;
 use crate::frame::{Encoding, Head, PortUp, Role};
@@ -56,7 +55,7 @@ impl Mail {
         if !node.origin.is_here() {
             return Err(SendError::Forked);
         }
-        let _sending = Sending::begin()?;
+        let _sending = Sending::begin().map_err(nested)?;
         if node.unread.load(Relaxed) && node.unread.swap(false, Relaxed) {
             self.prune();
         }
@@ -103,7 +102,7 @@ impl Mail {
         if !node.origin.is_here() {
             return Err(SendError::Forked);
         }
-        let _sending = Sending::begin()?;
+        let _sending = Sending::begin().map_err(nested)?;
         let mut outlet = self.all.lock();
         let outlet = match &mut *outlet {
             Some(outlet) => outlet,
@@ -143,34 +142,13 @@ fn write(
     Ok(outlet.publish(head, encoding, body)?)
 }
 
+fn nested(reason: &'static str) -> SendError {
+    SendError::Encode { reason: reason.to_owned() }
+}
+
 fn open(node: &Arc<NodeShared>, topic: Filter) -> Result<Outlet, OpenError> {
     let (overflow, wait, priority) = (Overflow::default(), Wait::default(), PortUp::DEFAULT_PRIORITY);
     Outlet::open(node, topic, OutletConfig { capacity: CAPACITY, overflow, wait, priority })
-}
-
-thread_local! {
-    static SENDING: Cell<bool> = const { Cell::new(false) };
-}
-
-/// This thread is sending. A value is serialised under the log's lock, by code that is not ours: if that were
-/// to send, it could wait for a lock of its own thread, or for one whose holder waits for it.
-struct Sending;
-
-impl Sending {
-    fn begin() -> Result<Self, SendError> {
-        if SENDING.replace(true) {
-            let reason =
-                "a message is sent while another is being serialised: send it before or after".into();
-            return Err(SendError::Encode { reason });
-        }
-        Ok(Self)
-    }
-}
-
-impl Drop for Sending {
-    fn drop(&mut self) {
-        SENDING.set(false);
-    }
 }
 
 /// A direct message or a broadcast about to be sent; from [`Node::message_to`] or [`Node::message_to_all`].

@@ -1,5 +1,6 @@
 //! The writing end of a port: one log, its policy when full, and the bells of its readers.
 
+use std::cell::Cell;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -390,6 +391,31 @@ impl Drop for Outlet {
             self.writer.ring(|_| true, |reader| reader.bell.ring());
             self.node.tell(Command::CloseLog { log: self.shared.log });
         }
+    }
+}
+
+thread_local! {
+    static SENDING: Cell<bool> = const { Cell::new(false) };
+}
+
+/// This thread writes a log that others write, too. A value is serialised under the log's lock, by code that is
+/// not ours: if that were to send, it could wait for a lock of its own thread, or for one whose holder waits for it.
+pub(super) struct Sending;
+
+impl Sending {
+    /// # Errors
+    /// What the value's serialisation may not do.
+    pub(super) fn begin() -> Result<Self, &'static str> {
+        if SENDING.replace(true) {
+            return Err("a message is sent while another is being serialised: send it before or after");
+        }
+        Ok(Self)
+    }
+}
+
+impl Drop for Sending {
+    fn drop(&mut self) {
+        SENDING.set(false);
     }
 }
 

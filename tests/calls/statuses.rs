@@ -1,5 +1,7 @@
 //! How calls fail, and that nothing else fails with them.
 
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use ringbus::{Code, Error, Response, Status};
@@ -141,6 +143,34 @@ fn a_server_that_was_opened_before_the_call_is_found() {
         drop(server);
         eventually("it is gone", || client.servers().is_empty());
     }
+}
+
+#[test]
+fn a_server_that_was_closed_is_not_called_by_a_new_client() {
+    let dir = Dir::new();
+    let (node, other) = (dir.join("server"), dir.join("client"));
+    let mut server = servant::spawn(&node, |builder| builder);
+    let over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        // Whoever is to hear of the end is seldom the first to run.
+        (0..4).for_each(|_| {
+            drop(scope.spawn(|| {
+                while !over.load(Relaxed) {
+                    std::hint::spin_loop()
+                }
+            }))
+        });
+        for _ in 0..200 {
+            drop(server);
+            server = servant::spawn(&node, |builder| builder);
+            let doubled = other.client(SERVICE).unwrap().call::<_, i64>("double", &2);
+            if doubled != Ok(4) {
+                over.store(true, Relaxed);
+                panic!("{doubled:?}");
+            }
+        }
+        over.store(true, Relaxed);
+    });
 }
 
 #[test]

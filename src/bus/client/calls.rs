@@ -215,9 +215,9 @@ impl Table {
         let thread = std::thread::current();
         if let Some(id) = id {
             match self.call(id) {
-                Some(call) if call.outcome.is_none() => call.waiter = Waiter::Thread(thread.clone()),
+                Some(call) if call.outcome.is_none() => self.set_waiter(id, Waiter::Thread(thread.clone())),
                 _ => return false,
-            }
+            };
         }
         self.followers.push(thread);
         true
@@ -252,13 +252,10 @@ impl Table {
 
     /// A task waits for the call from now on.
     pub(super) fn watch(&mut self, id: u64, waker: &Waker, deadline: Option<Instant>) -> Watched {
-        let Some(call) = self.call(id) else { return Watched::Again };
-        let again = matches!(call.waiter, Waiter::Task(_));
-        call.waiter = Waiter::Task(waker.clone());
-        if again {
-            return Watched::Again;
+        match self.set_waiter(id, Waiter::Task(waker.clone())) {
+            None | Some(Waiter::Task(_)) => return Watched::Again,
+            Some(_) => {}
         }
-        self.tasks += 1;
         let Some(deadline) = deadline else { return Watched::First };
         let earliest = self.deadlines.peek().is_none_or(|Reverse((first, _))| deadline < *first);
         self.deadlines.push(Reverse((deadline, id)));
@@ -272,12 +269,15 @@ impl Table {
 
     /// The task that waits for a call, to be woken: it no longer counts, unless it asks again.
     pub(super) fn wake(&mut self, id: u64) -> Option<Wake> {
-        let call = self.call(id)?;
-        let waiter = std::mem::replace(&mut call.waiter, Waiter::None);
-        if matches!(waiter, Waiter::Task(_)) {
-            self.tasks -= 1;
-        }
-        Some(Wake(waiter))
+        self.set_waiter(id, Waiter::None).map(Wake)
+    }
+
+    /// Who waits for a call from now on; who did before.
+    fn set_waiter(&mut self, id: u64, waiter: Waiter) -> Option<Waiter> {
+        let is_task = matches!(waiter, Waiter::Task(_));
+        let before = std::mem::replace(&mut self.call(id)?.waiter, waiter);
+        self.tasks = self.tasks + usize::from(is_task) - usize::from(matches!(before, Waiter::Task(_)));
+        Some(before)
     }
 
     /// Whether tasks wait for calls, and none of these ends before `deadline`, as the next one was said to.
@@ -322,87 +322,129 @@ impl Wake {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::AtomicU32;
+    use std::time::Duration;
+
     use super::*;
-    use crate::frame::Code;
 
-    fn unavailable() -> Status {
-        Status::unavailable("gone")
+    #[derive(Default)]
+    struct Count(AtomicU32);
+
+    impl std::task::Wake for Count {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Release); // pairs with the Acquire in `times`
+        }
     }
 
-    fn code(outcome: Option<Outcome>) -> Option<Code> {
-        outcome.and_then(Result::err).map(|status| status.code())
+    impl Count {
+        fn times(&self) -> u32 {
+            self.0.load(Acquire) // pairs with the Release in `wake`
+        }
     }
 
-    #[test]
-    fn ids_are_never_used_twice_and_name_one_call_each() {
-        let calls = Calls::default();
-        let first = calls.begin(0, false).unwrap();
-        assert!(calls.lock().forget(first).is_none());
-        let second = calls.begin(0, true).unwrap();
-        assert_ne!(first, second, "though they stand in the same place");
-        let mut table = calls.lock();
-        assert_eq!((table.wants(first, 0, true), table.wants(second, 0, true)), (None, Some(true)));
-        assert_eq!(table.wants(second, 1, true), None, "not the server that was asked");
-        assert_eq!(table.wants(u64::MAX, 0, true), None);
-        assert_eq!(table.wants(second, 0, false), Some(false), "in place for nobody in particular");
-        assert!(table.end(first, Err(unavailable())).is_none());
-        assert_eq!(table.len(), 1);
-    }
-
-    #[test]
-    fn the_calls_of_a_route_fail_and_no_others() {
-        let calls = Calls::default();
-        let (one, other) = (calls.begin(1, false).unwrap(), calls.begin(2, false).unwrap());
-        let before = calls.failures();
-        calls.fail(1, &unavailable());
-        assert_ne!(calls.failures(), before);
-        assert_eq!(code(calls.lock().take(one)), Some(Code::Unavailable));
-        assert!(calls.lock().take(other).is_none());
-        assert!(calls.lock().take(one).is_none(), "once");
-    }
-
-    #[test]
-    fn calls_fail_when_their_answers_are_read_to_the_end_whichever_is_known_first() {
-        for end_first in [false, true] {
-            let calls = Calls::default();
-            let early = calls.begin(1, false).unwrap();
-            if end_first {
-                calls.ended(1);
-                assert_eq!(code(calls.lock().take(early)), Some(Code::Unavailable));
-                let late = calls.begin(1, false).unwrap();
-                calls.will_end(1, unavailable());
-                assert_eq!(
-                    code(calls.lock().take(late)),
-                    Some(Code::Unavailable),
-                    "nothing else would end it"
-                );
-            } else {
-                calls.will_end(1, unavailable());
-                assert!(calls.lock().take(early).is_none(), "its answer may still come");
-                calls.ended(1);
-                assert_eq!(code(calls.lock().take(early)), Some(Code::Unavailable));
-            }
-            let mut table = calls.lock();
-            assert_eq!((table.ending.len(), std::mem::take(&mut table.ended).len()), (0, 0));
+    fn message(outcome: Option<Outcome>) -> String {
+        match outcome {
+            Some(Err(status)) => status.message().to_owned(),
+            Some(Ok(_)) => "an answer".to_owned(),
+            None => "nothing".to_owned(),
         }
     }
 
     #[test]
-    fn tasks_are_counted_and_their_deadlines_kept_in_order() {
+    fn ids_are_not_used_twice_though_their_places_are() {
         let calls = Calls::default();
-        let ids = [0; 3].map(|_| calls.begin(0, false).unwrap());
-        let now = Instant::now();
-        let at = |ms| Some(now + std::time::Duration::from_millis(ms));
+        let first = calls.begin(1, false).unwrap();
+        assert!(calls.lock().forget(first).is_none());
+        let second = calls.begin(1, true).unwrap();
+        assert_eq!(Table::index(first), Table::index(second));
+        assert_ne!(first, second);
         let mut table = calls.lock();
-        assert_eq!(table.watch(ids[0], Waker::noop(), at(20)), Watched::Earliest);
-        assert_eq!(table.watch(ids[1], Waker::noop(), at(30)), Watched::First);
-        assert_eq!(table.watch(ids[2], Waker::noop(), at(10)), Watched::Earliest);
-        assert_eq!(table.watch(ids[2], Waker::noop(), at(10)), Watched::Again);
-        assert!(table.has_tasks(at(10)) && !table.has_tasks(at(11)), "one ends before that");
+        assert_eq!((table.wants(first, 1, true), table.route(first)), (None, None));
+        assert_eq!(table.wants(second, 2, true), None, "it went another way");
+        assert_eq!(table.wants(second, 1, true), Some(true));
+        assert_eq!(table.wants(second, 1, false), Some(false), "in place only for whoever waits");
+        assert!(table.follow(Some(second)));
+        assert_eq!(table.wants(second, 1, false), Some(true));
+        table.unfollow(Some(second));
+        assert_eq!((table.wants(second, 1, false), table.next_leader().is_some()), (Some(false), false));
+    }
+
+    #[test]
+    fn the_end_of_a_route_ends_its_calls_whoever_hears_of_it_first() {
+        for reader_first in [false, true] {
+            let calls = Calls::default();
+            let (early, other) = (calls.begin(1, false).unwrap(), calls.begin(2, false).unwrap());
+            let died = || Status::unavailable("died");
+            let late;
+            if reader_first {
+                calls.ended(1);
+                assert_eq!(message(calls.lock().take(early)), "the server closed the service");
+                late = calls.begin(1, false).unwrap();
+                calls.will_end(1, died());
+            } else {
+                calls.will_end(1, died());
+                assert_eq!(message(calls.lock().take(early)), "nothing", "answers are still being read");
+                late = calls.begin(1, false).unwrap();
+                calls.ended(1);
+                assert_eq!(message(calls.lock().take(early)), "died");
+            }
+            let mut table = calls.lock();
+            assert_eq!(message(table.take(late)), "died");
+            assert_eq!(message(table.take(other)), "nothing");
+            assert!(table.ended.is_empty() && table.ending.is_empty());
+        }
+    }
+
+    #[test]
+    fn a_failure_is_counted_and_keeps_outcomes_that_there_are() {
+        let calls = Calls::default();
+        let (first, second) = (calls.begin(1, false).unwrap(), calls.begin(1, false).unwrap());
+        assert!(calls.lock().end(first, Err(Status::aborted("answered"))).is_some());
+        let before = calls.failures();
+        calls.fail_all(&Status::unavailable("gone"));
+        assert_ne!(calls.failures(), before);
+        let mut table = calls.lock();
+        assert_eq!(message(table.forget(first)), "answered");
+        assert_eq!(message(table.forget(second)), "gone");
+        assert!(!table.follow(Some(first)) && table.len() == 0);
+        assert!(table.end(first, Err(Status::aborted(""))).is_none());
+    }
+
+    #[test]
+    fn tasks_are_counted_woken_once_and_their_deadlines_kept() {
+        let calls = Calls::default();
+        let ids: Vec<u64> = (0..4).map(|_| calls.begin(1, false).unwrap()).collect();
+        let woken: Vec<Arc<Count>> = ids.iter().map(|_| Arc::default()).collect();
+        let wakers: Vec<Waker> = woken.iter().map(|count| Waker::from(count.clone())).collect();
+        let times = || woken.iter().map(|count| count.times()).collect::<Vec<_>>();
+        let now = Instant::now();
+        let at = |ms| Some(now + Duration::from_millis(ms));
+        let mut table = calls.lock();
+        assert!(!table.has_tasks(None));
+        assert_eq!(table.watch(ids[0], &wakers[0], None), Watched::First);
+        assert!(table.has_tasks(None));
+        assert_eq!(table.watch(ids[1], &wakers[1], at(20)), Watched::Earliest);
+        assert!(!table.has_tasks(None), "whoever sleeps without end sleeps too long");
+        assert_eq!(table.watch(ids[2], &wakers[2], at(30)), Watched::First);
+        assert_eq!(table.watch(ids[3], &wakers[3], at(10)), Watched::Earliest);
+        assert_eq!(table.watch(ids[3], &wakers[3], at(10)), Watched::Again);
+        assert!(table.has_tasks(at(10)) && !table.has_tasks(at(20)));
         assert_eq!(table.next_deadline(now), (at(10), None));
-        table.forget(ids[2]);
-        assert_eq!(table.next_deadline(at(25).unwrap()), (None, Some(ids[0])), "the first is gone");
-        assert!(table.wake(ids[0]).is_some());
-        assert_eq!((table.tasks, table.next_deadline(at(25).unwrap())), (1, (at(30), None)));
+
+        // One is late, one is answered, one is given up, one fails.
+        assert_eq!(table.next_deadline(now + Duration::from_millis(15)), (None, Some(ids[3])));
+        let late = table.wake(ids[3]);
+        let answered = table.end(ids[1], Err(Status::aborted("")));
+        assert!(table.forget(ids[2]).is_none());
+        assert_eq!(table.tasks, 1);
+        drop(table);
+        late.into_iter().chain(answered).for_each(Wake::wake);
+        assert_eq!(times(), [0, 1, 0, 1]);
+        calls.fail(1, &Status::unavailable(""));
+        assert_eq!(times(), [1, 1, 0, 1]);
+        let mut table = calls.lock();
+        assert_eq!(table.tasks, 0);
+        assert_eq!(table.next_deadline(now + Duration::from_secs(1)), (None, None), "all are over");
     }
 }

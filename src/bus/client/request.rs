@@ -17,10 +17,10 @@ use crate::bus::core::Command;
 use crate::bus::error::PublishError;
 use crate::bus::log::{Gates, NewLog, OutletShared};
 use crate::bus::metadata::{Outfit, outfit_setters};
-use crate::bus::outlet::{Outlet, OutletConfig};
+use crate::bus::outlet::{Outlet, OutletConfig, Sending};
 use crate::bus::status::Status;
 use crate::control::NodeId;
-use crate::frame::{Encoding, Head, PortUp};
+use crate::frame::{Code, Encoding, Head, PortUp};
 use crate::sys::clock;
 
 /// Why a request was not sent in time.
@@ -138,36 +138,55 @@ impl<'c> Request<'c> {
     /// Those of [`Client::call`](crate::Client::call) that are known at once; `ResourceExhausted` also if there is
     /// no room just now.
     pub fn loan(self, len: usize) -> Result<RequestLoan<'c>, Status> {
-        let departure = self.depart(true)?;
-        let requests = self.requests_on(&departure, None)?;
-        let mut requests =
-            requests.ok_or_else(|| self.late("another request to this server is being filled"))?;
-        let lent = match requests.as_mut() {
-            Some(requests) => self.with_head(&departure, |head| requests.loan(&head, Encoding::Raw, len))?,
-            None => Ok(None),
-        };
-        let room = || Status::resource_exhausted("no room in the log of requests: the server is slow");
-        let (filler, start) = match lent {
-            Ok(found) => found.ok_or_else(room)?,
-            Err(PublishError::Full { .. }) => return Err(room()),
-            Err(error) => return Err(Status::from_publish("the request", error)),
-        };
+        let (departure, (requests, filler, start)) = self.set_out(true, |departure| {
+            let requests = self.requests_on(departure, None)?;
+            let mut requests =
+                requests.ok_or_else(|| self.late("another request to this server is being filled"))?;
+            let lent = match requests.as_mut() {
+                Some(requests) => {
+                    self.with_head(departure, |head| requests.loan(&head, Encoding::Raw, len))?
+                }
+                None => Ok(None),
+            };
+            let room = || Status::resource_exhausted("no room in the log of requests: the server is slow");
+            match lent {
+                Ok(found) => found.map(|(filler, start)| (requests, filler, start)).ok_or_else(room),
+                Err(PublishError::Full { .. }) => Err(room()),
+                Err(error) => Err(Status::from_publish("the request", error)),
+            }
+        })?;
         let held = Held { client: self.client, route: departure.route.clone(), requests: Some(requests) };
         Ok(RequestLoan { request: self, departure, held, filler, payload: start..start + len })
     }
 
     fn call<T: FromAnswer>(self, encoding: Encoding, body: &impl Body) -> Result<T, Status> {
-        let departure = self.depart(T::RAW)?;
-        self.send_on(&departure, encoding, body)?;
+        let (departure, ()) = self.set_out(T::RAW, |departure| self.send_on(departure, encoding, body))?;
         let (id, deadline) = (departure.call.keep(), departure.deadline);
         finish(self.client, id, self.method, deadline, self.timeout)
     }
 
     fn begin<T: FromAnswer>(self, encoding: Encoding, body: &impl Body) -> Result<Pending<T>, Status> {
-        let departure = self.depart(T::RAW)?;
-        self.send_on(&departure, encoding, body)?;
+        let (departure, ()) = self.set_out(T::RAW, |departure| self.send_on(departure, encoding, body))?;
         let (id, deadline) = (departure.call.keep(), departure.deadline);
         Ok(Pending::new(self.client.clone(), id, self.method, deadline, self.timeout))
+    }
+
+    /// Sends to a server; to another, if that one has gone before anything was sent.
+    fn set_out<T>(
+        &self,
+        raw: bool,
+        mut send: impl FnMut(&Departure<'c>) -> Result<T, Status>,
+    ) -> Result<(Departure<'c>, T), Status> {
+        let mut departure = self.depart(raw)?;
+        loop {
+            match send(&departure) {
+                Err(status) if status.code() == Code::Unavailable && departure.route.is_gone() => {
+                    let (route, call) = self.register(raw)?;
+                    departure = Departure { route, call, ..departure };
+                }
+                sent => return Ok((departure, sent?)),
+            }
+        }
     }
 
     fn with_head<T>(&self, departure: &Departure<'_>, then: impl FnOnce(Head<'_>) -> T) -> Result<T, Status> {
@@ -177,7 +196,6 @@ impl<'c> Request<'c> {
             .map_err(|reason| Status::invalid_argument(format!("headers: {reason}")))
     }
 
-    /// Chooses a server and registers the call.
     fn depart(&self, raw: bool) -> Result<Departure<'c>, Status> {
         let client: &'c ClientShared = self.client;
         if !client.node.origin.is_here() {
@@ -191,6 +209,13 @@ impl<'c> Request<'c> {
         let deadline = Instant::now().checked_add(self.timeout);
         let deadline_ns = deadline
             .and_then(|_| clock::monotonic_ns().checked_add(u64::try_from(self.timeout.as_nanos()).ok()?));
+        let (route, call) = self.register(raw)?;
+        Ok(Departure { route, call, deadline, deadline_ns })
+    }
+
+    /// Chooses a server and registers the call.
+    fn register(&self, raw: bool) -> Result<(Arc<Route>, Registered<'c>), Status> {
+        let client: &'c ClientShared = self.client;
         let route = match client.routes.pick(self.to) {
             Some(route) => route,
             None => {
@@ -200,14 +225,13 @@ impl<'c> Request<'c> {
             }
         };
         let id = client.routes.calls.begin(route.number, raw)?;
-        let call = Registered { client, id, kept: false };
-        Ok(Departure { route, call, deadline, deadline_ns })
+        Ok((route, Registered { client, id, kept: false }))
     }
 
     fn nobody(&self) -> Status {
         let service = &self.client.name;
         if self.client.node.is_gone() {
-            return Status::unavailable("the node has left the bus: join again");
+            return left();
         }
         match self.to {
             Some(node) => Status::not_found(format!("node {node} does not serve {service:?}")),
@@ -229,8 +253,11 @@ impl<'c> Request<'c> {
     ) -> Result<Option<Requests>, Status> {
         let Departure { route, deadline, .. } = departure;
         // Registered first, looked at afterwards: see `Routes::remove`.
-        if route.is_gone() || self.client.node.is_gone() {
+        if route.is_gone() {
             return Err(Status::unavailable(format!("server {} has gone", route.node)));
+        }
+        if self.client.node.is_gone() {
+            return Err(left());
         }
         let locked = match (most, deadline) {
             (Some(most), _) => route.requests.try_lock_arc_for(most),
@@ -251,15 +278,16 @@ impl<'c> Request<'c> {
         if self.attempt(departure, encoding, body, None, false)? {
             return Ok(());
         }
+        // Whoever waits may have the port that all read, which a loan must not keep: it rings when it is over.
+        // Others write for moments only.
         let waiting = || self.attempt(departure, encoding, body, Some(MOMENT), true);
         let sent = self.client.send_when_room(departure.deadline, waiting);
         self.client.stop_waiting(&departure.route);
         if sent? { Ok(()) } else { Err(self.late(NO_ROOM)) }
     }
 
-    /// Publishes the request if there is room. Whoever `waits` announces that before the look; and may have the
-    /// port that all read, which a loan must not keep (`most`), and which rings when it is over. Others write for
-    /// moments only.
+    /// Publishes the request if there is room, and nobody else writes for longer than `most`. Whoever `waits`
+    /// announces that before the look.
     fn attempt(
         &self,
         departure: &Departure<'_>,
@@ -268,9 +296,8 @@ impl<'c> Request<'c> {
         most: Option<Duration>,
         waits: bool,
     ) -> Result<bool, Status> {
-        let Some(mut requests) = self.requests_on(departure, most)? else {
-            return Ok(false);
-        };
+        let _sending = Sending::begin().map_err(Status::invalid_argument)?;
+        let Some(mut requests) = self.requests_on(departure, most)? else { return Ok(false) };
         let Some(requests) = requests.as_mut() else { return Ok(false) };
         if waits {
             requests.arm();
@@ -295,14 +322,14 @@ pub(super) struct Ticket {
 #[cfg(feature = "tower")]
 impl<'c> Request<'c> {
     /// Chooses a server and registers the call, for [`Request::try_send`].
-    pub(super) fn register<T: FromAnswer>(self) -> Result<(Ticket, Pending<T>), Status> {
+    pub(super) fn enlist<T: FromAnswer>(self) -> Result<(Ticket, Pending<T>), Status> {
         let Departure { route, call, deadline, deadline_ns } = self.depart(T::RAW)?;
         let pending = Pending::new(self.client.clone(), call.keep(), self.method, deadline, self.timeout);
         Ok((Ticket { route, deadline, deadline_ns }, pending))
     }
 
-    /// Publishes the request of a registered call if there is room, without keeping the thread for longer than a
-    /// moment; if it `waits`, see [`ClientShared::stop_waiting`].
+    /// Publishes the request of a registered call if there is room; if it `waits`, see
+    /// [`ClientShared::stop_waiting`].
     pub(super) fn try_send(
         &self,
         ticket: &Ticket,
@@ -315,13 +342,18 @@ impl<'c> Request<'c> {
         let Ticket { route, deadline, deadline_ns } = ticket;
         let (route, deadline, deadline_ns) = (route.clone(), *deadline, *deadline_ns);
         let departure = Departure { route, call, deadline, deadline_ns };
-        self.attempt(&departure, encoding, &Bytes(payload), Some(MOMENT), waits)
+        // A task must not wait on its thread for another's loan.
+        self.attempt(&departure, encoding, &Bytes(payload), Some(Duration::ZERO), waits)
     }
 
     /// What became of a request for which there was no room in time.
     pub(super) fn never_sent(&self) -> Status {
         self.late(NO_ROOM)
     }
+}
+
+fn left() -> Status {
+    Status::unavailable("the node has left the bus: join again")
 }
 
 /// Waits for the answer of a call that was sent.

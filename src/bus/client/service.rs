@@ -51,7 +51,7 @@ struct Unsent {
 
 impl Call {
     fn begin(client: &Arc<ClientShared>, request: tower::Request) -> Self {
-        let attempt = prepare(client, &request).register().and_then(|(ticket, call)| {
+        let attempt = prepare(client, &request).enlist().and_then(|(ticket, call)| {
             let mut unsent = Unsent { client: client.clone(), request, ticket, waits: false };
             let sent = unsent.try_send(&call)?;
             unsent.waits = !sent;

@@ -346,11 +346,15 @@ impl Core {
             },
             _ => None,
         };
+        if reply.is_some() {
+            // Whatever the server answers is received although it may be killed right after.
+            self.driver.flush();
+        }
         let Some(inlet) = self.inlets.get_mut(&attach.reader_port) else { return Ok(()) };
         let (cursors, offset) = inlet.at(slot).ok_or("a slot of its own that is not there")?;
         let cursors = cursors.clone();
         // The cursor stands at the gate before the writer hears of it.
-        let reader = ring::Reader::new(
+        let reader = match ring::Reader::new(
             log.clone(),
             layout,
             cursors.clone(),
@@ -358,8 +362,16 @@ impl Core {
             attach.reader_number,
             attach.position,
             attach.sequence,
-        )
-        .map_err(|error| error.to_string())?;
+        ) {
+            Ok(reader) => reader,
+            Err(error) => {
+                inlet.free.push(slot);
+                if let Some(Reply::Made(reply)) = reply {
+                    self.close_log(reply.log);
+                }
+                return Err(error.to_string().into());
+            }
+        };
         let route = match &inlet.shared.purpose {
             Purpose::Client(routes) => routes.number(from, attach.writer_port),
             _ => None,

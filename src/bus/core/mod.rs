@@ -317,6 +317,9 @@ impl Core {
                 self.reply_when_sent(reply);
             }
             Command::OpenPair { outlet, reply } => {
+                // A server that was closed before is not called.
+                self.driver.sweep();
+                self.handle_events();
                 self.open_pair(outlet);
                 self.reply_when_sent(reply);
             }

@@ -9,6 +9,7 @@ use super::method::Method;
 use super::pair::Pair;
 use super::queue::Waits;
 use super::slot::{CallId, Slot};
+use crate::bus::core::Command;
 use crate::bus::error::RecvError;
 use crate::bus::inlet::Inlet;
 use crate::bus::message::Headers;
@@ -134,9 +135,14 @@ impl Intake {
         };
         for source in self.inlet.take_ended() {
             self.resting -= usize::from(source.rests);
-            if let Some(Reply::Open(pair)) = source.reply {
-                pair.end();
-                server.cancel(|(number, _)| number == pair.number);
+            match source.reply {
+                Some(Reply::Open(pair)) => {
+                    pair.end();
+                    server.cancel(|(number, _)| number == pair.number);
+                }
+                // Of a client that has gone before a request of its was looked at.
+                Some(Reply::Made(answers)) => server.node.tell(Command::CloseLog { log: answers.log }),
+                None => {}
             }
         }
         looked

@@ -43,16 +43,17 @@ where
     }
 
     fn run(&self, context: &mut Context, service: &str, payload: &[u8]) {
-        let arguments = match context.encoding {
-            Encoding::MessagePack => codec::decode(payload),
-            other => Err(format!("they are {other:?}, not MessagePack")),
-        };
-        let result = match arguments {
-            Ok(arguments) => guard(|| (self.handler)(context, arguments)),
-            Err(reason) => {
-                Err(Status::invalid_argument(format!("arguments of {service}.{}: {reason}", context.method)))
-            }
-        };
+        // Decoding runs code of the arguments' type, which may panic as well as a handler.
+        let result = guard(|| {
+            let arguments = match context.encoding {
+                Encoding::MessagePack => codec::decode(payload),
+                other => Err(format!("they are {other:?}, not MessagePack")),
+            };
+            let arguments = arguments.map_err(|reason| {
+                Status::invalid_argument(format!("arguments of {service}.{}: {reason}", context.method))
+            })?;
+            (self.handler)(context, arguments)
+        });
         answer(context, result.as_ref().map(|value| Value { value, compact: false }), Encoding::MessagePack);
     }
 }
@@ -69,7 +70,7 @@ where
     }
 
     fn run(&self, context: &mut Context, _: &str, payload: &[u8]) {
-        let result = guard(|| (self.0)(context, payload)).map(Into::into);
+        let result = guard(|| (self.0)(context, payload).map(Into::into));
         let bytes = match result {
             Ok(Reply(Bytes::Owned(bytes))) => Ok(Some(bytes)),
             Ok(Reply(Bytes::Loan(loan))) => loan.send(context.id),

@@ -38,13 +38,22 @@ pub(super) struct Rota {
     standby: Mutex<Option<Thread>>,
 }
 
+/// Ends the slot's call, however the handler ends.
+struct Busy<'a>(&'a Slot);
+
+impl Drop for Busy<'_> {
+    fn drop(&mut self) {
+        self.0.end();
+    }
+}
+
 impl ServerShared {
     /// One worker, until the server stops.
     pub(super) fn work(&self, slot: &Arc<Slot>) {
         while !self.is_stopped() {
             if let Some(job) = self.pop(slot).or_else(|| self.receive(slot)) {
+                let _busy = Busy(slot);
                 self.run(slot, job);
-                slot.end();
             }
         }
     }
