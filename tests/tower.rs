@@ -279,6 +279,36 @@ fn a_call_waits_for_another_requests_loan_in_its_future() {
     math.finish();
 }
 
+/// The first call to a server opens the log; one that begins meanwhile is sent even if that one is never answered.
+#[test]
+fn a_call_that_begins_while_another_is_written_is_not_left_behind() {
+    let dir = Dir::new();
+    let mut math = start_math(&dir);
+    let node = dir.join("caller");
+    let runtime = Builder::new_multi_thread().worker_threads(3).enable_time().build().unwrap();
+    for _ in 0..50 {
+        let client = open(&node, "math", Duration::MAX);
+        runtime.block_on(async {
+            let begin = |method, arguments: (i64, i64)| {
+                let client = client.clone();
+                let request = match method {
+                    "hold" => Request::new("hold", &()),
+                    other => Request::new(other, &arguments),
+                };
+                tokio::spawn(async move { call(&client, request.unwrap()).await })
+            };
+            let hold = begin("hold", (0, 0));
+            let add = begin("add", (2, 3));
+            let sum = tokio::time::timeout(DEADLINE, add).await.expect("sent").unwrap();
+            assert_eq!(sum.unwrap().decode(), Ok(5i64));
+            math.expect("holding");
+            hold.abort();
+            math.expect("cancelled");
+        });
+    }
+    math.finish();
+}
+
 /// Whether a call is not over when it is polled once.
 async fn is_pending_once_polled(call: &mut Call) -> bool {
     std::future::poll_fn(|context| Poll::Ready(Pin::new(&mut *call).poll(context).is_pending())).await
