@@ -151,6 +151,8 @@ impl Inlet {
                 }
             });
             match found {
+                // Whoever never sleeps is not told by `arm`.
+                None if full && self.node.is_gone() => return Err(RecvError::NodeGone),
                 None => return Ok(None),
                 Some((turn, Ok(Next::Record(record)))) => {
                     self.turns.took(turn);

@@ -52,6 +52,17 @@ impl Payload {
     }
 }
 
+impl Payload {
+    /// Copies what is in place: it is going to be kept for long, and would keep its writer's room.
+    pub(super) fn detach(&mut self) {
+        if let Payload::InPlace(_) = self {
+            let frame = self.to_vec();
+            let payload = 0..frame.len();
+            *self = Payload::Copied { frame, payload };
+        }
+    }
+}
+
 /// What a payload in place needs of its port.
 pub(super) struct Place<'a> {
     pub(super) node: &'a Arc<NodeShared>,

@@ -4,9 +4,10 @@ use std::sync::mpsc::channel;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use nix::sys::resource::{UsageWho, getrusage};
 use ringbus::{Code, Pending, Response, Wait};
 
-use crate::servant::{self, SERVICE, client_of, counts, start, works};
+use crate::servant::{self, SERVICE, client_of, counts, start, stop, works};
 use crate::support::{DEADLINE, Dir, eventually};
 
 #[test]
@@ -181,4 +182,35 @@ fn requests_that_wait_for_room_go_when_there_is_some() {
             drop(hold);
         });
     }
+}
+
+#[test]
+fn whoever_waits_for_room_sleeps() {
+    let dir = Dir::new();
+    let server = start(&dir, "server", &[]);
+    let node = dir.join("client");
+    let client = node.client_builder(SERVICE).capacity(4096).open().unwrap();
+    client.wait_for_server(DEADLINE).unwrap();
+    works(&client);
+    stop(&server);
+    let mut calls: Vec<Pending<Response<usize>>> = Vec::new();
+    let text = "x".repeat(900);
+    let (cpu, begun) = (cpu_time(), Instant::now());
+    let status = loop {
+        match client.request("length").timeout(Duration::from_secs(1)).start(&text) {
+            Ok(call) => calls.push(call),
+            Err(status) => break status,
+        }
+    };
+    assert_eq!(status.code(), Code::DeadlineExceeded);
+    assert!(status.message().contains("no room"), "{status}");
+    let (cpu, took) = (cpu_time() - cpu, begun.elapsed());
+    assert!(took >= Duration::from_secs(1) && cpu < took / 10, "{cpu:?} of {took:?}");
+}
+
+/// What this thread has used of a processor.
+fn cpu_time() -> Duration {
+    let usage = getrusage(UsageWho::RUSAGE_THREAD).unwrap();
+    let micros = |time: nix::sys::time::TimeVal| time.tv_sec() * 1_000_000 + time.tv_usec();
+    Duration::from_micros((micros(usage.user_time()) + micros(usage.system_time())) as u64)
 }

@@ -6,6 +6,8 @@
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
+use std::ops::{Deref, DerefMut};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering::Acquire, Ordering::Release};
 use std::task::Waker;
 use std::thread::Thread;
@@ -76,6 +78,11 @@ pub(super) struct Table {
     ended: Vec<u32>,
     /// How many calls a task waits for.
     tasks: usize,
+    /// Tasks whose calls have failed, to be woken by the thread that waits for tasks: the control thread, which
+    /// fails calls, runs nobody's code.
+    failed: Vec<Waker>,
+    /// Tasks that wait no longer: what dropping them runs is not ours, and may want the lock.
+    discarded: Vec<Waker>,
     /// Deadlines of those calls, and of some that are over.
     deadlines: BinaryHeap<Reverse<(Instant, u64)>>,
 }
@@ -86,11 +93,13 @@ pub(super) struct Calls {
     table: Mutex<Table>,
     /// Counts calls that ended otherwise than by an answer: what a leader looks at instead of the lock.
     failures: AtomicU64,
+    /// The thread that waits for tasks.
+    watcher: OnceLock<Thread>,
 }
 
 impl Calls {
-    pub(super) fn lock(&self) -> MutexGuard<'_, Table> {
-        self.table.lock()
+    pub(super) fn lock(&self) -> Locked<'_> {
+        Locked(Some(self.table.lock()))
     }
 
     pub(super) fn failures(&self) -> u64 {
@@ -99,7 +108,7 @@ impl Calls {
 
     /// Registers a call; its id.
     pub(super) fn begin(&self, route: u32, raw: bool) -> Result<u64, Status> {
-        let mut table = self.table.lock();
+        let mut table = self.lock();
         if table.calls.len() >= 1 << INDEX_BITS {
             return Err(Status::resource_exhausted("this client has 16 777 216 calls in flight"));
         }
@@ -122,12 +131,12 @@ impl Calls {
     }
 
     fn fail_where(&self, which: impl Fn(u32) -> bool, status: &Status) {
-        let mut table = self.table.lock();
+        let mut table = self.lock();
         table.ended.retain(|ended| !which(*ended));
         self.fail_in(table, which, status);
     }
 
-    fn fail_in(&self, mut table: MutexGuard<'_, Table>, which: impl Fn(u32) -> bool, status: &Status) {
+    fn fail_in(&self, mut table: Locked<'_>, which: impl Fn(u32) -> bool, status: &Status) {
         let mut woken = Vec::new();
         table.ending.retain(|(ending, _)| !which(*ending));
         for (_, call) in table.calls.iter_mut() {
@@ -136,16 +145,32 @@ impl Calls {
                 woken.push(std::mem::replace(&mut call.waiter, Waiter::None));
             }
         }
-        table.tasks -= woken.iter().filter(|waiter| matches!(waiter, Waiter::Task(_))).count();
+        let mut threads = Vec::new();
+        for waiter in woken {
+            match waiter {
+                Waiter::None => {}
+                Waiter::Thread(thread) => threads.push(thread),
+                Waiter::Task(waker) => {
+                    table.tasks -= 1;
+                    table.failed.push(waker);
+                }
+            }
+        }
+        threads.extend(self.watcher.get().filter(|_| !table.failed.is_empty()).cloned());
         self.failures.fetch_add(1, Release);
         drop(table);
-        woken.into_iter().for_each(Waiter::wake);
+        threads.iter().for_each(Thread::unpark);
+    }
+
+    /// This thread waits for tasks.
+    pub(super) fn watched_by(&self, thread: Thread) {
+        let _ = self.watcher.set(thread); // there is one
     }
 
     /// The calls of a route will fail with this status, once its answers have been read to the end: now, if
     /// they have been.
     pub(super) fn will_end(&self, route: u32, status: Status) {
-        let mut table = self.table.lock();
+        let mut table = self.lock();
         if table.ended.contains(&route) {
             drop(table);
             return self.fail(route, &status);
@@ -155,13 +180,37 @@ impl Calls {
 
     /// The answers of a route have been read to the end. Calls may go there until the control thread knows.
     pub(super) fn ended(&self, route: u32) {
-        let mut table = self.table.lock();
+        let mut table = self.lock();
         let status = table.ending.iter().find(|(ending, _)| *ending == route).map(|(_, why)| why.clone());
         let status = status.unwrap_or_else(|| {
             table.ended.push(route);
             Status::unavailable("the server closed the service")
         });
         self.fail_in(table, |call| call == route, &status);
+    }
+}
+
+/// The table, locked. What was discarded meanwhile is dropped once it is not.
+pub(super) struct Locked<'a>(Option<MutexGuard<'a, Table>>);
+
+impl Deref for Locked<'_> {
+    type Target = Table;
+
+    fn deref(&self) -> &Table {
+        self.0.as_ref().expect("taken by the drop alone")
+    }
+}
+
+impl DerefMut for Locked<'_> {
+    fn deref_mut(&mut self) -> &mut Table {
+        self.0.as_mut().expect("taken by the drop alone")
+    }
+}
+
+impl Drop for Locked<'_> {
+    fn drop(&mut self) {
+        let discarded = self.0.take().map(|mut table| std::mem::take(&mut table.discarded));
+        drop(discarded);
     }
 }
 
@@ -202,22 +251,27 @@ impl Table {
 
     /// Takes the call out, over or not.
     pub(super) fn forget(&mut self, id: u64) -> Option<Outcome> {
-        self.call(id)?;
-        let call = self.calls.remove(Self::index(id));
-        if matches!(call.waiter, Waiter::Task(_)) {
-            self.tasks -= 1;
+        let waiter = self.set_waiter(id, Waiter::None)?;
+        self.discard(waiter);
+        self.calls.remove(Self::index(id)).outcome
+    }
+
+    fn discard(&mut self, waiter: Waiter) {
+        if let Waiter::Task(waker) = waiter {
+            self.discarded.push(waker);
         }
-        call.outcome
     }
 
     /// This thread is about to sleep until the call is over or it can lead: false if the call is over.
     pub(super) fn follow(&mut self, id: Option<u64>) -> bool {
         let thread = std::thread::current();
         if let Some(id) = id {
-            match self.call(id) {
-                Some(call) if call.outcome.is_none() => self.set_waiter(id, Waiter::Thread(thread.clone())),
-                _ => return false,
-            };
+            if self.call(id).is_none_or(|call| call.outcome.is_some()) {
+                return false;
+            }
+            if let Some(before) = self.set_waiter(id, Waiter::Thread(thread.clone())) {
+                self.discard(before);
+            }
         }
         self.followers.push(thread);
         true
@@ -253,7 +307,11 @@ impl Table {
     /// A task waits for the call from now on.
     pub(super) fn watch(&mut self, id: u64, waker: &Waker, deadline: Option<Instant>) -> Watched {
         match self.set_waiter(id, Waiter::Task(waker.clone())) {
-            None | Some(Waiter::Task(_)) => return Watched::Again,
+            None => return Watched::Again,
+            Some(before @ Waiter::Task(_)) => {
+                self.discard(before);
+                return Watched::Again;
+            }
             Some(_) => {}
         }
         let Some(deadline) = deadline else { return Watched::First };
@@ -280,10 +338,18 @@ impl Table {
         Some(before)
     }
 
-    /// Whether tasks wait for calls, and none of these ends before `deadline`, as the next one was said to.
+    /// Tasks whose calls have failed, to be woken.
+    pub(super) fn take_failed(&mut self) -> Vec<Waker> {
+        std::mem::take(&mut self.failed)
+    }
+
+    /// Whether tasks wait for calls, none has failed, and none ends before `deadline`, as the next one was said
+    /// to.
     pub(super) fn has_tasks(&self, deadline: Option<Instant>) -> bool {
         let is_sooner = |first: Instant| deadline.is_none_or(|deadline| first < deadline);
-        self.tasks > 0 && !self.deadlines.peek().is_some_and(|Reverse((first, _))| is_sooner(*first))
+        self.tasks > 0
+            && self.failed.is_empty()
+            && !self.deadlines.peek().is_some_and(|Reverse((first, _))| is_sooner(*first))
     }
 
     /// The next deadline of a call that a task waits for, and a call whose deadline is over.
@@ -442,6 +508,9 @@ mod tests {
         late.into_iter().chain(answered).for_each(Wake::wake);
         assert_eq!(times(), [0, 1, 0, 1]);
         calls.fail(1, &Status::unavailable(""));
+        assert_eq!(times(), [0, 1, 0, 1], "whoever fails a call runs nobody's code");
+        let failed = calls.lock().take_failed();
+        failed.into_iter().for_each(Waker::wake);
         assert_eq!(times(), [1, 1, 0, 1]);
         let mut table = calls.lock();
         assert_eq!(table.tasks, 0);

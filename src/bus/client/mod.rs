@@ -10,6 +10,7 @@
 
 use std::any::Any;
 use std::fmt;
+use std::ops::Deref;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -117,7 +118,7 @@ impl<'n> ClientBuilder<'n> {
             wait: self.wait,
             tasks: Mutex::default(),
         });
-        Ok(Client { shared })
+        Ok(Client { shared: Arc::new(Handle(shared)) })
     }
 }
 
@@ -137,7 +138,31 @@ impl<'n> ClientBuilder<'n> {
 /// ```
 #[derive(Clone)]
 pub struct Client {
-    shared: Arc<ClientShared>,
+    shared: Arc<Handle>,
+}
+
+/// What clones of a client and its calls hold. The thread that waits for tasks holds none.
+struct Handle(Arc<ClientShared>);
+
+impl Deref for Handle {
+    type Target = ClientShared;
+
+    fn deref(&self) -> &ClientShared {
+        &self.0
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        if !self.node.origin.is_here() {
+            return; // no such thread in a forked child; and locks may be held by others
+        }
+        let tasks = self.tasks.lock().take();
+        self.bell.ring(); // it may sleep on it
+        if let Some(tasks) = tasks {
+            tasks.stop();
+        }
+    }
 }
 
 /// What clones of a client and its calls share.
@@ -245,13 +270,9 @@ impl ClientShared {
 
 impl Drop for ClientShared {
     fn drop(&mut self) {
-        let tasks = self.tasks.get_mut().take();
         if !self.node.origin.is_here() {
-            std::mem::forget(tasks); // no such thread in a forked child; and locks may be held by others
+            std::mem::forget(self.tasks.get_mut().take()); // no such thread in a forked child
             return;
-        }
-        if let Some(tasks) = tasks {
-            tasks.stop();
         }
         // The control thread knows the routes until it hears of the port's end.
         self.routes.close();

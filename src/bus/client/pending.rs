@@ -9,11 +9,11 @@ use std::task::{Context, Poll};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use super::ClientShared;
 use super::answer::FromAnswer;
 use super::calls::Watched;
 use super::request::{finish, overdue};
 use super::wait::Mine;
+use super::{ClientShared, Handle};
 use crate::bus::status::Status;
 
 /// Stack of the thread that waits for tasks: it keeps its state on the heap, but runs their wakers.
@@ -37,7 +37,7 @@ const STACK: usize = 256 * 1024;
 /// ```
 #[must_use = "a call that is dropped is cancelled"]
 pub struct Pending<T> {
-    pub(super) client: Arc<ClientShared>,
+    pub(super) client: Arc<Handle>,
     id: u64,
     method: Box<str>,
     deadline: Option<Instant>,
@@ -48,7 +48,7 @@ pub struct Pending<T> {
 
 impl<T: FromAnswer> Pending<T> {
     pub(super) fn new(
-        client: Arc<ClientShared>,
+        client: Arc<Handle>,
         id: u64,
         method: &str,
         deadline: Option<Instant>,
@@ -133,10 +133,14 @@ pub(super) struct Tasks {
 }
 
 impl Tasks {
-    /// Called when the client has no handles left. The thread holds none while it sleeps.
+    /// Called when the client has no handles left, and so no tasks. The thread may be about to notice: it is
+    /// waited for, so that whoever drops the last handle of a node has left the bus afterwards.
     pub(super) fn stop(self) {
         self.stop.store(true, Release); // before the unpark; pairs with the Acquire in `run`
         self.thread.thread().unpark();
+        if self.thread.thread().id() != std::thread::current().id() && self.thread.join().is_err() {
+            tracing::error!("a task's waker has panicked");
+        }
     }
 }
 
@@ -151,6 +155,7 @@ impl ClientShared {
                 .name("ringbus-calls".into())
                 .stack_size(STACK)
                 .spawn(move || run(&client, &stopped))?;
+            self.routes.calls.watched_by(thread.thread().clone());
             *tasks = Some(Tasks { stop, thread });
             return Ok(());
         };
@@ -174,6 +179,12 @@ impl ClientShared {
     fn lead_for_tasks(&self) {
         loop {
             let mut table = self.routes.calls.lock();
+            let failed = table.take_failed();
+            if !failed.is_empty() {
+                drop(table);
+                failed.into_iter().for_each(|task| task.wake());
+                continue;
+            }
             let deadline = match table.next_deadline(Instant::now()) {
                 (_, Some(late)) => {
                     let wake = table.wake(late); // it finds that it is late, and gives up

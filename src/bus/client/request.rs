@@ -9,10 +9,10 @@ use parking_lot::{ArcMutexGuard, RawMutex};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::ClientShared;
 use super::answer::{FromAnswer, RawResponse, Response};
 use super::pending::Pending;
 use super::routes::Route;
+use super::{ClientShared, Handle};
 use crate::bus::codec::{Body, Bytes, Value};
 use crate::bus::core::Command;
 use crate::bus::error::PublishError;
@@ -32,7 +32,7 @@ const MOMENT: Duration = Duration::from_millis(1);
 /// A call about to be made; from [`Client::request`](crate::Client::request).
 #[must_use = "nothing is called until `send`"]
 pub struct Request<'c> {
-    client: &'c Arc<ClientShared>,
+    client: &'c Arc<Handle>,
     method: &'c str,
     timeout: Duration,
     to: Option<NodeId>,
@@ -77,7 +77,7 @@ impl<'a> Request<'a> {
 }
 
 impl<'c> Request<'c> {
-    pub(super) fn new(client: &'c Arc<ClientShared>, method: &'c str) -> Self {
+    pub(super) fn new(client: &'c Arc<Handle>, method: &'c str) -> Self {
         Self { client, method, timeout: client.timeout, to: None, outfit: Outfit::default() }
     }
 
@@ -183,7 +183,7 @@ impl<'c> Request<'c> {
         loop {
             match send(&departure) {
                 Err(status) if status.code() == Code::Unavailable && departure.route.is_gone() => {
-                    let (route, call) = self.register(raw)?;
+                    let (route, call) = self.choose(raw)?;
                     departure = Departure { route, call, ..departure };
                 }
                 sent => return Ok((departure, sent?)),
@@ -211,12 +211,12 @@ impl<'c> Request<'c> {
         let deadline = Instant::now().checked_add(self.timeout);
         let deadline_ns = deadline
             .and_then(|_| clock::monotonic_ns().checked_add(u64::try_from(self.timeout.as_nanos()).ok()?));
-        let (route, call) = self.register(raw)?;
+        let (route, call) = self.choose(raw)?;
         Ok(Departure { route, call, deadline, deadline_ns })
     }
 
     /// Chooses a server and registers the call.
-    fn register(&self, raw: bool) -> Result<(Arc<Route>, Registered<'c>), Status> {
+    fn choose(&self, raw: bool) -> Result<(Arc<Route>, Registered<'c>), Status> {
         let client: &'c ClientShared = self.client;
         let route = match client.routes.pick(self.to) {
             Some(route) => route,

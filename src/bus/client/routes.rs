@@ -82,9 +82,10 @@ impl Routes {
 
     /// A server has gone. Its calls end when its answers have been read to the end (`answers`: there is a log
     /// of them), else now.
-    pub(in crate::bus) fn remove(&self, node: NodeId, port: u64, why: &str, answers: bool) {
+    /// False if the client does not know the server.
+    pub(in crate::bus) fn remove(&self, node: NodeId, port: u64, why: &str, answers: bool) -> bool {
         let mut list = self.list.lock();
-        let Some(at) = list.routes.iter().position(|route| route.is(node, port)) else { return };
+        let Some(at) = list.routes.iter().position(|route| route.is(node, port)) else { return false };
         let route = list.routes.remove(at);
         drop(list);
         // Before the calls are failed: a call that is registered later looks at it afterwards.
@@ -95,12 +96,14 @@ impl Routes {
         } else {
             self.calls.fail(route.number, &status);
         }
+        true
     }
 
     /// A server that is still there has let go of the requests: the next call begins anew.
     pub(in crate::bus) fn reset(&self, node: &NodeInfo, port: u64, why: &str) {
-        self.remove(node.id(), port, why, false);
-        self.add(node.clone(), port);
+        if self.remove(node.id(), port, why, false) {
+            self.add(node.clone(), port);
+        }
     }
 
     /// What the route to a server is called.

@@ -11,7 +11,7 @@ use tower_service::Service;
 use super::answer::RawResponse;
 use super::pending::Pending;
 use super::request::{Request, Ticket};
-use super::{Client, ClientShared};
+use super::{Client, Handle};
 use crate::bus::status::Status;
 use crate::bus::tower::{self, Response};
 use crate::frame::Code;
@@ -43,14 +43,14 @@ pub struct Call {
 
 /// A request for which there was no room yet.
 struct Unsent {
-    client: Arc<ClientShared>,
+    client: Arc<Handle>,
     request: tower::Request,
     ticket: Ticket,
     waits: bool,
 }
 
 impl Call {
-    fn begin(client: &Arc<ClientShared>, request: tower::Request) -> Self {
+    fn begin(client: &Arc<Handle>, request: tower::Request) -> Self {
         let attempt = prepare(client, &request).enlist().and_then(|(ticket, call)| {
             let mut unsent = Unsent { client: client.clone(), request, ticket, waits: false };
             let sent = unsent.try_send(&call)?;
@@ -64,7 +64,7 @@ impl Call {
     }
 }
 
-fn prepare<'c>(client: &'c Arc<ClientShared>, request: &'c tower::Request) -> Request<'c> {
+fn prepare<'c>(client: &'c Arc<Handle>, request: &'c tower::Request) -> Request<'c> {
     let mut prepared = Request::new(client, &request.method);
     for (name, value) in request.headers.all() {
         prepared = prepared.header(name, value);

@@ -175,9 +175,6 @@ impl ClientShared {
                     let looked_long = looks.is_multiple_of(LOOKS);
                     if read > 0 || looked_long {
                         self.wake_cramped();
-                        if matches!(mine, Mine::Room) {
-                            return Led::Done; // a server that was read may have made room; and one may never sleep
-                        }
                     }
                     // Who waits for room tries again after each batch, and, never sleeping, now and then.
                     let tries = read > 0 || (looked_long && self.wait == Wait::Spin);
@@ -266,6 +263,7 @@ impl ClientShared {
                 }
             }
         }
+        self.note_ended(receiver); // though another server's answers go on and on
         Ok((own, BATCH))
     }
 

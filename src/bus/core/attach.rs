@@ -346,10 +346,6 @@ impl Core {
             },
             _ => None,
         };
-        if reply.is_some() {
-            // Whatever the server answers is received although it may be killed right after.
-            self.driver.flush();
-        }
         let Some(inlet) = self.inlets.get_mut(&attach.reader_port) else { return Ok(()) };
         let (cursors, offset) = inlet.at(slot).ok_or("a slot of its own that is not there")?;
         let cursors = cursors.clone();
@@ -454,6 +450,16 @@ impl Core {
         if port.is_none() {
             for key in finished {
                 self.free_slot(key);
+            }
+        }
+    }
+
+    /// Ends the logs that one port of this node reads of one port of a peer.
+    pub(super) fn end_logs_to(&mut self, reader: u64, (node, writer): (NodeId, u64)) {
+        let Some(inlet) = self.inlets.get(&reader) else { return };
+        for ((port, key), source) in &self.sources {
+            if *port == reader && key.node == node && source.is_written_by(writer) {
+                inlet.shared.change(Change::End { key: *key, until: 0 });
             }
         }
     }

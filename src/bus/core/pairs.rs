@@ -65,6 +65,7 @@ impl Core {
         }) {
             return Err(format!("client {} attached twice", attach.writer_port).into());
         }
+        self.end_pair(attach.reader_port, only);
         let inlet = self.inlets.get(&attach.reader_port).ok_or("a server that has gone")?;
         let Purpose::Server { capacity, .. } = inlet.shared.purpose else {
             return Err("a request to a port that is no server".into());
@@ -84,6 +85,17 @@ impl Core {
         let shared = Arc::new(shared);
         self.open_pair(shared.clone());
         Ok(shared)
+    }
+
+    /// What is left of an earlier pair of the same two ports ends, or a client could pile it up.
+    fn end_pair(&mut self, server: u64, client: (NodeId, u64)) {
+        let stale = |(log, outlet): (&u64, &LocalOutlet)| {
+            (outlet.shared.port == server && outlet.shared.only == Some(client)).then_some(*log)
+        };
+        for log in self.outlets.iter().filter_map(stale).collect::<Vec<_>>() {
+            self.close_log(log);
+            self.end_logs_to(server, client);
+        }
     }
 
     /// Tells this node's clients of a server that has come.
@@ -133,8 +145,9 @@ impl Core {
                 let answers = self.sources.iter().any(|((to, key), source)| {
                     to == reader && key.node == node && source.is_written_by(port)
                 });
-                routes.remove(node, port, why, answers);
-                inlet.shared.bell.ring();
+                if routes.remove(node, port, why, answers) {
+                    inlet.shared.bell.ring();
+                }
             }
         }
     }
@@ -147,10 +160,13 @@ impl Core {
             && let Purpose::Client(routes) = &inlet.shared.purpose
         {
             let why = "it could not read the requests: it is out of memory or file descriptors";
-            if let Some(peer) = self.peers.get(&node) {
+            // Only while it is there: what is added here is taken away with it.
+            if let Some(peer) = self.peers.get(&node)
+                && peer.ports.get(&server).is_some_and(|port| port.card.role == Role::Server)
+            {
                 routes.reset(&peer.node, server, why);
+                inlet.shared.bell.ring();
             }
-            inlet.shared.bell.ring();
         }
     }
 }

@@ -196,8 +196,8 @@ enum Memory {
 
 impl ReplyLoan {
     /// Publishes it as the answer to this call. What was lent outside the log comes back.
-    pub(super) fn send(mut self, id: u64) -> Result<Option<Vec<u8>>, Status> {
-        if self.id != id {
+    pub(super) fn send(mut self, context: &Context) -> Result<Option<Vec<u8>>, Status> {
+        if self.id != context.id || !Arc::ptr_eq(&self.pair, &context.pair) {
             return Err(Status::internal("the handler returned a loan of another call"));
         }
         match &mut self.memory {

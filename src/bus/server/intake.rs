@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::time::{Duration, Instant};
 
 use super::ServerShared;
 use super::context::Context;
@@ -33,11 +34,13 @@ pub(super) struct Job {
     pub(super) headers: Headers,
     pub(super) encoding: Encoding,
     pub(super) payload: Payload,
+    /// Of the whole frame, headers and all.
+    bytes: usize,
 }
 
 impl Job {
     pub(super) fn split(self, slot: Arc<Slot>) -> (Context, Arc<dyn Method>, Payload) {
-        let Job { pair, id, handler, method, deadline_ns, headers, encoding, payload } = self;
+        let Job { pair, id, handler, method, deadline_ns, headers, encoding, payload, .. } = self;
         let reply_headers = Vec::new();
         let context = Context { pair, slot, id, method, deadline_ns, headers, reply_headers, encoding };
         (context, handler, payload)
@@ -54,7 +57,7 @@ impl Waits for Job {
     }
 
     fn bytes(&self) -> usize {
-        self.payload.len()
+        self.bytes
     }
 }
 
@@ -170,6 +173,23 @@ impl Intake {
         self.resting < before
     }
 
+    /// Writes what waits for room, until nothing does or it is too late.
+    pub(super) fn finish(&mut self, deadline: Instant) {
+        loop {
+            self.wake_rested();
+            let left = deadline.saturating_duration_since(Instant::now());
+            if self.backlogged.load(Relaxed) == 0 || left.is_zero() {
+                return;
+            }
+            // The requests that come are not read: it sleeps until a client has read an answer, or a moment.
+            match self.inlet.arm() {
+                Ok(true) => self.inlet.sleep(Some(left)),
+                Ok(false) => std::thread::sleep(left.min(Duration::from_millis(1))),
+                Err(_) => return,
+            }
+        }
+    }
+
     fn take(&mut self, server: &ServerShared, index: usize, record: Record) -> Looked {
         let Some(pair) = self.pair(server, index) else {
             self.inlet.release(index);
@@ -204,7 +224,8 @@ impl Intake {
                 let payload = Payload::take(self.inlet.source_mut(index), &record, &span, place);
                 self.inlet.release(index);
                 let encoding = span.encoding;
-                let job = Job { pair, id, handler, method, deadline_ns, headers, encoding, payload };
+                let bytes = record.len as usize;
+                let job = Job { pair, id, handler, method, deadline_ns, headers, encoding, payload, bytes };
                 return Looked::Request(job);
             }
             Ok(_) => Status::unimplemented("the request is compressed, which this version does not read"),

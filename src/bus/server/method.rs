@@ -73,7 +73,7 @@ where
         let result = guard(|| (self.0)(context, payload).map(Into::into));
         let bytes = match result {
             Ok(Reply(Bytes::Owned(bytes))) => Ok(Some(bytes)),
-            Ok(Reply(Bytes::Loan(loan))) => loan.send(context.id),
+            Ok(Reply(Bytes::Loan(loan))) => loan.send(context),
             Err(status) => Err(status),
         };
         match bytes {

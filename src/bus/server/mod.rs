@@ -14,6 +14,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use serde::Serialize;
@@ -50,6 +51,8 @@ use method::Method;
 use queue::Queue;
 use slot::Slot;
 
+/// How long a server that is dropped waits for clients to make room for the answers that it has.
+const FAREWELL: Duration = Duration::from_millis(250);
 /// Requests that may wait for a worker unless asked otherwise.
 const QUEUE: usize = 16_384;
 
@@ -292,7 +295,7 @@ impl ServerShared {
 }
 
 /// A service that is being served. Dropping it ends that: handlers that run are waited for, and their answers
-/// sent; requests that wait are answered with `Unavailable`.
+/// sent, as far as their clients make room within 250 ms; requests that wait are answered with `Unavailable`.
 pub struct Server {
     shared: Arc<ServerShared>,
     threads: Vec<JoinHandle<()>>,
@@ -348,6 +351,8 @@ impl Drop for Server {
             job.pair.fail(job.id, &Status::unavailable("the server was stopped"), &[]);
         }
         self.shared.note_queued(0);
+        drop(queue);
+        self.shared.intake.lock().finish(Instant::now() + FAREWELL);
     }
 }
 

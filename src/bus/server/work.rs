@@ -162,6 +162,8 @@ impl ServerShared {
         let wanted = || self.is_stopped() || self.rota.wanted.load(SeqCst) > 0;
         if let Some(mut intake) = self.intake.try_lock() {
             while let Some(job) = intake.next(self, wanted) {
+                let mut job = job;
+                job.payload.detach();
                 let refused = {
                     let mut queue = self.queue.lock();
                     let refused = queue.push(job, self.limit);
