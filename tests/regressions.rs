@@ -4,7 +4,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use ringbus::{Bus, PublishError, Wait};
+use ringbus::{Bus, Code, PublishError, Wait};
 
 const DEADLINE: Duration = Duration::from_secs(20);
 
@@ -143,6 +143,37 @@ fn a_spinning_client_sends_once_there_is_room() {
                     assert_eq!(*call.wait().unwrap(), text);
                 }
             });
+        }
+    });
+}
+
+/// The ring that announces an earlier deadline was drained by the thread that waits for tasks, on its way to a
+/// sleep without one: a call was over only when something else rang.
+#[test]
+fn an_async_calls_deadline_was_missed_if_it_began_as_another_ended() {
+    let node = Bus::private().unwrap().join("node").unwrap();
+    let server = node.service("never").method("hold", |ctx, ()| {
+        while !ctx.cancelled() {
+            thread::sleep(Duration::from_millis(1));
+        }
+        Ok(())
+    });
+    let _server = server.spawn().unwrap();
+    let client = node.client("never").unwrap();
+    let begin = |timeout| client.request("hold").timeout(timeout).start::<_, ()>(&()).unwrap();
+    tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
+        let forever = async { begin(Duration::MAX).await.unwrap_err() };
+        let others = async {
+            for _ in 0..200 {
+                let begun = Instant::now();
+                let late = tokio::time::timeout(DEADLINE, begin(Duration::from_millis(1))).await;
+                assert_eq!(late.expect("over").unwrap_err().code(), Code::DeadlineExceeded);
+                assert!(begun.elapsed() < DEADLINE, "woken by the timeout around it alone");
+            }
+        };
+        tokio::select! {
+            _ = forever => panic!("it has no deadline"),
+            () = others => {}
         }
     });
 }

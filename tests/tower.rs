@@ -250,7 +250,8 @@ fn a_call_is_told_of_room_where_nothing_is_answered() {
         let late = |n| take(n).with_timeout(Duration::from_millis(50));
         let calls: Vec<_> = (0..50).map(|n| tokio::spawn(call(&client, late(n)))).collect();
         for call in calls {
-            assert_eq!(call.await.unwrap().unwrap_err().code(), Code::DeadlineExceeded);
+            let ended = tokio::time::timeout(DEADLINE, call).await.expect("ends").unwrap();
+            assert_eq!(ended.unwrap_err().code(), Code::DeadlineExceeded);
         }
         let last = tokio::spawn(call(&client, take(7)));
         tokio::task::yield_now().await; // it is polled, finds no room, and waits
@@ -259,6 +260,58 @@ fn a_call_is_told_of_room_where_nothing_is_answered() {
         assert_eq!(answer.unwrap().decode(), Ok(7));
     });
     sink.finish();
+}
+
+/// Another thread fills a request in place for as long as it likes: the executor's goes on.
+#[test]
+fn a_call_waits_for_another_requests_loan_in_its_future() {
+    let dir = Dir::new();
+    let math = start_math(&dir);
+    let client = open(&dir.join("caller"), "math", DEADLINE);
+    Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
+        let loan = client.request("reverse").loan(3).unwrap();
+        let mut waits = call(&client, Request::raw("reverse", *b"abc"));
+        assert!(is_pending_once_polled(&mut waits).await);
+        drop(loan);
+        let answer = tokio::time::timeout(DEADLINE, waits).await.expect("sent when the loan is over");
+        assert_eq!(answer.unwrap().payload(), b"cba");
+    });
+    math.finish();
+}
+
+/// The first call to a server opens the log; one that begins meanwhile is sent even if that one is never answered.
+#[test]
+fn a_call_that_begins_while_another_is_written_is_not_left_behind() {
+    let dir = Dir::new();
+    let mut math = start_math(&dir);
+    let node = dir.join("caller");
+    let runtime = Builder::new_multi_thread().worker_threads(3).enable_time().build().unwrap();
+    for _ in 0..50 {
+        let client = open(&node, "math", Duration::MAX);
+        runtime.block_on(async {
+            let begin = |method, arguments: (i64, i64)| {
+                let client = client.clone();
+                let request = match method {
+                    "hold" => Request::new("hold", &()),
+                    other => Request::new(other, &arguments),
+                };
+                tokio::spawn(async move { call(&client, request.unwrap()).await })
+            };
+            let hold = begin("hold", (0, 0));
+            let add = begin("add", (2, 3));
+            let sum = tokio::time::timeout(DEADLINE, add).await.expect("sent").unwrap();
+            assert_eq!(sum.unwrap().decode(), Ok(5i64));
+            math.expect("holding");
+            hold.abort();
+            math.expect("cancelled");
+        });
+    }
+    math.finish();
+}
+
+/// Whether a call is not over when it is polled once.
+async fn is_pending_once_polled(call: &mut Call) -> bool {
+    std::future::poll_fn(|context| Poll::Ready(Pin::new(&mut *call).poll(context).is_pending())).await
 }
 
 /// Tasks that wait for room, threads that do, and threads that wait for answers, all at one client.

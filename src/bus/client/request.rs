@@ -2,6 +2,7 @@
 
 use std::ops::{Deref, DerefMut, Range};
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use parking_lot::{ArcMutexGuard, RawMutex};
@@ -25,7 +26,7 @@ use crate::sys::clock;
 
 /// Why a request was not sent in time.
 const NO_ROOM: &str = "no room in the log of requests: the server does not read";
-/// How long whoever waits for room waits for another that writes.
+/// How long whoever waits for another that writes does before it looks whether that is a loan.
 const MOMENT: Duration = Duration::from_millis(1);
 
 /// A call about to be made; from [`Client::request`](crate::Client::request).
@@ -139,7 +140,7 @@ impl<'c> Request<'c> {
     /// no room just now.
     pub fn loan(self, len: usize) -> Result<RequestLoan<'c>, Status> {
         let (departure, (requests, filler, start)) = self.set_out(true, |departure| {
-            let requests = self.requests_on(departure, None)?;
+            let requests = self.requests_on(departure, true)?;
             let mut requests =
                 requests.ok_or_else(|| self.late("another request to this server is being filled"))?;
             let lent = match requests.as_mut() {
@@ -155,6 +156,7 @@ impl<'c> Request<'c> {
                 Err(error) => Err(Status::from_publish("the request", error)),
             }
         })?;
+        departure.route.lent.store(true, Relaxed);
         let held = Held { client: self.client, route: departure.route.clone(), requests: Some(requests) };
         Ok(RequestLoan { request: self, departure, held, filler, payload: start..start + len })
     }
@@ -245,12 +247,9 @@ impl<'c> Request<'c> {
         Status::deadline_exceeded(format!("{}.{}: {why}", self.client.name, self.method))
     }
 
-    /// The log of requests, once no other thread writes it. `None`: one did for as long as `most`.
-    fn requests_on(
-        &self,
-        departure: &Departure<'_>,
-        most: Option<Duration>,
-    ) -> Result<Option<Requests>, Status> {
+    /// The log of requests, once no other thread writes it. `None`: one does until the deadline, or has it lent
+    /// (`sits_out`: that is waited for, too).
+    fn requests_on(&self, departure: &Departure<'_>, sits_out: bool) -> Result<Option<Requests>, Status> {
         let Departure { route, deadline, .. } = departure;
         // Registered first, looked at afterwards: see `Routes::remove`.
         if route.is_gone() {
@@ -259,11 +258,18 @@ impl<'c> Request<'c> {
         if self.client.node.is_gone() {
             return Err(left());
         }
-        let locked = match (most, deadline) {
-            (Some(most), _) => route.requests.try_lock_arc_for(most),
+        let locked = match deadline {
+            _ if !sits_out => loop {
+                let locked = route.requests.try_lock_arc_for(MOMENT);
+                // The bell orders the end of a loan before the look of whoever it wakes.
+                let late = || deadline.is_some_and(|deadline| deadline <= Instant::now());
+                if locked.is_some() || route.lent.load(Relaxed) || late() {
+                    break locked;
+                }
+            },
             // A loan keeps it for as long as its holder likes, who may be this very thread.
-            (None, Some(deadline)) => route.requests.try_lock_arc_until(*deadline),
-            (None, None) => Some(route.requests.lock_arc()),
+            Some(deadline) => route.requests.try_lock_arc_until(*deadline),
+            None => Some(route.requests.lock_arc()),
         };
         let Some(mut locked) = locked else { return Ok(None) };
         match &mut *locked {
@@ -275,29 +281,28 @@ impl<'c> Request<'c> {
 
     /// Publishes the request; waits for room if there is none.
     fn send_on(&self, departure: &Departure<'_>, encoding: Encoding, body: &impl Body) -> Result<(), Status> {
-        if self.attempt(departure, encoding, body, None, false)? {
+        if self.attempt(departure, encoding, body, true, false)? {
             return Ok(());
         }
         // Whoever waits may have the port that all read, which a loan must not keep: it rings when it is over.
-        // Others write for moments only.
-        let waiting = || self.attempt(departure, encoding, body, Some(MOMENT), true);
+        let waiting = || self.attempt(departure, encoding, body, false, true);
         let sent = self.client.send_when_room(departure.deadline, waiting);
         self.client.stop_waiting(&departure.route);
         if sent? { Ok(()) } else { Err(self.late(NO_ROOM)) }
     }
 
-    /// Publishes the request if there is room, and nobody else writes for longer than `most`. Whoever `waits`
-    /// announces that before the look.
+    /// Publishes the request if there is room, and the log is not lent (or that is over: `sits_out`). Whoever
+    /// `waits` for room announces that before the look.
     fn attempt(
         &self,
         departure: &Departure<'_>,
         encoding: Encoding,
         body: &impl Body,
-        most: Option<Duration>,
+        sits_out: bool,
         waits: bool,
     ) -> Result<bool, Status> {
         let _sending = Sending::begin().map_err(Status::invalid_argument)?;
-        let Some(mut requests) = self.requests_on(departure, most)? else { return Ok(false) };
+        let Some(mut requests) = self.requests_on(departure, sits_out)? else { return Ok(false) };
         let Some(requests) = requests.as_mut() else { return Ok(false) };
         if waits {
             requests.arm();
@@ -343,7 +348,7 @@ impl<'c> Request<'c> {
         let (route, deadline, deadline_ns) = (route.clone(), *deadline, *deadline_ns);
         let departure = Departure { route, call, deadline, deadline_ns };
         // A task must not wait on its thread for another's loan.
-        self.attempt(&departure, encoding, &Bytes(payload), Some(Duration::ZERO), waits)
+        self.attempt(&departure, encoding, &Bytes(payload), false, waits)
     }
 
     /// What became of a request for which there was no room in time.
@@ -443,6 +448,7 @@ impl Held<'_> {
 
 impl Drop for Held<'_> {
     fn drop(&mut self) {
+        self.route.lent.store(false, Relaxed);
         drop(self.requests.take());
         if self.client.node.origin.is_here() {
             self.route.flush_cancels();

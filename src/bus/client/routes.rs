@@ -26,6 +26,8 @@ pub(in crate::bus) struct Route {
     pub(in crate::bus) number: u32,
     /// The log of requests to it, made for the first call.
     pub(in crate::bus) requests: Arc<Mutex<Option<Outlet>>>,
+    /// A loan keeps that log: its end rings the client's bell, as nobody else's does who writes.
+    pub(super) lent: AtomicBool,
     /// Calls that the server is still to be told of that nobody waits for them, and how many.
     cancels: Mutex<Vec<u64>>,
     cancelled: AtomicUsize,
@@ -69,6 +71,7 @@ impl Routes {
             port,
             number,
             requests: Arc::default(),
+            lent: AtomicBool::new(false),
             cancels: Mutex::default(),
             cancelled: AtomicUsize::new(0),
             gone: AtomicBool::new(false),
