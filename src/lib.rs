@@ -71,6 +71,37 @@
 //! [`Wait::Adaptive`] looks for a few microseconds, then sleeps. For event loops and async runtimes a
 //! subscriber is an [`AsFd`](std::os::fd::AsFd), to be armed before each poll: [`Subscriber::arm`].
 //!
+//! In tokio, whose `AsyncFd` holds the port. Its readiness is cleared before `arm`, so that a message that
+//! comes after it is not missed:
+//! ```
+//! use ringbus::{Message, RecvError, Subscriber};
+//! use tokio::io::{Interest, unix::AsyncFd};
+//!
+//! async fn next(port: &mut AsyncFd<Subscriber<u32>>) -> Result<Message<u32>, Box<dyn std::error::Error>> {
+//!     loop {
+//!         if let Some(message) = port.get_mut().try_recv()? {
+//!             return Ok(message);
+//!         }
+//!         if port.get_mut().arm()? {
+//!             port.readable_mut().await?.clear_ready();
+//!         }
+//!     }
+//! }
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let node = ringbus::Bus::private()?.join("planner")?;
+//! let updates = node.subscriber("task/*")?;
+//! let mut updates = AsyncFd::with_interest(updates, Interest::READABLE)?;
+//! # let mut progress = node.publisher::<u32>("task/a")?;
+//! # let teller = std::thread::spawn(move || (0..100).for_each(|n| progress.publish(&n).unwrap()));
+//! # for n in 0..99 { assert_eq!(*next(&mut updates).await?, n); }
+//! println!("{}", *next(&mut updates).await?);
+//! # teller.join().unwrap();
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! # Threads and forks
 //!
 //! A [`Node`] is `Clone + Send + Sync`: join once per process, and clone it. Ports are `Send`, and each has

@@ -68,9 +68,8 @@ fn a_killed_node_is_told_at_once_to_have_died() {
     let dir = Dir::new();
     let node = dir.join("watcher");
     let mut presence = node.presence().unwrap();
-    // The best of a few: others run at the same time.
-    let mut best = Duration::MAX;
-    for _ in 0..10 {
+    let mut times = Vec::new();
+    for _ in 0..11 {
         let mut echo = Child::start("echoes", &[dir.arg()]);
         echo.expect("open");
         let peer = joined(&mut presence);
@@ -78,12 +77,14 @@ fn a_killed_node_is_told_at_once_to_have_died() {
         let start = Instant::now();
         echo.signal(Signal::SIGKILL);
         let (gone, why) = left(&mut presence);
-        best = best.min(start.elapsed());
+        times.push(start.elapsed());
         assert_eq!((gone.id(), why), (peer.id(), Departure::Died));
         let ports: Vec<_> = gone.ports().iter().map(|port| port.filters.join(" ")).collect();
         assert_eq!(ports, ["there", "back"], "with the ports it had last");
     }
-    assert!(best < Duration::from_millis(100), "{best:?}");
+    // The median, since others run at the same time; a poll once a second would be at half of one.
+    times.sort();
+    assert!(times[times.len() / 2] < Duration::from_millis(100), "{times:?}");
     nothing_more(&mut presence);
 }
 

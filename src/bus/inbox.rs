@@ -1,7 +1,7 @@
 //! Ports that receive what is sent to their node.
 
 use std::fmt;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -180,9 +180,21 @@ impl<T> AsFd for Inbox<T> {
     }
 }
 
+impl<T> AsRawFd for Inbox<T> {
+    fn as_raw_fd(&self) -> RawFd {
+        self.as_fd().as_raw_fd()
+    }
+}
+
 impl AsFd for RawInbox {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.port.as_fd()
+    }
+}
+
+impl AsRawFd for RawInbox {
+    fn as_raw_fd(&self) -> RawFd {
+        self.as_fd().as_raw_fd()
     }
 }
 

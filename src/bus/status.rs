@@ -23,7 +23,7 @@ use crate::frame::{Code, MAX_STRING};
 /// assert_eq!(status.details::<(String, u32)>(), Some(("task".to_owned(), 42)));
 /// assert_eq!(status.to_string(), "not found: no such task");
 /// ```
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, PartialEq, Eq, thiserror::Error)]
 pub struct Status {
     code: Code,
     message: String,
@@ -35,6 +35,17 @@ impl fmt::Display for Status {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.code)?;
         if self.message.is_empty() { Ok(()) } else { write!(f, ": {}", self.message) }
+    }
+}
+
+impl fmt::Debug for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut shown = f.debug_struct("Status");
+        shown.field("code", &self.code).field("message", &self.message);
+        if !self.details.is_empty() {
+            shown.field("details", &format_args!("{} bytes", self.details.len()));
+        }
+        shown.finish()
     }
 }
 
@@ -160,5 +171,12 @@ mod tests {
         assert_eq!(status.details::<u32>(), Some(7));
         assert_eq!(Status::aborted("").details::<u32>(), None);
         assert_eq!(Status::aborted("").to_string(), "aborted");
+    }
+
+    #[test]
+    fn debug_says_how_long_the_details_are_instead_of_their_bytes() {
+        let status = Status::aborted("no").with_details(&[300u32; 3]);
+        assert_eq!(format!("{status:?}"), r#"Status { code: Aborted, message: "no", details: 10 bytes }"#);
+        assert_eq!(format!("{:?}", Status::aborted("")), r#"Status { code: Aborted, message: "" }"#);
     }
 }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::marker::PhantomData;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -73,7 +73,7 @@ impl<'n> SubscriberBuilder<'n> {
     fn open_reception(self) -> Result<Reception, OpenError> {
         let filters: Vec<Filter> = self.filters.into_iter().collect::<Result<_, _>>()?;
         if filters.len() > frame::MAX_HEADERS {
-            return Err(TopicError::too_many_filters(filters.len()).into());
+            return Err(TopicError::too_many_filters(&filters).into());
         }
         let purpose = if self.role == Role::Inbox { Purpose::Inbox } else { Purpose::Subscriber };
         let inlet = Inlet::open(self.node, purpose, filters, PortUp::DEFAULT_PRIORITY, self.wait)?;
@@ -408,16 +408,6 @@ fn undecodable(
 
 macro_rules! about {
     () => {
-        /// Prepares to wait for this port with `poll`, `epoll` or an async runtime: false if a message (or an
-        /// error) is there already, else the port's fd turns readable with the next one. It may also turn
-        /// readable for nothing: try, then arm again.
-        ///
-        /// # Errors
-        /// [`RecvError::Forked`], [`RecvError::NodeGone`].
-        pub fn arm(&mut self) -> Result<bool, RecvError> {
-            self.reception.inlet.arm()
-        }
-
         /// The filters.
         pub fn filters(&self) -> Vec<&str> {
             self.reception.inlet.filters().iter().map(Filter::as_str).collect()
@@ -431,10 +421,45 @@ macro_rules! about {
 }
 
 impl<T> Subscriber<T> {
+    /// Prepares to wait for this port with `poll`, `epoll` or an async runtime: false if a message (or an
+    /// error) is there already, else the port's fd turns readable with the next one. It may also turn
+    /// readable for nothing: try, then arm again.
+    ///
+    /// # Errors
+    /// [`RecvError::Forked`], [`RecvError::NodeGone`].
+    ///
+    /// # Examples
+    /// With `poll`; with tokio, [as here](crate#waiting):
+    /// ```
+    /// use std::os::fd::AsFd;
+    /// use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+    ///
+    /// # let node = ringbus::Bus::private()?.join("planner")?;
+    /// let mut updates = node.subscriber::<u32>("task/*")?;
+    /// # node.publisher::<u32>("task/a")?.publish(&7)?;
+    /// while updates.arm()? {
+    ///     poll(&mut [PollFd::new(updates.as_fd(), PollFlags::POLLIN)], PollTimeout::NONE)?; // and other fds
+    /// }
+    /// let update = updates.try_recv()?; // `None`: arm again
+    /// # assert_eq!(update.map(|update| *update), Some(7));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn arm(&mut self) -> Result<bool, RecvError> {
+        self.reception.inlet.arm()
+    }
+
     about!();
 }
 
 impl RawSubscriber {
+    /// Prepares to wait for this port with `poll`, `epoll` or an async runtime; see [`Subscriber::arm`].
+    ///
+    /// # Errors
+    /// [`RecvError::Forked`], [`RecvError::NodeGone`].
+    pub fn arm(&mut self) -> Result<bool, RecvError> {
+        self.reception.inlet.arm()
+    }
+
     about!();
 }
 
@@ -444,9 +469,21 @@ impl<T> AsFd for Subscriber<T> {
     }
 }
 
+impl<T> AsRawFd for Subscriber<T> {
+    fn as_raw_fd(&self) -> RawFd {
+        self.as_fd().as_raw_fd()
+    }
+}
+
 impl AsFd for RawSubscriber {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.reception.inlet.as_fd()
+    }
+}
+
+impl AsRawFd for RawSubscriber {
+    fn as_raw_fd(&self) -> RawFd {
+        self.as_fd().as_raw_fd()
     }
 }
 

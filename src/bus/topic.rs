@@ -14,7 +14,7 @@ const ALL: &str = "@all";
 
 /// What is wrong with a topic, a filter or a name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{what} {text:?}: {problem}")]
+#[error("{what} {text:?} {problem}")]
 pub struct TopicError {
     what: &'static str,
     text: String,
@@ -55,8 +55,9 @@ impl TopicError {
         Self { what, text, problem }
     }
 
-    pub(super) fn too_many_filters(count: usize) -> Self {
-        Self::new("filter", "", Problem::TooMany(count))
+    pub(super) fn too_many_filters(filters: &[Filter]) -> Self {
+        let last = filters.last().map_or("", Filter::as_str);
+        Self::new("filter", last, Problem::TooMany(filters.len()))
     }
 
     /// The topic is valid, and not under the publisher's pattern.
@@ -325,7 +326,7 @@ mod tests {
     fn what_is_refused_says_why() {
         let long = "x".repeat(256);
         for (text, reason) in [
-            ("", "is empty"),
+            ("", "topic \"\" is empty"),
             (&*long, "has 256 bytes"),
             ("/a", "empty level"),
             ("a/", "empty level"),

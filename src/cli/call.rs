@@ -16,13 +16,15 @@ use serde::ser::{SerializeMap, Serializer};
 
 use super::interrupt::Interrupt;
 use super::json::Json;
-use super::publish::{ENVELOPE, duration, header, parse};
+use super::publish::{ENVELOPE, STDIN, duration, each_value, header};
 use super::subscribe::{HeaderMap, Source};
 use super::{Common, Failure, Outcome, print, status};
-use crate::{Node, Response, Status};
+use crate::{Client, Response, Status};
 
 /// A log of requests unless a larger argument asks for more.
 const CAPACITY: u64 = 64 * 1024;
+/// A log of requests whose arguments are not known beforehand.
+const STDIN_CAPACITY: u64 = 1 << 20;
 
 /// Call a method of a service, and print the result
 #[derive(Debug, Args)]
@@ -30,6 +32,7 @@ const CAPACITY: u64 = 64 * 1024;
 VALUE is taken as `ringbus pub` takes it: JSON if it can be read as JSON, else text. A method of several
 arguments wants an array, in their order: ringbus call math add '[2,3]'. One of no arguments wants null, which
 no VALUE is.
+With `-` calls are made one after the other, for values of up to 240 KiB; the first that fails ends it.
 
 Prints the result as JSON, in the forms that `ringbus sub --help` tells. A call that fails is told in a line on
 stderr: code, message, and details if there are any. Nobody is waited for: if nobody serves, the call fails
@@ -37,15 +40,13 @@ with `not found` at once. Ctrl-C cancels the call, and its server is told.
 
 With --json, what came of the call in one line of stdout:
   {\"status\":\"ok\",\"code\":0,\"value\":V,\"headers\":{K:V,…},\"source\":{\"name\":N,\"id\":I,\"pid\":P}}
-  {\"status\":\"not_found\",\"code\":5,\"message\":TEXT,\"details\":V}      `details` only if there are any
-
-Exit codes: 0 the call succeeded, 1 it failed, 2 a mistake on the command line.")]
+  {\"status\":\"not_found\",\"code\":5,\"message\":TEXT,\"details\":V}      `details` only if there are any")]
 pub(super) struct Options {
     /// Name of the service
     service: String,
     /// Name of the method
     method: String,
-    /// JSON, else text [default: null]
+    /// JSON, else text; `-` makes a call for each line of stdin [default: null]
     #[arg(allow_negative_numbers = true)]
     value: Option<String>,
     /// Take the value as text, whatever it looks like
@@ -63,15 +64,30 @@ pub(super) struct Options {
 }
 
 pub(super) fn run(common: &Common, options: &Options) -> Outcome {
-    let argument = options.value.as_ref().map_or(Ok(Value::Nil), |text| parse(text, options.text))?;
     let interrupt = Interrupt::new()?;
     let node = common.join("ringbus-call")?;
-    let answer = call(&node, options, &argument, &interrupt)?;
-    match &answer {
-        Ok(answer) if options.json => print(serde_json::to_string(&Succeeded(answer))?),
+    let value = options.value.as_deref();
+    let mut opened = None;
+    each_value(value, options.text, &interrupt, |argument| {
+        let client = match &mut opened {
+            Some(client) => client,
+            none => {
+                let least = if value == Some(STDIN) { STDIN_CAPACITY } else { CAPACITY };
+                let size = rmp_serde::to_vec(&argument)?.len() as u64;
+                let enough = ((size + ENVELOPE) * 4).next_power_of_two().max(least);
+                none.insert(node.client_builder(&options.service).capacity(enough).open()?)
+            }
+        };
+        tell(&call(client, options, &argument, &interrupt)?, options.json)
+    })
+}
+
+fn tell(answer: &Result<Response<Value>, Status>, is_json: bool) -> Outcome {
+    match answer {
+        Ok(answer) if is_json => print(serde_json::to_string(&Succeeded(answer))?),
         Ok(answer) => print(serde_json::to_string(&Json(&answer.as_ref()))?),
         Err(failed) => {
-            if options.json {
+            if is_json {
                 print(serde_json::to_string(&status::Failed(failed))?)?;
             }
             Err(Failure::Error(status::line(failed)))
@@ -81,14 +97,11 @@ pub(super) fn run(common: &Common, options: &Options) -> Outcome {
 
 /// The answer, or the status that the call failed with.
 fn call(
-    node: &Node,
+    client: &Client,
     options: &Options,
     argument: &Value,
     interrupt: &Interrupt,
 ) -> Outcome<Result<Response<Value>, Status>> {
-    let size = rmp_serde::to_vec(argument)?.len() as u64;
-    let enough = ((size + ENVELOPE) * 4).next_power_of_two().max(CAPACITY);
-    let client = node.client_builder(&options.service).capacity(enough).open()?;
     let request = client.request(&options.method).timeout(options.timeout);
     let request = options.headers.iter().fold(request, |request, (key, value)| request.header(key, value));
     match request.start(argument) {

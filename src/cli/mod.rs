@@ -22,7 +22,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::error::ErrorKind;
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
 use crate::{Bus, BusBuilder, Node};
@@ -111,7 +111,8 @@ impl<E: fmt::Display> From<E> for Failure {
 
 /// Runs the command that this process's arguments name.
 pub fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let arguments = command().try_get_matches();
+    let cli = match arguments.and_then(|arguments| Cli::from_arg_matches(&arguments)) {
         Ok(cli) => cli,
         Err(error) => return usage(error),
     };
@@ -138,6 +139,20 @@ pub fn main() -> ExitCode {
     }
 }
 
+/// The arguments, with the exit codes in every command's help.
+fn command() -> clap::Command {
+    Cli::command().mut_subcommands(|command| {
+        let interrupted = match command.get_name() {
+            "demo" | "watch" | "serve-echo" => "0 success, as is Ctrl-C",
+            "sub" | "inbox" => "0 success, as is Ctrl-C without --count (with it 130)",
+            _ => "0 success, 130 ended by Ctrl-C",
+        };
+        let help = command.get_after_long_help().map(ToString::to_string).unwrap_or_default();
+        let codes = format!("Exit codes: {interrupted}, 1 failure, 2 a mistake on the command line.");
+        command.after_long_help(format!("{help}\n\n{codes}"))
+    })
+}
+
 /// One line, whatever is in the message.
 fn fail(message: &str, code: u8) -> ExitCode {
     let words: Vec<&str> = message.split_whitespace().collect();
@@ -156,6 +171,10 @@ fn usage(error: clap::Error) -> ExitCode {
     if is_help {
         let _ = error.print();
         return ExitCode::from(error.exit_code() as u8);
+    }
+    if error.kind() == ErrorKind::MissingSubcommand {
+        // clap's own words list hidden commands, too.
+        return fail("a command is wanted (`--help` lists them)", 2);
     }
     let text = error.to_string();
     let said = text.split("\n\nUsage:").next().unwrap_or(&text).split("\n\nFor more").next();

@@ -1,5 +1,6 @@
 //! `ringbus pub`: values from the command line or stdin, as messages.
 
+use std::fmt;
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::AsFd;
@@ -13,6 +14,8 @@ use super::json::parse_lenient;
 use super::{Common, Failure, Outcome, note};
 use crate::{Node, Overflow, PublishError, Publisher, WaitError};
 
+/// The VALUE that stands for those on stdin.
+pub(super) const STDIN: &str = "-";
 /// How often a wait for others looks whether it was interrupted.
 const LOOK: Duration = Duration::from_millis(100);
 /// A log unless a larger message asks for more.
@@ -53,8 +56,8 @@ pub(super) struct Options {
     /// First wait until N subscribers are there
     #[arg(long, value_name = "N", default_value_t = 0)]
     wait: usize,
-    /// Longest wait in seconds for subscribers (--wait), or for one that does not keep up
-    #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = duration)]
+    /// Longest wait for subscribers (--wait), or for one that does not keep up: 2s, 500ms, 1.5 (seconds)
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = duration)]
     timeout: Duration,
     /// Add a header; may be repeated
     #[arg(long = "header", value_name = "KEY=VALUE", value_parser = header)]
@@ -93,9 +96,9 @@ pub(super) fn run(common: &Common, options: &Options) -> Outcome {
     if topic.contains('*') {
         return Err(format!("topic {topic:?} has a wildcard: a message is published on one topic").into());
     }
-    let from_stdin = value.as_deref() == Some("-");
+    let from_stdin = value.as_deref() == Some(STDIN);
     let value = match value {
-        Some(text) if !from_stdin => options.parse(text)?,
+        Some(text) if !from_stdin => parse(text, options.text)?,
         _ => Value::Nil,
     };
     let interrupt = Interrupt::new()?;
@@ -104,14 +107,7 @@ pub(super) fn run(common: &Common, options: &Options) -> Outcome {
     port.wait_for_subscribers()?;
     let alone = port.publisher.stats().peers == 0;
     if from_stdin {
-        let mut lines = Lines::new(&interrupt)?;
-        while let Some((number, line)) = lines.next()? {
-            if !line.trim().is_empty() {
-                let value =
-                    options.parse(line).map_err(|error| format!("line {number} of stdin: {error}"))?;
-                port.publish(&value)?;
-            }
-        }
+        each_line(&interrupt, options.text, |value| port.publish(&value))?;
     } else {
         port.publish(&value)?;
     }
@@ -124,15 +120,43 @@ pub(super) fn run(common: &Common, options: &Options) -> Outcome {
     Ok(())
 }
 
-impl Options {
-    fn parse(&self, text: &str) -> Result<Value, String> {
-        parse(text, self.text)
+/// A value from the command line or stdin: text if it is to be, else JSON if it can be.
+fn parse(text: &str, is_text: bool) -> Result<Value, String> {
+    if is_text { Ok(Value::from(text)) } else { parse_lenient(text) }
+}
+
+/// Values from stdin, one a line; empty lines are passed over.
+fn each_line(interrupt: &Interrupt, is_text: bool, mut take: impl FnMut(Value) -> Outcome) -> Outcome {
+    let mut lines = Lines::new(interrupt)?;
+    while let Some((number, line)) = lines.next()? {
+        if !line.trim().is_empty() {
+            take(parse(line, is_text).map_err(|error| format!("line {number} of stdin: {error}"))?)?;
+        }
+    }
+    Ok(())
+}
+
+/// The value that the command line names (null if none), or each of those on stdin.
+pub(super) fn each_value(
+    value: Option<&str>,
+    is_text: bool,
+    interrupt: &Interrupt,
+    mut take: impl FnMut(Value) -> Outcome,
+) -> Outcome {
+    match value {
+        None => take(Value::Nil),
+        Some(STDIN) => each_line(interrupt, is_text, take),
+        Some(text) => take(parse(text, is_text)?),
     }
 }
 
-/// A value from the command line or stdin: text if it is to be, else JSON if it can be.
-pub(super) fn parse(text: &str, is_text: bool) -> Result<Value, String> {
-    if is_text { Ok(Value::from(text)) } else { parse_lenient(text) }
+/// The library's word for a setting, as the flag that sets it here.
+pub(super) fn with_flag(error: impl fmt::Display) -> Failure {
+    let text = error.to_string().replace("`capacity`", "--capacity");
+    Failure::Error(match text.strip_prefix("capacity ") {
+        Some(rest) => format!("--capacity {rest}"),
+        None => text,
+    })
 }
 
 /// The publisher, and the pace.
@@ -151,7 +175,7 @@ impl<'a> Port<'a> {
         let builder = node.publisher_builder(&options.topic);
         // The port waits in slices, so that Ctrl-C is heard.
         let builder = builder.overflow(Overflow::Block { timeout: LOOK });
-        let publisher = builder.capacity(options.capacity.unwrap_or(enough)).open()?;
+        let publisher = builder.capacity(options.capacity.unwrap_or(enough)).open().map_err(with_flag)?;
         Ok(Self { publisher, options, interrupt, published: 0, first: Instant::now() })
     }
 
@@ -203,7 +227,7 @@ impl<'a> Port<'a> {
                         self.published
                     )));
                 }
-                Err(error) => return Err(error.into()),
+                Err(error) => return Err(with_flag(error)),
             }
         }
     }

@@ -1,9 +1,9 @@
 //! `ringbus send` and `ringbus broadcast`: a value from the command line, to a name or to all.
 
 use clap::Args;
-use rmpv::Value;
 
-use super::publish::{header, parse};
+use super::interrupt::Interrupt;
+use super::publish::{each_value, header, with_flag};
 use super::{Common, Outcome, note};
 use crate::Node;
 
@@ -31,7 +31,7 @@ pub(super) struct BroadcastOptions {
 
 #[derive(Debug, Args)]
 struct Content {
-    /// JSON, else text [default: null]
+    /// JSON, else text; `-` reads one value a line from stdin [default: null]
     #[arg(allow_negative_numbers = true)]
     value: Option<String>,
     /// Take the value as text, whatever it looks like
@@ -43,27 +43,36 @@ struct Content {
 }
 
 pub(super) fn run(common: &Common, options: &SendOptions) -> Outcome {
-    let value = options.content.value()?;
     let node = common.join("ringbus-send")?;
-    let letter = node.message_to(&options.node, &value);
-    let headers = &options.content.headers;
-    Ok(headers.iter().fold(letter, |letter, (key, value)| letter.header(key, value)).send()?)
+    options.content.send(&node, Some(&options.node))
 }
 
 pub(super) fn run_broadcast(common: &Common, options: &BroadcastOptions) -> Outcome {
-    let value = options.content.value()?;
     let node = common.join("ringbus-broadcast")?;
     if !somebody_listens(&node) {
         note(format!("note: nobody listens to broadcasts on bus {}", node.bus().name()));
     }
-    let letter = node.message_to_all(&value);
-    let headers = &options.content.headers;
-    Ok(headers.iter().fold(letter, |letter, (key, value)| letter.header(key, value)).send()?)
+    options.content.send(&node, None)
 }
 
 impl Content {
-    fn value(&self) -> Result<Value, String> {
-        self.value.as_ref().map_or(Ok(Value::Nil), |text| parse(text, self.text))
+    /// Sends the value, or each of those on stdin, to the nodes of a name or to all.
+    fn send(&self, node: &Node, to: Option<&str>) -> Outcome {
+        let (interrupt, headers) = (Interrupt::new()?, &self.headers);
+        each_value(self.value.as_deref(), self.text, &interrupt, |value| {
+            interrupt.check()?;
+            let sent = match to {
+                Some(name) => {
+                    let letter = node.message_to(name, &value);
+                    headers.iter().fold(letter, |letter, (key, value)| letter.header(key, value)).send()
+                }
+                None => {
+                    let letter = node.message_to_all(&value);
+                    headers.iter().fold(letter, |letter, (key, value)| letter.header(key, value)).send()
+                }
+            };
+            sent.map_err(with_flag)
+        })
     }
 }
 

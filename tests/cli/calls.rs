@@ -69,6 +69,18 @@ fn echo_returns_any_value() {
 }
 
 #[test]
+fn each_line_of_stdin_is_a_call_until_one_fails() {
+    let place = Place::new();
+    let _server = serve(&place, &[]);
+    let output = place.feed(&["call", "echo", "echo", "-"], "1\n\n[2]\n");
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    assert_eq!(text(&output.stdout), "1\n[2]\n");
+    let output = place.feed(&["call", "echo", "fail", "-"], "0\n5\n0\n");
+    assert_eq!((output.status.code(), &*text(&output.stdout)), (Some(1), "null\n"));
+    assert_eq!(text(&output.stderr), "error: not found\n");
+}
+
+#[test]
 fn a_calls_answer_has_headers_and_a_source() {
     let place = Place::new();
     let server = serve(&place, &["--service", "other", "--workers", "2"]);

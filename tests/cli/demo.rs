@@ -95,7 +95,16 @@ fn every_message_is_accounted_for() {
     assert!((1..broadcasts).contains(&received(replacement, "broadcast")), "{replacement}");
     let direct = workers.map(|worker| received(worker, "direct"));
     assert!(direct.iter().all(|direct| *direct > 0), "{direct:?}");
-    assert!(direct.iter().sum::<u64>() <= number(&summary["direct"]), "{summary}");
+    assert_eq!(
+        direct.iter().sum::<u64>() + number(&summary["direct_unknown"]),
+        number(&summary["direct"]),
+        "{summary}"
+    );
+    assert_eq!(
+        number(&summary["received"]["broadcast"]) + number(&summary["broadcasts_unknown"]),
+        broadcasts * 4,
+        "{summary}"
+    );
     assert_eq!(number(&summary["deaths_seen"]), 1);
     let beats = received(monitor, "heartbeat");
     assert!((1..=number(&summary["sent"]["heartbeat"])).contains(&beats), "{summary}");

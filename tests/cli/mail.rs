@@ -25,6 +25,26 @@ fn send_reaches_an_inbox_of_a_program() {
 }
 
 #[test]
+fn values_of_stdin_are_sent_each_by_itself() {
+    let place = Place::new();
+    let node = place.join("critic");
+    let (mut inbox, mut all) = (node.inbox::<u32>().unwrap(), node.broadcasts::<u32>().unwrap());
+    assert!(place.feed(&["send", "critic", "-"], "1\n\n2").status.success());
+    assert!(place.feed(&["broadcast", "-"], "3\n4\n").status.success());
+    for expected in [1, 2] {
+        assert_eq!(*inbox.recv_timeout(DEADLINE).unwrap().expect("a message"), expected);
+    }
+    for expected in [3, 4] {
+        assert_eq!(*all.recv_timeout(DEADLINE).unwrap().expect("a broadcast"), expected);
+    }
+    let wrong = place.feed(&["send", "critic", "-"], "5\n[\n6\n");
+    assert_eq!(wrong.status.code(), Some(1));
+    assert!(text(&wrong.stderr).contains("line 2 of stdin"), "{}", text(&wrong.stderr));
+    assert_eq!(*inbox.recv_timeout(DEADLINE).unwrap().expect("the line before"), 5);
+    assert!(inbox.try_recv().unwrap().is_none());
+}
+
+#[test]
 fn inbox_prints_what_programs_and_send_send() {
     let place = Place::new();
     let node = place.join("writer");
@@ -86,7 +106,7 @@ fn nobody_to_send_to_is_told_in_a_line() {
         (&["send"], 2, "<NODE>"),
         (&["send", "critic", "{"], 1, "begins like JSON"),
         (&["send", "critic", "1", "--header", "@time=1"], 1, "reserved"),
-        (&["send", "critic", &large], 1, "`capacity` of 131072"),
+        (&["send", "critic", &large], 1, "--capacity of 131072"),
         (&["broadcast", &large], 1, "in pieces"),
         (&["broadcast", "1", "--header", "x"], 2, "KEY=VALUE"),
         (&["inbox"], 2, "<NAME>"),

@@ -1,6 +1,6 @@
 //! The `ringbus` command, run as users run it.
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::path::Path;
 use std::process::{Child, ChildStderr, ChildStdout, Command, ExitStatus, Output, Stdio};
 use std::sync::mpsc::{Receiver, channel};
@@ -58,6 +58,17 @@ impl Place {
     }
 
     /// Runs a command to its end.
+    /// Runs a command that gets this on stdin.
+    fn feed(&self, args: &[&str], stdin: &str) -> Output {
+        let mut command = self.command(args);
+        command.stdin(Stdio::piped());
+        let mut running = Running::start(command);
+        let mut pipe = running.child.stdin.take().expect("a pipe");
+        pipe.write_all(stdin.as_bytes()).expect("stdin");
+        drop(pipe);
+        running.output()
+    }
+
     fn run(&self, args: &[&str]) -> Output {
         self.start(args).output()
     }
@@ -186,6 +197,21 @@ impl Lines {
 }
 
 /// Looks again and again until it is so.
+#[test]
+fn every_command_tells_its_exit_codes_and_hidden_ones_stay_hidden() {
+    let place = Place::new();
+    for name in
+        ["demo", "ls", "pub", "sub", "send", "inbox", "broadcast", "call", "serve-echo", "watch", "doctor"]
+    {
+        let help = place.succeed(&[name, "--help"]);
+        assert_eq!(help.matches("Exit codes: 0 ").count(), 1, "{name}: {help}");
+    }
+    let mut bare = place.command(&[]);
+    let bare = bare.env("RINGBUS_BUS", "any").output().expect("to run");
+    let said = text(&bare.stdout) + &text(&bare.stderr);
+    assert!(bare.status.code() == Some(2) && !said.contains("demo-process"), "{said}");
+}
+
 #[track_caller]
 fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
     let start = Instant::now();

@@ -184,7 +184,9 @@ fn a_large_value_gets_a_log_that_holds_it() {
     place.succeed(&["pub", "large", &large]);
     assert_eq!(*texts.recv_timeout(DEADLINE).unwrap().expect("the message"), large);
     let error = place.fail(&["pub", "large", &large, "--capacity", "65536"], 1);
-    assert!(error.contains("raise `capacity`"), "{error}");
+    assert!(error.contains("raise --capacity to 524288"), "{error}");
+    let error = place.fail(&["pub", "t", "1", "--capacity", "5"], 1);
+    assert!(error.contains("--capacity 5 is not a power of two"), "{error}");
 }
 
 #[test]

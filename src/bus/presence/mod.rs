@@ -1,7 +1,7 @@
 //! Who comes, goes, stalls and recovers: a port of its own, which the control thread fills.
 
 use std::fmt;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -237,6 +237,12 @@ impl Iterator for Presence {
 impl AsFd for Presence {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.shared.bell.as_fd()
+    }
+}
+
+impl AsRawFd for Presence {
+    fn as_raw_fd(&self) -> RawFd {
+        self.as_fd().as_raw_fd()
     }
 }
 

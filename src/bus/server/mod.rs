@@ -106,6 +106,28 @@ impl<'n> ServiceBuilder<'n> {
     /// that the caller gets. A panic is answered with `Internal`, and the server goes on.
     ///
     /// Callers pass one value: a tuple, where the handler takes several arguments.
+    ///
+    /// Handlers are `Fn`, since several workers may run one at a time. What a handler changes is behind a lock:
+    /// a publisher, say.
+    ///
+    /// # Examples
+    /// ```
+    /// use std::sync::Mutex;
+    ///
+    /// # let node = ringbus::Bus::private()?.join("worker")?;
+    /// # let mut updates = node.subscriber::<u32>("task/progress")?;
+    /// let progress = Mutex::new(node.publisher::<u32>("task/progress")?);
+    /// let server = node
+    ///     .service("task")
+    ///     .method("report", move |_ctx, percent: u32| {
+    ///         let mut progress = progress.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    ///         progress.publish(&percent).map_err(|error| ringbus::Status::unavailable(error.to_string()))
+    ///     })
+    ///     .spawn()?;
+    /// node.client("task")?.call::<_, ()>("report", &30)?;
+    /// # assert_eq!(*updates.recv()?, 30);
+    /// # Ok::<(), ringbus::Error>(())
+    /// ```
     pub fn method<A, R, F>(self, name: &str, handler: F) -> Self
     where
         A: DeserializeOwned + 'static,
@@ -145,7 +167,7 @@ impl<'n> ServiceBuilder<'n> {
         self
     }
 
-    /// How many handlers may run at a time, each on a thread of its own; default 1.
+    /// How many handlers may run at a time, each on a thread of its own; default 1, and 0 counts as 1.
     pub fn workers(mut self, workers: usize) -> Self {
         self.workers = workers.max(1);
         self
@@ -296,6 +318,7 @@ impl ServerShared {
 
 /// A service that is being served. Dropping it ends that: handlers that run are waited for, and their answers
 /// sent, as far as their clients make room within 250 ms; requests that wait are answered with `Unavailable`.
+#[must_use = "serving ends when this is dropped"]
 pub struct Server {
     shared: Arc<ServerShared>,
     threads: Vec<JoinHandle<()>>,

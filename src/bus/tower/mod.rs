@@ -7,6 +7,20 @@
 //! - A `Service<Request>` can be [served](crate::ServiceBuilder::serve), for all methods that have no handler of
 //!   their own. A client served like this is a proxy.
 //!
+//! # Imports
+//!
+//! `use ringbus::*` brings neither this module's types nor tower's, and its own [`ringbus::Request`](crate::Request)
+//! and [`ringbus::Response`](crate::Response), those of plain calls, have the same names. So name what is meant beside
+//! it, which wins over the `*`, and the crate as `::tower`, since the `*` brings this module under that name:
+//!
+//! ```
+//! use ringbus::*;
+//! use ringbus::tower::{Request, Response}; // what services take and give
+//! use ::tower::{Service, ServiceExt}; // `ready`, `call`, `oneshot`; of the crate tower, feature `util`
+//! use ::tower::ServiceBuilder; // of layers; ringbus's own is what `Node::service` returns
+//! # fn _used<S: Service<Request, Response = Response> + ServiceExt<Request>>(_: ServiceBuilder<S>, _: Bus) {}
+//! ```
+//!
 //! # Calling
 //!
 //! ```

@@ -69,12 +69,15 @@ by its own word; calls that it leaves unanswered end with `unavailable`, and are
 
 JSON (the last line of stdout; everything else goes to stderr):
   {\"processes\":4,\"sent\":K,\"received\":K,\"lost\":0,\"out_of_order\":0,\"calls\":N,\"calls_unavailable\":N,
-   \"call_p50_us\":T,\"direct\":N,\"broadcasts\":N,\"deaths_seen\":1,\"seconds\":S,\"per_process\":[{\"name\":\"worker-1\",
-   \"role\":\"worker\",\"pid\":P,\"killed\":false,\"sent\":K,\"received\":K,\"lost\":0,\"out_of_order\":0}, …]}
+   \"call_p50_us\":T,\"direct\":N,\"direct_unknown\":N,\"broadcasts\":N,\"broadcasts_unknown\":N,
+   \"deaths_seen\":1,\"seconds\":S,\"per_process\":[{\"name\":\"worker-1\",
+    \"role\":\"worker\",\"pid\":P,\"killed\":false,\"sent\":K,\"received\":K,\"lost\":0,\"out_of_order\":0}, …]}
 where K counts messages by kind: {\"event\":N,\"request\":N,\"response\":N,\"direct\":N,\"broadcast\":N,\"heartbeat\":N}.
 `received` adds up over all that receive: two get every event, so `received` has twice as many as `sent`.
 The killed worker and the one in its place have an entry each; what the killed one had no time to tell of its
-calls and messages is not counted.")]
+calls and messages is not counted as received: `direct_unknown` and `broadcasts_unknown` are messages that it
+may have got, or that came while nobody was in its place. Beside them and what is lost, `received` has every
+direct message once, and every broadcast four times.")]
 pub(super) struct Options {
     /// How long the workers work
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]

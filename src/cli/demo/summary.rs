@@ -74,7 +74,11 @@ pub(super) struct Summary {
     calls_unavailable: u64,
     call_p50_us: f64,
     direct: u64,
+    /// Sent to the killed worker or its place, and neither received by a word that is known nor lost.
+    direct_unknown: u64,
     broadcasts: u64,
+    /// The same of broadcasts, which each process of the cast should get.
+    broadcasts_unknown: u64,
     deaths_seen: u64,
     seconds: f64,
     per_process: Vec<Account>,
@@ -92,6 +96,10 @@ struct Account {
     sent: Kinds,
     received: Kinds,
     lost: u64,
+    #[serde(skip)]
+    lost_direct: u64,
+    #[serde(skip)]
+    lost_broadcasts: u64,
     out_of_order: u64,
 }
 
@@ -128,7 +136,13 @@ impl Summary {
             calls_unavailable: calls.unavailable,
             call_p50_us: calls.p50_us,
             direct: sent.direct,
+            direct_unknown: sent.direct.saturating_sub(
+                received.direct + per_process.iter().map(|account| account.lost_direct).sum::<u64>(),
+            ),
             broadcasts: sent.broadcast,
+            broadcasts_unknown: (sent.broadcast * CAST.len() as u64).saturating_sub(
+                received.broadcast + per_process.iter().map(|account| account.lost_broadcasts).sum::<u64>(),
+            ),
             deaths_seen: seen.deaths,
             seconds,
             faults: faults(parts, &calls, &seen, sent.event),
@@ -156,6 +170,7 @@ fn account(part: &Part, all: &AllSent, calls: &Calls, seen: &Seen) -> Account {
     let node = told.node.clone().unwrap_or_default();
     let (mut sent, mut received) = (told.sent, told.received);
     let (mut lost, mut out_of_order) = (0, 0);
+    let (mut lost_direct, mut lost_broadcasts) = (0, 0);
     sent.heartbeat = seen.beats.get(&node).copied().unwrap_or(0);
     if let Role::Worker { .. } = role {
         sent.event = all.events.get(&node).copied().unwrap_or(0);
@@ -181,9 +196,12 @@ fn account(part: &Part, all: &AllSent, calls: &Calls, seen: &Seen) -> Account {
                 .sum();
         }
         if let Some(direct) = direct {
-            received.direct = take(direct, all.direct.get(*name).copied().unwrap_or(0), came_late);
+            let sent = all.direct.get(*name).copied().unwrap_or(0);
+            lost_direct = direct.lost(sent, came_late);
+            received.direct = take(direct, sent, came_late);
         }
         if let Some(broadcasts) = broadcasts {
+            lost_broadcasts = broadcasts.lost(all.broadcasts, came_late);
             received.broadcast = take(broadcasts, all.broadcasts, came_late);
         }
         received.request = *requests;
@@ -198,7 +216,18 @@ fn account(part: &Part, all: &AllSent, calls: &Calls, seen: &Seen) -> Account {
         Role::Monitor => "monitor",
     };
     let killed = *fate == Fate::Killed;
-    Account { name, role, pid: *pid, killed, sent, received, lost, out_of_order }
+    Account {
+        name,
+        role,
+        pid: *pid,
+        killed,
+        sent,
+        received,
+        lost,
+        lost_direct,
+        lost_broadcasts,
+        out_of_order,
+    }
 }
 
 /// What went wrong, other than with messages that are counted as lost.
@@ -374,6 +403,12 @@ mod tests {
         let received = Kinds { event: 380, request: 9, response: 9, direct: 6, broadcast: 13, heartbeat: 0 };
         assert_eq!((summary.sent, summary.received), (sent, received));
         assert_eq!((summary.lost, summary.out_of_order, summary.calls_unavailable), (0, 0, 1));
+        assert_eq!((summary.direct_unknown, summary.broadcasts_unknown), (2, 3));
+        let mut parts = all_well();
+        (finished(&mut parts[0]).direct, finished(&mut parts[3]).broadcasts) =
+            (Some(stream(1, 5)), Some(stream(0, 3)));
+        let summary = Summary::new(&parts, 1.0);
+        assert_eq!((summary.direct_unknown, summary.broadcasts_unknown), (2, 3), "what is lost is known");
         assert_eq!(verdict(|_| {}), "");
     }
 
