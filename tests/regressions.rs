@@ -177,3 +177,39 @@ fn an_async_calls_deadline_was_missed_if_it_began_as_another_ended() {
         }
     });
 }
+
+/// Arguments were decoded outside of what catches a handler's panic: the worker was gone.
+#[test]
+fn a_panic_while_arguments_are_decoded_ends_that_call_alone() {
+    struct Bad;
+    impl<'de> serde::Deserialize<'de> for Bad {
+        fn deserialize<D: serde::Deserializer<'de>>(_: D) -> Result<Self, D::Error> {
+            panic!("not such a value")
+        }
+    }
+    let node = Bus::private().unwrap().join("both").unwrap();
+    let service = node.service("s").method("bad", |_, _: Bad| Ok(())).method("good", |_, n: u32| Ok(n));
+    let _server = service.spawn().unwrap();
+    let client = node.client("s").unwrap();
+    let status = client.call::<_, ()>("bad", &1).unwrap_err();
+    assert_eq!(status.code(), Code::Internal);
+    assert!(status.message().contains("not such a value"), "{status}");
+    assert_eq!(client.call::<_, u32>("good", &1), Ok(1));
+}
+
+/// Whoever has awaited a call and dropped everything had not left the bus yet: others took its exit for a death.
+#[test]
+fn the_last_handle_after_an_awaited_call_leaves_the_bus() {
+    let bus = Bus::private().unwrap();
+    let stays = bus.join("stays").unwrap();
+    let _server = stays.service("s").method("echo", |_, n: u32| Ok(n)).spawn().unwrap();
+    for round in 0..50_u32 {
+        let node = bus.join("goes").unwrap();
+        let call = node.client("s").unwrap().request("echo").start::<_, u32>(&round).unwrap();
+        drop(node);
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        assert_eq!(*runtime.block_on(call).unwrap(), round);
+        // It has said goodbye when the drop is over.
+        assert!(stays.peers().is_empty(), "round {round}");
+    }
+}

@@ -1,7 +1,10 @@
 //! Clients, servers and nodes that are closed, in any order.
 
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Mutex;
 use std::sync::mpsc::channel;
+use std::task::{Context, Waker};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -226,4 +229,49 @@ pub fn opens_and_closes(parent: &mut Parent, args: &[&str]) {
         now.0 <= before.0 && now.1 <= before.1
     });
     parent.say("done");
+}
+
+/// The log of answers of a client whose first request could not be sent stayed until the server closed.
+#[test]
+fn a_client_that_never_asks_leaves_nothing_with_the_server() {
+    let dir = Dir::new();
+    let mut stays = Child::start("serves clients that never ask", &[dir.arg()]);
+    stays.expect("done");
+    stays.finish();
+}
+
+pub fn serves_clients_that_never_ask(parent: &mut Parent, args: &[&str]) {
+    let bus = support::bus(args[0]);
+    let (node, other) = (bus.join("stays").unwrap(), bus.join("other").unwrap());
+    let (_server, _said) = servant::spawn(&node, |builder| builder);
+    let cycle = |_| {
+        let client = other.client(SERVICE).unwrap();
+        let refused = client.call::<_, i64>("double", &vec![0_u64; 100_000]).unwrap_err();
+        assert_eq!(refused.code(), Code::ResourceExhausted);
+    };
+    (0..5).for_each(cycle);
+    let ours = || other.peers().iter().map(|peer| peer.ports().len()).sum::<usize>();
+    eventually("the clients have gone", || node.peers()[0].ports().is_empty() && ours() == 1);
+    let before = resources();
+    (0..50).for_each(cycle);
+    eventually("all is given back", || {
+        let now = resources();
+        now.0 <= before.0 && now.1 <= before.1
+    });
+    parent.say("done");
+}
+
+/// A task's call that was then waited for by a thread kept the thread that waits for tasks, and with it the node.
+#[test]
+fn a_call_that_was_polled_and_then_waited_for_lets_its_node_go() {
+    let dir = Dir::new();
+    let (server_node, client_node) = (dir.join("server"), dir.join("client"));
+    let (_server, _said) = servant::spawn(&server_node, |builder| builder);
+    let client = client_node.client(SERVICE).unwrap();
+    let mut call: Pending<Response<u64>> = client.request("sleep").timeout(DEADLINE).start(&50_u64).unwrap();
+    let mut context = Context::from_waker(Waker::noop());
+    assert!(Pin::new(&mut call).poll(&mut context).is_pending());
+    assert_eq!(*call.wait().unwrap(), 50);
+    drop((client, client_node));
+    eventually("it has left", || server_node.peers().is_empty());
 }

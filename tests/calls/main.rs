@@ -24,6 +24,7 @@ fn child() {
         ("forks a client", forks::forks_a_client),
         ("forks a server", forks::forks_a_server),
         ("opens and closes", closing::opens_and_closes),
+        ("serves clients that never ask", closing::serves_clients_that_never_ask),
         ("restarts", deaths::restarts),
     ]);
 }

@@ -170,7 +170,10 @@ fn run(client: &Weak<ClientShared>, stop: &AtomicBool) {
         if let Some(client) = client.upgrade() {
             client.lead_for_tasks();
         }
-        std::thread::park();
+        // Looked at again: the unpark that came with it may have ended a sleep in there.
+        if !stop.load(Acquire) {
+            std::thread::park();
+        }
     }
 }
 
