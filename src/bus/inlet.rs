@@ -14,8 +14,8 @@ use super::reading::{Change, InletShared, Origin, Purpose, Source, new_cursor_se
 use super::stats::{Counters, PortStats};
 use super::topic::Filter;
 use super::turns::{Turn, Turns};
-use crate::ring::{self, Next, Record, Waiter, layout};
-use crate::wake::{Bell, Patience, Then, Wait};
+use crate::ring::{self, Bias, Next, Record, Waiter, layout};
+use crate::wake::{Bell, Patience, Then, Wait, barrier};
 
 /// Records on topics that are none of the port's that are passed over between two looks at the clock: a busy
 /// publisher over a pattern must not keep a caller beyond its timeout.
@@ -24,6 +24,10 @@ const UNWANTED: usize = 64;
 /// Every so many looks, logs without a new record are looked at for what is no record: drops, the end. Logs of
 /// lower priority are on each turn that they get, too.
 const FULLY: u32 = 64;
+
+/// Records in a row, without parking, after which a port promises not to park. To take that back costs a barrier
+/// on other processors, some 12 µs: nothing beside so many records.
+const BUSY: u32 = 1024;
 
 /// Looks in vain before a port looks ahead.
 const AHEAD: u32 = crate::wake::AHEAD;
@@ -49,6 +53,9 @@ pub(super) struct Inlet {
     /// Logs of pairs that ended: nothing more comes from them.
     ended: Vec<Source>,
     parked: Waiter,
+    bias: Bias,
+    /// Records since the port last parked.
+    streak: u32,
 }
 
 impl Inlet {
@@ -89,6 +96,8 @@ impl Inlet {
             failed: Vec::new(),
             ended: Vec::new(),
             parked: Waiter::new(layout::PARKED),
+            bias: Bias::default(),
+            streak: 0,
         };
         node.ask(|reply| Command::OpenInlet { inlet: shared, reply })?;
         Ok(inlet)
@@ -157,6 +166,10 @@ impl Inlet {
                 }
                 Some((turn, Ok(Next::Record(record)))) => {
                     self.idle = 0;
+                    self.streak = self.streak.wrapping_add(1);
+                    if self.streak == BUSY {
+                        self.promise();
+                    }
                     self.turns.took(turn);
                     return Ok(Some((turn.log, record)));
                 }
@@ -170,6 +183,14 @@ impl Inlet {
                     // One log less: look again.
                 }
             }
+        }
+    }
+
+    /// The port has had much to read and has not parked for long: its writers need no fence until it does.
+    #[cold]
+    fn promise(&mut self) {
+        if !self.bias.is_promised() && barrier::has_barriers() {
+            self.bias.promise(&self.shared.segment);
         }
     }
 
@@ -271,6 +292,8 @@ impl Inlet {
             }
         }
         self.until_full = 0; // whatever ends the sleep, or forbids it, may be no record
+        self.streak = 0;
+        self.bias.withdraw(&self.shared.segment, barrier::on_all_processes);
         self.shared.bell.drain();
         self.parked.arm(&self.shared.segment);
         if self.is_ready() {
@@ -330,7 +353,7 @@ impl Inlet {
     }
 
     /// [`Inlet::wait`] without waiting.
-    #[inline]
+    #[inline(always)]
     pub(super) fn try_take<T>(
         &mut self,
         mut found: impl FnMut(&mut Self, usize, Record) -> Result<Option<T>, RecvError>,

@@ -16,7 +16,7 @@ use crate::frame::{self, EncodeError, Encoding, Head, Headers, PortUp};
 use crate::ring;
 use crate::ring::writer::ClaimError;
 use crate::segment::{PeerSegment, Sealed};
-use crate::wake::{Patience, Then, Wait};
+use crate::wake::{Patience, Then, Wait, barrier};
 
 /// What happens when a publisher's log is full because a subscriber has not kept up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -112,6 +112,7 @@ impl Outlet {
     /// The writing end of a log that was just made.
     pub(super) fn of(shared: Arc<OutletShared>, node: Arc<NodeShared>, config: OutletConfig) -> Self {
         let writer = ring::Writer::new(shared.segment.clone(), shared.layout, shared.gates.clone());
+        let writer = if barrier::has_barriers() { writer.biased() } else { writer };
         Self { writer, shared, node, config, stage: Box::new([0; STAGE]) }
     }
 
@@ -194,12 +195,7 @@ impl Outlet {
     }
 
     #[inline]
-    fn publish_staged(
-        &mut self,
-        frame: usize,
-        payload: usize,
-        head: &Head<'_>,
-    ) -> Result<(), PublishError> {
+    fn publish_staged(&mut self, frame: usize, payload: usize, head: &Head<'_>) -> Result<(), PublishError> {
         if self.writer.append(&self.stage[..frame]).is_err() {
             if self.claim(frame - payload, payload, 0)? == Claimed::Dropped {
                 return Ok(());
@@ -257,6 +253,15 @@ impl Outlet {
         }
     }
 
+    fn ring_wanting(&mut self, topic: &str) {
+        let wanted = |reader: &Reader| reader.filters.iter().any(|filter| filter.matches(topic));
+        self.writer.ring(wanted, |reader| reader.bell.ring());
+        if self.writer.has_corrupt() {
+            self.report_corrupt();
+        }
+    }
+
+    #[inline]
     fn ring_all(&mut self) {
         self.writer.ring(|_| true, |reader| reader.bell.ring());
         if self.writer.has_corrupt() {
@@ -320,17 +325,11 @@ impl Outlet {
     /// Publishes what is committed, and wakes whoever sleeps and wants it.
     #[inline]
     fn show(&mut self, payload: usize, head: &Head<'_>) {
-        self.shared.counters.message(payload);
         self.writer.publish();
+        self.shared.counters.message(payload);
         match head {
-            Head::Event { topic: Some(topic), .. } => {
-                let wanted = |reader: &Reader| reader.filters.iter().any(|filter| filter.matches(topic));
-                self.writer.ring(wanted, |reader| reader.bell.ring());
-            }
-            _ => return self.ring_all(),
-        }
-        if self.writer.has_corrupt() {
-            self.report_corrupt();
+            Head::Event { topic: Some(topic), .. } => self.ring_wanting(topic),
+            _ => self.ring_all(),
         }
     }
 

@@ -51,19 +51,19 @@ impl Reception {
         Self { inlet, scratch: Scratch { prefix: Box::new([0; PREFIX]), rest: Vec::new() } }
     }
 
-    #[inline]
+    #[inline(always)]
     pub(super) fn wait_to_open(&mut self, deadline: Option<Instant>) -> Result<Option<Opened>, RecvError> {
         let Self { inlet, scratch } = self;
         inlet.wait(deadline, |inlet, index, record| open(inlet, scratch, index, record))
     }
 
-    #[inline]
+    #[inline(always)]
     pub(super) fn try_open(&mut self) -> Result<Option<Opened>, RecvError> {
         let Self { inlet, scratch } = self;
         inlet.try_take(|inlet, index, record| open(inlet, scratch, index, record))
     }
 
-    #[inline]
+    #[inline(always)]
     pub(super) fn wait_for_message<T: DeserializeOwned>(
         &mut self,
         deadline: Option<Instant>,
@@ -72,7 +72,7 @@ impl Reception {
         inlet.wait(deadline, |inlet, index, record| decode(inlet, scratch, index, record))
     }
 
-    #[inline]
+    #[inline(always)]
     pub(super) fn try_message<T: DeserializeOwned>(&mut self) -> Result<Option<Message<T>>, RecvError> {
         let Self { inlet, scratch } = self;
         inlet.try_take(|inlet, index, record| decode(inlet, scratch, index, record))
@@ -226,7 +226,7 @@ fn copy_prefix<'a>(
 }
 
 /// Takes a record as a value, and releases it.
-#[inline]
+#[inline(always)]
 fn decode<T: DeserializeOwned>(
     inlet: &mut Inlet,
     scratch: &mut Scratch,
@@ -261,7 +261,7 @@ fn decode<T: DeserializeOwned>(
     message
 }
 
-#[inline]
+#[inline(always)]
 fn decode_payload<T: DeserializeOwned>(
     inlet: &Inlet,
     scratch: &mut Vec<u8>,
@@ -302,4 +302,3 @@ fn undecodable(
         reason,
     }
 }
-

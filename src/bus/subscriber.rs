@@ -125,7 +125,7 @@ impl<T: DeserializeOwned> Subscriber<T> {
         self.recv_by(Instant::now().checked_add(timeout))
     }
 
-    #[inline]
+    #[inline(always)]
     fn recv_by(&mut self, deadline: Option<Instant>) -> Result<Option<Message<T>>, RecvError> {
         self.reception.wait_for_message(deadline)
     }

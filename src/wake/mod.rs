@@ -3,6 +3,7 @@
 //! The protocol that makes sleeping safe is [`crate::ring::Waiter`]; this is what it sleeps on.
 #![forbid(unsafe_code)]
 
+pub(crate) mod barrier;
 mod bell;
 mod strategy;
 

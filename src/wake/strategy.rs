@@ -38,7 +38,10 @@ const fn param(s: Option<&str>, d: u32) -> u32 {
     let b = s.as_bytes();
     let mut i = 0;
     let mut v = 0;
-    while i < b.len() { v = v * 10 + (b[i] - b'0') as u32; i += 1; }
+    while i < b.len() {
+        v = v * 10 + (b[i] - b'0') as u32;
+        i += 1;
+    }
     v
 }
 pub(crate) const PAUSES: u32 = param(option_env!("RB_P"), 2);
@@ -69,7 +72,9 @@ impl Patience {
     pub(crate) fn next(&mut self) -> Then {
         self.looks = self.looks.wrapping_add(1);
         if self.wait != Wait::Park && !self.looks.is_multiple_of(LOOKS) {
-            if self.looks <= PAUSES { std::hint::spin_loop(); }
+            if self.looks <= PAUSES {
+                std::hint::spin_loop();
+            }
             return Then::Look;
         }
         if self.wait == Wait::Spin && self.deadline.is_none() {
