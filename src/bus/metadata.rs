@@ -24,9 +24,15 @@ pub(super) struct Outfit<'a> {
 
 impl<'a> Outfit<'a> {
     /// No headers, and the time if asked for.
-    #[inline]
+    #[inline(always)]
     pub(super) fn plain(timestamp: bool) -> Self {
         Self { timestamp, ..Self::default() }
+    }
+
+    /// Whether nothing goes along.
+    #[inline(always)]
+    pub(super) fn is_plain(&self) -> bool {
+        !self.timestamp && self.headers.is_empty() && self.correlation.is_none()
     }
 
     /// Calls `then` with the frame's headers.
@@ -35,7 +41,7 @@ impl<'a> Outfit<'a> {
     /// Which header cannot be sent, and why; `then` was not called.
     #[inline]
     pub(super) fn with<T>(&self, then: impl FnOnce(frame::Headers<'_>) -> T) -> Result<T, String> {
-        if !self.timestamp && self.headers.is_empty() && self.correlation.is_none() {
+        if self.is_plain() {
             return Ok(then(frame::Headers::EMPTY));
         }
         let mut room = [0; Digits::MOST];
