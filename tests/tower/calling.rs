@@ -82,6 +82,10 @@ fn requests_carry_what_they_were_given_and_failures_are_statuses() {
         assert_eq!((sum.decode(), sum.encoding()), (Ok(5i64), Encoding::MessagePack));
         assert_eq!(sum.headers().get("seen"), Some(r#"Some("1") Some("task")"#));
         assert_eq!(sum.source().map(|node| node.name()), Some("math"));
+        assert_eq!(sum.destination(), Some(node.info()));
+        assert_eq!((sum.correlation(), sum.priority(), sum.timestamp()), (Some("task"), Some(128), None));
+        let next = call(&client, request.clone()).await.unwrap();
+        assert!(sum.id().is_some() && next.id().is_some() && next.id() != sum.id());
         assert_eq!(sum.decode::<String>().unwrap_err().code(), Code::Internal);
 
         let reversed = call(&client, Request::raw("reverse", *b"abc")).await.unwrap();

@@ -5,7 +5,7 @@ use std::future::{Future, pending, ready};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use nix::sys::signal::Signal;
 use ringbus::tower::{Request, Response};
@@ -13,7 +13,7 @@ use ringbus::{Code, Node, Server, Status};
 use tokio::sync::Notify;
 use tower::load_shed::error::Overloaded;
 use tower::timeout::error::Elapsed;
-use tower::{BoxError, Service, ServiceBuilder, service_fn};
+use tower::{BoxError, Service, ServiceBuilder, ServiceExt, service_fn};
 
 use crate::support::{self, Child, DEADLINE, Dir, Parent};
 use crate::{open, runtime, say, start_math, stop};
@@ -306,19 +306,33 @@ fn handlers_come_before_the_service_and_the_service_sees_the_call() {
     let node = dir.join("server");
     let echo = service_fn(|request: Request| {
         let peer = request.peer().map(|peer| peer.name().to_owned());
-        let told = request.timeout().is_some_and(|left| left <= DEADLINE);
+        let told = request.timeout().is_some_and(|left| left <= DEADLINE)
+            && request.id().is_some()
+            && request.priority() == Some(7)
+            && request.timestamp().is_some_and(|time| time <= SystemTime::now());
         ready(match request.decode::<u32>() {
             Ok(n) => Response::new(&(request.method(), n, peer, told)).map(|r| r.with_header("out", "2")),
             Err(status) => Err(status),
         })
     });
     let own = |_: &mut ringbus::Context, n: u32| Ok(n + 1);
-    let _server = node.service("echo").method("own", own).serve(echo).spawn().unwrap();
-    let client = open(&dir.join("caller"), "echo", DEADLINE);
+    let _server = node.service("echo").timestamps().method("own", own).serve(echo).spawn().unwrap();
+    let caller = dir.join("caller");
+    let client = caller.client_builder("echo").priority(7).timeout(DEADLINE).open().unwrap();
+    client.wait_for_server(DEADLINE).unwrap();
     assert_eq!(client.call("own", &1), Ok(2));
-    let answer = client.request("other").send::<_, (String, u32, Option<String>, bool)>(&7).unwrap();
+    let answer =
+        client.request("other").timestamp().send::<_, (String, u32, Option<String>, bool)>(&7).unwrap();
+    assert!(answer.timestamp().is_some());
     assert_eq!(*answer, ("other".to_owned(), 7, Some("caller".to_owned()), true));
     assert_eq!(answer.headers().get("out"), Some("2"));
+    let request = || Request::new("other", &7).unwrap();
+    let answer = runtime().block_on(client.clone().oneshot(request().with_timestamp())).unwrap();
+    assert!(
+        answer.decode::<(String, u32, Option<String>, bool)>().unwrap().3 && answer.timestamp().is_some()
+    );
+    let answer = runtime().block_on(client.clone().oneshot(request())).unwrap();
+    assert!(!answer.decode::<(String, u32, Option<String>, bool)>().unwrap().3, "no time");
     let wrong = client.call::<_, ()>("other", "x").unwrap_err();
     assert_eq!(wrong.code(), Code::InvalidArgument);
     assert!(wrong.message().starts_with("arguments of other: "), "{wrong}");

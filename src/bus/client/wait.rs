@@ -301,8 +301,8 @@ impl ClientShared {
         let payload = if span.compressed { None } else { Some(Payload::take(source, &record, &span, place)) };
         let outcome = match payload {
             Some(payload) => {
-                let (node, encoding) = (source.origin.node.clone(), span.encoding);
-                Ok(Answer { id, source: node, code, message, headers, encoding, payload })
+                let (origin, encoding) = (source.origin.clone(), span.encoding);
+                Ok(Answer { id, origin, code, message, headers, encoding, payload })
             }
             None => Err(Status::unimplemented("the answer is compressed, which this version does not read")),
         };

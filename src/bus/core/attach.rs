@@ -327,7 +327,7 @@ impl Core {
         let (log, layout) = open_log(&log, attach.capacity, header)?;
         let bell = Bell::from_peer(bell).map_err(|error| bell_trouble(&error))?;
         let (node, priority) = (peer.node.clone(), writer.card.priority);
-        let origin = Origin { node, log: attach.log, topic, carries, priority };
+        let origin = Origin { node, log: attach.log, topic, carries, priority, reader: self.me.clone() };
         let same_user = peer.node.uid() == self.me.uid();
 
         let slot = inlet.take_slot(*self.me.id().as_bytes())?;

@@ -29,6 +29,8 @@ pub(in crate::bus) struct Pair {
     pub(super) client: NodeInfo,
     /// The client's port's.
     pub(super) priority: u8,
+    /// Answers say when they were written.
+    pub(super) timestamps: bool,
     answers: Arc<Mutex<Outlet>>,
     /// Bytes of the largest frame that the log takes.
     largest: usize,
@@ -56,6 +58,7 @@ impl Pair {
         number: u64,
         client: &Origin,
         answers: Outlet,
+        timestamps: bool,
         port: Arc<InletShared>,
         backlogged: Arc<AtomicUsize>,
     ) -> Self {
@@ -63,7 +66,19 @@ impl Pair {
         let answers = Arc::new(Mutex::new(answers));
         let (backlog, waiting, gone) = (Mutex::default(), AtomicUsize::new(0), AtomicBool::new(false));
         let (priority, client) = (client.priority, client.node.clone());
-        Self { number, client, priority, answers, largest, backlog, waiting, backlogged, gone, port }
+        Self {
+            number,
+            client,
+            priority,
+            timestamps,
+            answers,
+            largest,
+            backlog,
+            waiting,
+            backlogged,
+            gone,
+            port,
+        }
     }
 
     pub(super) fn service(&self) -> &str {
