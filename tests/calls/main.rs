@@ -26,5 +26,6 @@ fn child() {
         ("opens and closes", closing::opens_and_closes),
         ("serves clients that never ask", closing::serves_clients_that_never_ask),
         ("restarts", deaths::restarts),
+        ("asks and is stopped", floods::asks_and_is_stopped),
     ]);
 }

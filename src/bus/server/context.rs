@@ -110,7 +110,7 @@ impl Context {
         // Private memory is not for what the log could never take.
         let limit = self.pair.largest();
         if len > limit {
-            return Err(unwritten(PublishError::TooLarge { size: len, limit }));
+            return Err(self.pair.refuse(unwritten(PublishError::TooLarge { size: len, limit })));
         }
         let memory = match self.pair.lock() {
             Some(mut answers) => {
@@ -122,7 +122,7 @@ impl Context {
                         Memory::Log { answers: Some(answers), filler, payload: start..start + len }
                     }
                     Ok(None) | Err(PublishError::Full { .. }) => Memory::Private(vec![0; len]),
-                    Err(error) => return Err(unwritten(error)),
+                    Err(error) => return Err(self.pair.refuse(unwritten(error))),
                 }
             }
             None => Memory::Private(vec![0; len]),

@@ -183,7 +183,11 @@ impl<'n> ServiceBuilder<'n> {
     }
 
     /// Bytes of each log of answers, one per client: a power of two from 4 KiB to 4 GiB; default 64 KiB. The
-    /// largest answer is a quarter of it.
+    /// largest answer is a quarter of it; a larger one is `ResourceExhausted` for its caller, and counted here
+    /// ([`Server::unsent`]).
+    ///
+    /// Answers for which a client makes no room wait in private memory: 16 MiB of them at most for each client, or
+    /// `bytes` if that is more. Those beyond are `ResourceExhausted` as well.
     pub fn capacity(mut self, bytes: u64) -> Self {
         self.capacity = bytes;
         self
@@ -365,9 +369,27 @@ impl Server {
         &self.shared.name
     }
 
-    /// Requests taken so far, and those dropped: expired, cancelled, refused, or answered for nobody.
+    /// Requests taken so far, and those dropped: expired, cancelled, refused, answered for nobody, or with an answer
+    /// that could not be sent ([`Server::unsent`]).
     pub fn stats(&self) -> PortStats {
         self.shared.port.counters.stats(0, 0)
+    }
+
+    /// Answers whose callers got `ResourceExhausted` in their place: too large for the log of answers
+    /// ([`ServiceBuilder::capacity`]), or one too many for a client that does not read. What [`Context::loan`]
+    /// refuses as too large counts, too. They are among those dropped in [`Server::stats`], which `ringbus ls`
+    /// shows.
+    ///
+    /// # Examples
+    /// ```
+    /// # let node = ringbus::Bus::private()?.join("worker")?;
+    /// let server = node.service("text").method("a", |_ctx, len: usize| Ok("a".repeat(len))).spawn()?;
+    /// let refused = node.client("text")?.call::<_, String>("a", &100_000).unwrap_err();
+    /// assert_eq!((refused.code(), server.unsent()), (ringbus::Code::ResourceExhausted, 1));
+    /// # Ok::<(), ringbus::Error>(())
+    /// ```
+    pub fn unsent(&self) -> u64 {
+        self.shared.port.counters.count_unsent()
     }
 
     /// Requests that wait for a worker just now.
