@@ -3,12 +3,16 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+#[path = "../support/raw.rs"]
+mod raw_peer;
+
 mod cancels;
 mod closing;
 mod deaths;
 mod floods;
 mod forks;
 mod futures;
+mod hostile;
 mod many;
 mod metadata;
 mod raw;

@@ -210,6 +210,7 @@ impl Intake {
             }
             Err(reason) => {
                 tracing::warn!(service = %server.name, client = %pair.client, %reason, "no request");
+                self.inlet.counters().drop(1);
                 self.inlet.release(index);
                 return Looked::Handled;
             }

@@ -369,8 +369,8 @@ impl Server {
         &self.shared.name
     }
 
-    /// Requests taken so far, and those dropped: expired, cancelled, refused, answered for nobody, or with an answer
-    /// that could not be sent ([`Server::unsent`]).
+    /// Requests taken so far, and those dropped: no requests at all, expired, cancelled, refused, answered for
+    /// nobody, or with an answer that could not be sent ([`Server::unsent`]).
     pub fn stats(&self) -> PortStats {
         self.shared.port.counters.stats(0, 0)
     }
