@@ -57,7 +57,8 @@ impl<'a> Outfit<'a> {
                 "{name:?} begins with `@`, which is reserved for the bus itself: use another name"
             ));
         }
-        let mut all: Vec<(&'r str, &'r str)> = Vec::new();
+        let own = usize::from(self.timestamp) + usize::from(self.correlation.is_some());
+        let mut all: Vec<(&'r str, &'r str)> = Vec::with_capacity(own + self.headers.len());
         if self.timestamp {
             all.push((TIME, room.write(clock::unix_ns())));
         }
