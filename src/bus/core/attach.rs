@@ -66,6 +66,11 @@ impl LocalSource {
         self.done
     }
 
+    /// The port is told to finish.
+    pub(super) fn end(&mut self) {
+        self.ended = true;
+    }
+
     /// Whether its writer's node still has the gate of an open log.
     pub(super) fn is_live(&self) -> bool {
         !self.done && !self.ended && !layout::is_closed(&self.log)
@@ -450,7 +455,7 @@ impl Core {
                     let unwanted = cut || inlet.shared.role() == Role::Server;
                     let until = if unwanted { 0 } else { layout::tail(&source.log) };
                     inlet.shared.change(Change::End { key: *key, until });
-                    source.ended = true;
+                    source.end();
                 }
                 _ => finished.push(*key),
             }
@@ -459,17 +464,6 @@ impl Core {
         if port.is_none() {
             for key in finished {
                 self.free_slot(key);
-            }
-        }
-    }
-
-    /// Ends the logs that one port of this node reads of one port of a peer.
-    pub(super) fn end_logs_to(&mut self, reader: u64, (node, writer): (NodeId, u64)) {
-        let Some(inlet) = self.inlets.get(&reader) else { return };
-        for ((port, key), source) in &mut self.sources {
-            if *port == reader && key.node == node && source.is_written_by(writer) {
-                inlet.shared.change(Change::End { key: *key, until: 0 });
-                source.ended = true;
             }
         }
     }

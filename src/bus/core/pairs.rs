@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::super::log::{Gates, NewLog, OutletShared};
-use super::super::reading::{InletShared, LogKey, Purpose};
+use super::super::reading::{Change, InletShared, LogKey, Purpose};
 use super::attach::{LocalOutlet, LocalSource};
 use super::peers::{PeerState, RemotePort};
 use super::{Core, Trouble};
@@ -112,6 +112,17 @@ impl Core {
         for log in self.outlets.iter().filter_map(stale).collect::<Vec<_>>() {
             self.close_log(log);
             self.end_logs_to(server, client);
+        }
+    }
+
+    /// Ends the logs that one port of this node reads of one port of a peer.
+    fn end_logs_to(&mut self, reader: u64, (node, writer): (NodeId, u64)) {
+        let Some(inlet) = self.inlets.get(&reader) else { return };
+        for ((port, key), source) in &mut self.sources {
+            if *port == reader && key.node == node && source.is_written_by(writer) {
+                inlet.shared.change(Change::End { key: *key, until: 0 });
+                source.end();
+            }
         }
     }
 
