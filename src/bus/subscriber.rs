@@ -18,7 +18,7 @@ use super::reading::{PayloadReader, Purpose};
 use super::stats::PortStats;
 use super::topic::{Carries, Filter, check_topic};
 use crate::frame::{self, Encoding, Head, HeadError, PayloadSpan, PortUp, Role};
-use crate::ring::{Corrupt, Kind, Record};
+use crate::ring::Record;
 use crate::wake::Wait;
 
 /// Bytes of a frame that are copied at once: the whole of a small one, the envelope of nearly all.
@@ -248,7 +248,7 @@ fn open(
     record: Record,
 ) -> Result<Option<Opened>, RecvError> {
     let mut room = [0; PREFIX];
-    let prefix = copy_prefix(inlet, index, &record, &mut room)?;
+    let prefix = copy_prefix(inlet, index, &record, &mut room);
     let opened = open_with(inlet, scratch, index, &record, prefix);
     if !matches!(opened, Ok(Some(_))) {
         inlet.release(index);
@@ -326,20 +326,10 @@ fn open_with(
 
 /// Copies the first bytes of a record's frame.
 #[inline]
-fn copy_prefix<'a>(
-    inlet: &mut Inlet,
-    index: usize,
-    record: &Record,
-    room: &'a mut [u8; PREFIX],
-) -> Result<&'a [u8], RecvError> {
-    if record.kind != Kind::Frame {
-        // No writer of this version puts such a record into a subscriber's log.
-        let why = Corrupt::Record { position: record.frame, word: record.kind as u64 };
-        return Err(inlet.cut(index, why));
-    }
+fn copy_prefix<'a>(inlet: &Inlet, index: usize, record: &Record, room: &'a mut [u8; PREFIX]) -> &'a [u8] {
     let prefix = &mut room[..PREFIX.min(record.len as usize)];
     inlet.source(index).reader.copy(0, prefix);
-    Ok(prefix)
+    prefix
 }
 
 /// Takes a record as a value, and releases it.
@@ -351,7 +341,7 @@ fn decode<T: DeserializeOwned>(
     record: Record,
 ) -> Result<Option<Message<T>>, RecvError> {
     let mut room = [0; PREFIX];
-    let prefix = copy_prefix(inlet, index, &record, &mut room)?;
+    let prefix = copy_prefix(inlet, index, &record, &mut room);
     let opened = open_with(inlet, scratch, index, &record, prefix);
     let message = opened.and_then(|opened| {
         let Some(Opened { envelope, span, .. }) = opened else { return Ok(None) };

@@ -404,7 +404,8 @@ impl ClientShared {
         })
         .map_err(|error| Status::resource_exhausted(error.to_string()))?;
         let shared = Arc::new(shared);
-        let outlet = Outlet::of(shared.clone(), self.node.clone(), OutletConfig::of_pair(self.capacity));
+        let outlet =
+            Outlet::of(shared.clone(), self.node.clone(), OutletConfig::of_pair(self.capacity, self.limits));
         self.node
             .ask(|reply| Command::OpenPair { outlet: shared.clone(), reply })
             .map_err(|error| Status::unavailable(error.to_string()))?;

@@ -239,7 +239,7 @@ impl Intake {
         let port = self.inlet.shared().clone();
         let source = self.inlet.source_mut(index);
         if let Some(Reply::Made(shared)) = &source.reply {
-            let config = OutletConfig::of_pair(shared.layout.capacity());
+            let config = OutletConfig::of_pair(shared.layout.capacity(), server.limits);
             let answers = Outlet::of(shared.clone(), server.node.clone(), config);
             let pair = Pair::new(self.pairs, &source.origin, answers, port, self.backlogged.clone());
             self.pairs += 1;

@@ -30,7 +30,7 @@ pub(in crate::bus) struct Pair {
     /// The client's port's.
     pub(super) priority: u8,
     answers: Arc<Mutex<Outlet>>,
-    /// Bytes of the largest frame that the log takes.
+    /// Bytes of the largest payload, but for what its head takes of the log.
     largest: usize,
     backlog: Mutex<VecDeque<Vec<u8>>>,
     /// How many are in the backlog: what is looked at instead of its lock.
@@ -59,7 +59,7 @@ impl Pair {
         port: Arc<InletShared>,
         backlogged: Arc<AtomicUsize>,
     ) -> Self {
-        let largest = answers.largest_frame();
+        let largest = answers.largest();
         let answers = Arc::new(Mutex::new(answers));
         let (backlog, waiting, gone) = (Mutex::default(), AtomicUsize::new(0), AtomicBool::new(false));
         let (priority, client) = (client.priority, client.node.clone());
@@ -199,7 +199,7 @@ impl Pair {
         true
     }
 
-    /// Bytes of the largest frame that the log takes.
+    /// Bytes of the largest payload, but for what its head takes of the log.
     pub(super) fn largest(&self) -> usize {
         self.largest
     }
