@@ -168,7 +168,7 @@ impl<M: MemoryMut> Blob<M> {
         (self.end.is_none() && at >= FRAMES && len <= room).then_some(len)
     }
 
-    /// The next name; whoever publishes it says where its record ends.
+    /// The next name, of another generation; whoever publishes it says where its record ends.
     pub(super) fn name(&mut self, at: usize, len: usize) -> Name {
         self.generation += 1;
         self.memory.store(GENERATION, self.generation, Relaxed); // published by the Release store of the tail

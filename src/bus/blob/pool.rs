@@ -158,3 +158,6 @@ impl<M: MemoryMut> Pool<M> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
