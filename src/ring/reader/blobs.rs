@@ -61,8 +61,8 @@ impl<M: Memory> Blobs<M> {
         };
         let Some(memory) = &self.known[known].1 else { return Ok(Found::Unreadable) };
         let refuse = |what| Corrupt::Blob { position, blob: name.blob, what };
-        let (at, len) = name.place(memory).ok_or(refuse("a frame that is not within it"))?;
-        if !name.is_of(memory) {
+        let (at, len) = name.place(&**memory).ok_or(refuse("a frame that is not within it"))?;
+        if !name.is_of(&**memory) {
             return Err(refuse("another generation"));
         }
         self.in_hand = Some(InHand { blob: name.blob, memory: memory.clone(), at });
