@@ -23,7 +23,15 @@ fn child() {
 
 /// Bytes that differ from message to message and from place to place.
 fn content(seed: u64, len: usize) -> Vec<u8> {
-    (0..len as u64).map(|at| (seed * 31 + at * 7 + (at >> 12)) as u8).collect()
+    const BLOCK: usize = 4096;
+    let base: Vec<u8> = (0..2 * BLOCK as u64).map(|at| ((at * at) >> 3) as u8).collect();
+    let mut bytes = Vec::with_capacity(len + BLOCK);
+    while bytes.len() < len {
+        let from = (seed as usize * 31 + bytes.len() / BLOCK * 7) % BLOCK;
+        bytes.extend_from_slice(&base[from..from + BLOCK]);
+    }
+    bytes.truncate(len);
+    bytes
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -457,4 +465,105 @@ fn many_large_ones_from_several_processes_arrive_in_order() {
     }
     children.iter_mut().for_each(|child| child.expect("done"));
     children.into_iter().for_each(Child::finish);
+}
+
+#[test]
+fn what_is_kept_for_long_leaves_the_other_blobs_to_the_rest() {
+    let dir = Dir::new();
+    let mut child = Child::start("echo", &[dir.arg()]);
+    child.expect("serves");
+    let node = dir.join("client");
+    let client = node.client_builder("echo").blob_memory(2 * MIB as u64).timeout(DEADLINE).open().unwrap();
+    client.wait_for_server(DEADLINE).unwrap();
+    // More than the table of what is kept holds: those after are copied.
+    let ask = |seed| client.request("bytes").send_raw(&content(seed, MIB)).unwrap();
+    let mut kept: Vec<_> = (0..20).map(|seed| (seed, ask(seed))).collect();
+    for seed in 100..200 {
+        assert!(*ask(seed) == content(seed, MIB));
+    }
+    kept.remove(3);
+    assert!(kept.iter().all(|(seed, answer)| **answer == content(*seed, MIB)));
+    drop(kept);
+    assert!(*ask(1) == content(1, MIB));
+    child.finish();
+}
+
+#[test]
+fn calls_that_are_too_large_either_way_are_refused() {
+    let dir = Dir::new();
+    let (node, other) = (dir.join("server"), dir.join("client"));
+    let service = node.service("s").max_message(MIB as u64).raw_method("fill", |ctx, bytes| {
+        let len = u64::from_le_bytes(bytes[..8].try_into().unwrap());
+        ctx.loan(len as usize)
+    });
+    let _server = service.spawn().unwrap();
+    let client = other.client_builder("s").max_message(MIB as u64).open().unwrap();
+    let generous = other.client("s").unwrap();
+    client.wait_for_server(DEADLINE).unwrap();
+    let fill = |client: &ringbus::Client, sent: usize, wanted: usize| {
+        let mut bytes = vec![0; sent];
+        bytes[..8].copy_from_slice(&(wanted as u64).to_le_bytes());
+        client.request("fill").send_raw(&bytes).map(|answer| answer.len())
+    };
+    assert_eq!(fill(&client, MIB, MIB), Ok(MIB));
+    for (client, sent, wanted, said) in [
+        (&client, MIB + 1, 1, "the request of 1048577 bytes is too large, 1048576 can be sent"),
+        (&generous, MIB + 1, 1, "a request of 1048577 bytes, but the server takes 1048576"),
+        (&generous, 8, MIB + 1, "the answer of 1048577 bytes is too large, 1048576 can be sent"),
+    ] {
+        let status = fill(client, sent, wanted).unwrap_err();
+        assert_eq!(status.code(), ringbus::Code::ResourceExhausted);
+        assert!(status.message().contains(said), "{status}");
+        assert_eq!(fill(client, 100, 100), Ok(100));
+    }
+    let modest = other.client_builder("s").max_message(100_000).open().unwrap();
+    let status = fill(&modest, 8, MIB).unwrap_err();
+    assert!(status.message().contains("an answer of 1048576 bytes, but the client takes 100000"), "{status}");
+    assert_eq!(fill(&modest, 100, 100_000), Ok(100_000));
+}
+
+#[test]
+fn answers_that_wait_for_room_may_be_large() {
+    let dir = Dir::new();
+    let (node, other) = (dir.join("server"), dir.join("client"));
+    let service = node.service("s").capacity(4096).blob_memory(MIB as u64);
+    let service = service.raw_method("echo", |_ctx, bytes| Ok(bytes.to_vec())).workers(2);
+    let _server = service.spawn().unwrap();
+    let client = other.client_builder("s").timeout(DEADLINE).open().unwrap();
+    client.wait_for_server(DEADLINE).unwrap();
+    let size = |seed: u64| [100, 900_000, 3000, 70_000][seed as usize % 4];
+    let calls: Vec<_> =
+        (0..24).map(|seed| client.request("echo").start_raw(&content(seed, size(seed))).unwrap()).collect();
+    for (seed, call) in (0..).zip(calls) {
+        assert!(*call.wait().unwrap() == content(seed, size(seed)), "{seed}");
+    }
+}
+
+#[test]
+fn a_forked_child_finds_none_of_it() {
+    let dir = Dir::new();
+    let node = dir.join("parent");
+    let mut subscriber = node.raw_subscriber("t").unwrap();
+    let mut publisher = node.raw_publisher("t").unwrap();
+    publisher.publish(&content(0, MIB)).unwrap();
+    publisher.publish(&content(1, MIB)).unwrap();
+    let sample = subscriber.recv().unwrap();
+    assert_eq!(sample.len(), MIB);
+    let mut loan = publisher.loan(MIB).unwrap();
+    let lent = support::Forked::run(move || {
+        assert!(sample.is_empty() && loan.is_empty() && loan.first_mut().is_none());
+        assert!(matches!(loan.send(), Err(PublishError::Forked)));
+        drop(sample);
+    });
+    lent.passes();
+    let ports = support::Forked::run(|| {
+        assert!(matches!(publisher.publish(&[0; 100_000]), Err(PublishError::Forked)));
+        assert!(matches!(publisher.loan(100_000), Err(PublishError::Forked)));
+        assert!(matches!(subscriber.try_recv(), Err(RecvError::Forked)));
+    });
+    ports.passes();
+    publisher.publish(&content(2, MIB)).unwrap();
+    for seed in 1..3 {
+        assert!(*subscriber.recv().unwrap() == content(seed, MIB));
+    }
 }

@@ -19,7 +19,7 @@ use crate::bus::payload::{Incoming, Payload, Place, with_head};
 use crate::bus::reading::Reply;
 use crate::bus::status::Status;
 use crate::frame::{Encoding, Head};
-use crate::ring::Record;
+use crate::ring::{Kind, Record};
 use crate::wake::{Patience, Then};
 
 /// Records that are taken in a row before the clock and other duties are looked at.
@@ -215,7 +215,13 @@ impl Intake {
             }
         };
         self.inlet.counters().message(span.len);
+        let limit = server.limits.max_message;
         let refused = match method {
+            // What is in the log was taken before anybody could refuse it.
+            _ if record.kind == Kind::Blob && span.len as u64 > limit => Status::resource_exhausted(format!(
+                "a request of {} bytes, but the server takes {limit}: raise its `max_message`",
+                span.len
+            )),
             Ok((method, handler)) if !span.compressed => {
                 let place =
                     handler.is_raw().then(|| Place { node: &server.node, reader: &server.port, port: None });
