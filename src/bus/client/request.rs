@@ -132,7 +132,7 @@ impl<'c> Request<'c> {
         self.begin(Encoding::Raw, &Bytes(bytes))
     }
 
-    /// Lends `len` bytes of the log of requests, 64-byte aligned, to be filled in place. Other calls of this
+    /// Lends `len` bytes of shared memory, 64-byte aligned, to be filled in place. Other calls of this
     /// client to the same server wait meanwhile.
     ///
     /// # Errors
