@@ -12,14 +12,16 @@ use super::log::{NewLog, OutletShared, Reader};
 use super::node::NodeShared;
 use super::stats::PortStats;
 use super::topic::{Filter, check_topic};
-use crate::frame::{self, EncodeError, Encoding, Head, Headers, PortUp};
+use crate::frame::{self, Encoding, Head, Headers, PortUp};
 use crate::ring;
 use crate::segment::{PeerSegment, Sealed};
 use crate::wake::{Patience, Then, Wait};
 
+mod fill;
 mod large;
 mod sending;
 
+use fill::{fill, prefix_len, refuse_body, refuse_head};
 use large::{ALIGN, Place};
 pub(super) use sending::Sending;
 
@@ -46,6 +48,9 @@ impl Default for Overflow {
         Overflow::Block { timeout: Duration::from_secs(1) }
     }
 }
+
+/// Bytes of the largest frame that is made in private memory and then copied into the log.
+const STAGE: usize = 512;
 
 /// The settings of a writing port.
 #[derive(Debug, Clone, Copy)]
@@ -91,6 +96,8 @@ pub(super) struct Outlet {
     pool: Pool<Arc<Sealed>>,
     /// Where the frame of a loan stands in the blob that was taken, if the loan is in one.
     lent: Option<Place>,
+    /// Where small frames are made.
+    stage: Box<[u8; STAGE]>,
 }
 
 impl Outlet {
@@ -125,8 +132,8 @@ impl Outlet {
     /// The writing end of a log that was just made.
     pub(super) fn of(shared: Arc<OutletShared>, node: Arc<NodeShared>, config: OutletConfig) -> Self {
         let writer = ring::Writer::new(shared.segment.clone(), shared.layout, shared.gates.clone());
-        let pool = Pool::new(config.limits.blob_memory);
-        Self { writer, shared, node, config, pool, lent: None }
+        let (pool, stage) = (Pool::new(config.limits.blob_memory), Box::new([0; STAGE]));
+        Self { writer, shared, node, config, pool, lent: None, stage }
     }
 
     pub(super) fn filter(&self) -> &Filter {
@@ -186,6 +193,12 @@ impl Outlet {
         if !self.node.origin.is_here() {
             return Err(PublishError::Forked);
         }
+        // Small frames are made in private memory, see `ring::Writer::append`.
+        match fill(&mut self.stage[..], head, encoding, body) {
+            Ok((frame, payload)) => return self.publish_staged(frame, payload, head),
+            Err(BodyError::Full) => {}
+            Err(BodyError::Encode(reason)) => return Err(PublishError::Encode { reason }),
+        }
         if body.known_size().is_none() {
             // The size is known once it is encoded: try in what is free in one piece.
             self.writer.claim_window();
@@ -199,6 +212,19 @@ impl Outlet {
             }
         }
         self.publish_sized(head, encoding, body)
+    }
+
+    #[inline]
+    fn publish_staged(&mut self, frame: usize, payload: usize, head: &Head<'_>) -> Result<(), PublishError> {
+        if self.writer.append(&self.stage[..frame]).is_err() {
+            if self.claim(frame)? == Claimed::Dropped {
+                return Ok(());
+            }
+            self.writer.body_mut()[..frame].copy_from_slice(&self.stage[..frame]);
+            self.writer.commit(ring::Kind::Frame, 0, 0, frame);
+        }
+        self.show(payload, head);
+        Ok(())
     }
 
     fn publish_sized(
@@ -230,11 +256,9 @@ impl Outlet {
         if frame.len() as u64 > self.writer.largest_body() {
             return self.put_large(frame);
         }
-        if self.writer.claim(frame.len() as u64).is_err() {
+        if self.writer.append(frame).is_err() {
             return false;
         }
-        self.writer.body_mut()[..frame.len()].copy_from_slice(frame);
-        self.writer.commit(ring::Kind::Frame, 0, 0, frame.len());
         self.writer.publish();
         self.ring_all();
         true
@@ -335,6 +359,7 @@ impl Outlet {
         self.show(payload, head);
     }
 
+    /// Publishes what is committed, and wakes whoever sleeps and wants it.
     #[inline]
     fn show(&mut self, payload: usize, head: &Head<'_>) {
         self.shared.counters.message(payload);
@@ -448,39 +473,4 @@ impl Drop for Outlet {
             self.node.tell(Command::CloseLog { log: self.shared.log });
         }
     }
-}
-
-/// Writes head and body; lengths of the frame and of the payload.
-#[inline]
-fn fill(
-    room: &mut [u8],
-    head: &Head<'_>,
-    encoding: Encoding,
-    body: &impl Body,
-) -> Result<(usize, usize), BodyError> {
-    let start = head.begin(room, encoding).map_err(|error| match error {
-        EncodeError::NoSpace { .. } => BodyError::Full,
-        error => BodyError::Encode(error.to_string()),
-    })?;
-    let payload = body.write(&mut room[start..])?;
-    frame::finish_payload(room, start, payload);
-    Ok((start + payload, payload))
-}
-
-/// Bytes before the payload.
-fn prefix_len(head: &Head<'_>) -> Result<usize, PublishError> {
-    head.headers().check().map_err(refuse_head)?;
-    Ok(head.prefix_len())
-}
-
-fn refuse_head(error: EncodeError) -> PublishError {
-    PublishError::Headers { reason: error.to_string() }
-}
-
-fn refuse_body(error: BodyError, size: usize) -> PublishError {
-    let reason = match error {
-        BodyError::Encode(reason) => reason,
-        BodyError::Full => format!("its size changed from {size} bytes between two serialisations"),
-    };
-    PublishError::Encode { reason }
 }

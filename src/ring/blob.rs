@@ -13,7 +13,7 @@
 //! ```
 //!
 //! A blob is written again only once nobody looks at it any more: every gate has passed the record that names
-//! it, and no reader's table of holds ([`super::holds`]) names it. A reader stores the hold before the
+//! it, and no reader's table of holds (`holds.rs`) names it. A reader stores the hold before the
 //! cursor, the writer loads the cursors before the holds: so whoever sees the cursor sees the hold, unless it is
 //! over already.
 

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use super::{Claimed, Outlet, Want, fill, refuse_body, refuse_head};
+use super::fill::{fill, refuse_body, refuse_head};
+use super::{Claimed, Outlet, Want};
 use crate::bus::blob::{NewBlob, Shared, Take};
 use crate::bus::codec::Body;
 use crate::bus::core::Command;
