@@ -79,7 +79,11 @@ impl fmt::Debug for Headers {
 }
 
 impl From<frame::Headers<'_>> for Headers {
+    #[inline]
     fn from(headers: frame::Headers<'_>) -> Self {
+        if headers.is_empty() {
+            return Self::default();
+        }
         Self(headers.iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect())
     }
 }

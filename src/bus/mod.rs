@@ -35,6 +35,7 @@ mod presence;
 mod publisher;
 mod reading;
 mod server;
+mod spare;
 mod stats;
 mod status;
 mod subscriber;

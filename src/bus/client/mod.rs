@@ -23,6 +23,7 @@ use super::inlet::Inlet;
 use super::node::NodeShared;
 use super::peer::NodeInfo;
 use super::reading::{InletShared, Purpose};
+use super::spare::Spare;
 use super::stats::PortStats;
 use super::status::Status;
 use super::topic::Filter;
@@ -112,7 +113,7 @@ impl<'n> ClientBuilder<'n> {
             routes,
             port: inlet.shared().clone(),
             bell: inlet.shared().bell.clone(),
-            receiver: Mutex::new(Receiver { inlet, scratch: Vec::new() }),
+            receiver: Mutex::new(Receiver { inlet, copy: Spare::default() }),
             capacity: self.capacity,
             timeout: self.timeout,
             wait: self.wait,
@@ -186,7 +187,8 @@ pub(super) struct ClientShared {
 /// The port that reads the answers: whoever holds its lock leads.
 struct Receiver {
     inlet: Inlet,
-    scratch: Vec<u8>,
+    /// Of the record in hand.
+    copy: Spare,
 }
 
 impl Client {

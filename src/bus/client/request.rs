@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
-use parking_lot::{ArcMutexGuard, RawMutex};
+use parking_lot::{ArcMutexGuard, MutexGuard, RawMutex};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -43,9 +43,14 @@ pub struct Request<'c> {
 struct Departure<'c> {
     route: Arc<Route>,
     call: Registered<'c>,
-    deadline: Option<Instant>,
-    /// The same on the clock that all processes of the host share.
+    /// On the clock that all processes of the host share; `None` also where that would not tell it.
     deadline_ns: Option<u64>,
+}
+
+impl Departure<'_> {
+    fn deadline(&self) -> Option<Instant> {
+        self.deadline_ns.map(clock::instant_at)
+    }
 }
 
 /// A call in the table; dropped, it is taken out, and an answer is of no use.
@@ -140,14 +145,17 @@ impl<'c> Request<'c> {
     /// no room just now.
     pub fn loan(self, len: usize) -> Result<RequestLoan<'c>, Status> {
         let (departure, (requests, filler, start)) = self.set_out(true, |departure| {
-            let requests = self.requests_on(departure, true)?;
+            self.check(departure)?;
+            let log = &departure.route.requests;
+            let requests = match departure.deadline() {
+                Some(deadline) => log.try_lock_arc_until(deadline),
+                None => Some(log.lock_arc()),
+            };
             let mut requests =
                 requests.ok_or_else(|| self.late("another request to this server is being filled"))?;
-            let lent = match requests.as_mut() {
-                Some(requests) => {
-                    self.with_head(departure, |head| requests.loan(&head, Encoding::Raw, len))?
-                }
-                None => Ok(None),
+            let lent = {
+                let requests = self.prepare(&departure.route, &mut requests)?;
+                self.with_head(departure, |head| requests.loan(&head, Encoding::Raw, len))?
             };
             let room = || Status::resource_exhausted("no room in the log of requests: the server is slow");
             match lent {
@@ -163,13 +171,15 @@ impl<'c> Request<'c> {
 
     fn call<T: FromAnswer>(self, encoding: Encoding, body: &impl Body) -> Result<T, Status> {
         let (departure, ()) = self.set_out(T::RAW, |departure| self.send_on(departure, encoding, body))?;
-        let (id, deadline) = (departure.call.keep(), departure.deadline);
+        let deadline = departure.deadline();
+        let id = departure.call.keep();
         finish(self.client, id, self.method, deadline, self.timeout)
     }
 
     fn begin<T: FromAnswer>(self, encoding: Encoding, body: &impl Body) -> Result<Pending<T>, Status> {
         let (departure, ()) = self.set_out(T::RAW, |departure| self.send_on(departure, encoding, body))?;
-        let (id, deadline) = (departure.call.keep(), departure.deadline);
+        let deadline = departure.deadline();
+        let id = departure.call.keep();
         Ok(Pending::new(self.client.clone(), id, self.method, deadline, self.timeout))
     }
 
@@ -208,25 +218,23 @@ impl<'c> Request<'c> {
         if self.timeout.is_zero() {
             return Err(self.late("the timeout is zero"));
         }
-        let deadline = Instant::now().checked_add(self.timeout);
-        let deadline_ns = deadline
-            .and_then(|_| clock::monotonic_ns().checked_add(u64::try_from(self.timeout.as_nanos()).ok()?));
+        let timeout = u64::try_from(self.timeout.as_nanos()).ok();
+        let deadline_ns = timeout.and_then(|timeout| clock::monotonic_ns().checked_add(timeout));
         let (route, call) = self.choose(raw)?;
-        Ok(Departure { route, call, deadline, deadline_ns })
+        Ok(Departure { route, call, deadline_ns })
     }
 
     /// Chooses a server and registers the call.
     fn choose(&self, raw: bool) -> Result<(Arc<Route>, Registered<'c>), Status> {
         let client: &'c ClientShared = self.client;
-        let route = match client.routes.pick(self.to) {
-            Some(route) => route,
+        let (route, id) = match client.routes.begin(self.to, raw)? {
+            Some(begun) => begun,
             None => {
                 // One that has come meanwhile may stand in a socket.
                 let _ = client.node.ask(Command::Sweep);
-                client.routes.pick(self.to).ok_or_else(|| self.nobody())?
+                client.routes.begin(self.to, raw)?.ok_or_else(|| self.nobody())?
             }
         };
-        let id = client.routes.calls.begin(route.number, raw)?;
         Ok((route, Registered { client, id, kept: false }))
     }
 
@@ -247,20 +255,29 @@ impl<'c> Request<'c> {
         Status::deadline_exceeded(format!("{}.{}: {why}", self.client.name, self.method))
     }
 
-    /// The log of requests, once no other thread writes it. `None`: one does until the deadline, or has it lent
-    /// (`sits_out`: that is waited for, too).
-    fn requests_on(&self, departure: &Departure<'_>, sits_out: bool) -> Result<Option<Requests>, Status> {
-        let Departure { route, deadline, .. } = departure;
+    /// Whether anybody is there to send to.
+    fn check(&self, departure: &Departure<'_>) -> Result<(), Status> {
         // Registered first, looked at afterwards: see `Routes::remove`.
-        if route.is_gone() {
-            return Err(Status::unavailable(format!("server {} has gone", route.node)));
+        if departure.route.is_gone() {
+            return Err(Status::unavailable(format!("server {} has gone", departure.route.node)));
         }
         if self.client.node.is_gone() {
             return Err(left());
         }
-        let locked = match deadline {
+        Ok(())
+    }
+
+    /// The log of requests, once the thread that writes it has done. `None`: it does until the deadline, or has it
+    /// lent (`sits_out`: that is waited for, too).
+    #[cold]
+    fn wait_for_log<'d>(
+        departure: &'d Departure<'_>,
+        sits_out: bool,
+    ) -> Option<MutexGuard<'d, Option<Outlet>>> {
+        let (route, deadline) = (&departure.route, departure.deadline());
+        match deadline {
             _ if !sits_out => loop {
-                let locked = route.requests.try_lock_arc_for(MOMENT);
+                let locked = route.requests.try_lock_for(MOMENT);
                 // The bell orders the end of a loan before the look of whoever it wakes.
                 let late = || deadline.is_some_and(|deadline| deadline <= Instant::now());
                 if locked.is_some() || route.lent.load(Relaxed) || late() {
@@ -268,15 +285,21 @@ impl<'c> Request<'c> {
                 }
             },
             // A loan keeps it for as long as its holder likes, who may be this very thread.
-            Some(deadline) => route.requests.try_lock_arc_until(*deadline),
-            None => Some(route.requests.lock_arc()),
-        };
-        let Some(mut locked) = locked else { return Ok(None) };
-        match &mut *locked {
-            Some(requests) => route.put_cancels(requests),
-            None => *locked = Some(self.client.open_requests(route)?),
+            Some(deadline) => route.requests.try_lock_until(deadline),
+            None => Some(route.requests.lock()),
         }
-        Ok(Some(locked))
+    }
+
+    /// The log, made if it is not there yet, with what the server is to know before.
+    #[inline]
+    fn prepare<'o>(&self, route: &Route, requests: &'o mut Option<Outlet>) -> Result<&'o mut Outlet, Status> {
+        match requests {
+            Some(requests) => {
+                route.put_cancels(requests);
+                Ok(requests)
+            }
+            None => Ok(requests.insert(self.client.open_requests(route)?)),
+        }
     }
 
     /// Publishes the request; waits for room if there is none.
@@ -286,7 +309,7 @@ impl<'c> Request<'c> {
         }
         // Whoever waits may have the port that all read, which a loan must not keep: it rings when it is over.
         let waiting = || self.attempt(departure, encoding, body, false, true);
-        let sent = self.client.send_when_room(departure.deadline, waiting);
+        let sent = self.client.send_when_room(departure.deadline(), waiting);
         self.client.stop_waiting(&departure.route);
         if sent? { Ok(()) } else { Err(self.late(NO_ROOM)) }
     }
@@ -302,8 +325,12 @@ impl<'c> Request<'c> {
         waits: bool,
     ) -> Result<bool, Status> {
         let _sending = Sending::begin().map_err(Status::invalid_argument)?;
-        let Some(mut requests) = self.requests_on(departure, sits_out)? else { return Ok(false) };
-        let Some(requests) = requests.as_mut() else { return Ok(false) };
+        self.check(departure)?;
+        let locked = departure.route.requests.try_lock();
+        let Some(mut requests) = locked.or_else(|| Self::wait_for_log(departure, sits_out)) else {
+            return Ok(false);
+        };
+        let requests = self.prepare(&departure.route, &mut requests)?;
         if waits {
             requests.arm();
         }
@@ -320,7 +347,6 @@ impl<'c> Request<'c> {
 #[cfg(feature = "tower")]
 pub(super) struct Ticket {
     pub(super) route: Arc<Route>,
-    deadline: Option<Instant>,
     deadline_ns: Option<u64>,
 }
 
@@ -328,9 +354,11 @@ pub(super) struct Ticket {
 impl<'c> Request<'c> {
     /// Chooses a server and registers the call, for [`Request::try_send`].
     pub(super) fn enlist<T: FromAnswer>(self) -> Result<(Ticket, Pending<T>), Status> {
-        let Departure { route, call, deadline, deadline_ns } = self.depart(T::RAW)?;
+        let departure = self.depart(T::RAW)?;
+        let deadline = departure.deadline();
+        let Departure { route, call, deadline_ns } = departure;
         let pending = Pending::new(self.client.clone(), call.keep(), self.method, deadline, self.timeout);
-        Ok((Ticket { route, deadline, deadline_ns }, pending))
+        Ok((Ticket { route, deadline_ns }, pending))
     }
 
     /// Publishes the request of a registered call if there is room; if it `waits`, see
@@ -344,9 +372,7 @@ impl<'c> Request<'c> {
         waits: bool,
     ) -> Result<bool, Status> {
         let call = Registered { client: self.client, id, kept: true };
-        let Ticket { route, deadline, deadline_ns } = ticket;
-        let (route, deadline, deadline_ns) = (route.clone(), *deadline, *deadline_ns);
-        let departure = Departure { route, call, deadline, deadline_ns };
+        let departure = Departure { route: ticket.route.clone(), call, deadline_ns: ticket.deadline_ns };
         // A task must not wait on its thread for another's loan.
         self.attempt(&departure, encoding, &Bytes(payload), false, waits)
     }
@@ -369,7 +395,7 @@ pub(super) fn finish<T: FromAnswer>(
     deadline: Option<Instant>,
     timeout: Duration,
 ) -> Result<T, Status> {
-    match client.wait(id, deadline) {
+    match client.wait(id, T::RAW, deadline) {
         Some(outcome) => T::from_answer(outcome?, &client.name, method),
         None => Err(overdue(client, method, timeout)),
     }
@@ -469,7 +495,8 @@ impl RequestLoan<'_> {
             sent.map_err(|error| Status::from_publish("the request", error))?;
         }
         drop(held);
-        let (id, deadline) = (departure.call.keep(), departure.deadline);
+        let deadline = departure.deadline();
+        let id = departure.call.keep();
         finish(request.client, id, request.method, deadline, request.timeout)
     }
 }
