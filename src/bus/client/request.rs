@@ -25,44 +25,44 @@ use crate::frame::{Code, Encoding, Head, PortUp};
 use crate::sys::clock;
 
 /// Why a request was not sent in time.
-const NO_ROOM: &str = "no room in the log of requests: the server does not read";
+pub(super) const NO_ROOM: &str = "no room in the log of requests: the server does not read";
 /// How long whoever waits for another that writes does before it looks whether that is a loan.
 const MOMENT: Duration = Duration::from_millis(1);
 
 /// A call about to be made; from [`Client::request`](crate::Client::request).
 #[must_use = "nothing is called until `send`"]
 pub struct Request<'c> {
-    client: &'c Arc<Handle>,
-    method: &'c str,
-    timeout: Duration,
+    pub(super) client: &'c Arc<Handle>,
+    pub(super) method: &'c str,
+    pub(super) timeout: Duration,
     to: Option<NodeId>,
     outfit: Outfit<'c>,
 }
 
 /// Where a request goes, and until when an answer is of use.
-struct Departure<'c> {
-    route: Arc<Route>,
-    call: Registered<'c>,
+pub(super) struct Departure<'c> {
+    pub(super) route: Arc<Route>,
+    pub(super) call: Registered<'c>,
     /// On the clock that all processes of the host share; `None` also where that would not tell it.
-    deadline_ns: Option<u64>,
+    pub(super) deadline_ns: Option<u64>,
 }
 
 impl Departure<'_> {
-    fn deadline(&self) -> Option<Instant> {
+    pub(super) fn deadline(&self) -> Option<Instant> {
         self.deadline_ns.map(clock::instant_at)
     }
 }
 
 /// A call in the table; dropped, it is taken out, and an answer is of no use.
-struct Registered<'c> {
-    client: &'c ClientShared,
-    id: u64,
-    kept: bool,
+pub(super) struct Registered<'c> {
+    pub(super) client: &'c ClientShared,
+    pub(super) id: u64,
+    pub(super) kept: bool,
 }
 
 impl Registered<'_> {
     /// Somebody else takes care of it.
-    fn keep(mut self) -> u64 {
+    pub(super) fn keep(mut self) -> u64 {
         self.kept = true;
         self.id
     }
@@ -208,7 +208,7 @@ impl<'c> Request<'c> {
             .map_err(|reason| Status::invalid_argument(format!("headers: {reason}")))
     }
 
-    fn depart(&self, raw: bool) -> Result<Departure<'c>, Status> {
+    pub(super) fn depart(&self, raw: bool) -> Result<Departure<'c>, Status> {
         let client: &'c ClientShared = self.client;
         if !client.node.origin.is_here() {
             return Err(Status::failed_precondition(
@@ -251,7 +251,7 @@ impl<'c> Request<'c> {
         }
     }
 
-    fn late(&self, why: &str) -> Status {
+    pub(super) fn late(&self, why: &str) -> Status {
         Status::deadline_exceeded(format!("{}.{}: {why}", self.client.name, self.method))
     }
 
@@ -316,7 +316,7 @@ impl<'c> Request<'c> {
 
     /// Publishes the request if there is room, and the log is not lent (or that is over: `sits_out`). Whoever
     /// `waits` for room announces that before the look.
-    fn attempt(
+    pub(super) fn attempt(
         &self,
         departure: &Departure<'_>,
         encoding: Encoding,
@@ -340,46 +340,6 @@ impl<'c> Request<'c> {
             Err(PublishError::Full { .. }) => Ok(false),
             Err(error) => Err(Status::from_publish("the request", error)),
         }
-    }
-}
-
-/// A registered call that is still to be sent: what it takes to try again.
-#[cfg(feature = "tower")]
-pub(super) struct Ticket {
-    pub(super) route: Arc<Route>,
-    deadline_ns: Option<u64>,
-}
-
-#[cfg(feature = "tower")]
-impl<'c> Request<'c> {
-    /// Chooses a server and registers the call, for [`Request::try_send`].
-    pub(super) fn enlist<T: FromAnswer>(self) -> Result<(Ticket, Pending<T>), Status> {
-        let departure = self.depart(T::RAW)?;
-        let deadline = departure.deadline();
-        let Departure { route, call, deadline_ns } = departure;
-        let pending = Pending::new(self.client.clone(), call.keep(), self.method, deadline, self.timeout);
-        Ok((Ticket { route, deadline_ns }, pending))
-    }
-
-    /// Publishes the request of a registered call if there is room; if it `waits`, see
-    /// [`ClientShared::stop_waiting`].
-    pub(super) fn try_send(
-        &self,
-        ticket: &Ticket,
-        id: u64,
-        encoding: Encoding,
-        payload: &[u8],
-        waits: bool,
-    ) -> Result<bool, Status> {
-        let call = Registered { client: self.client, id, kept: true };
-        let departure = Departure { route: ticket.route.clone(), call, deadline_ns: ticket.deadline_ns };
-        // A task must not wait on its thread for another's loan.
-        self.attempt(&departure, encoding, &Bytes(payload), false, waits)
-    }
-
-    /// What became of a request for which there was no room in time.
-    pub(super) fn never_sent(&self) -> Status {
-        self.late(NO_ROOM)
     }
 }
 
