@@ -17,7 +17,7 @@ const PREFIX: usize = 512;
 /// A payload, in private memory or where its writer has put it.
 pub(super) enum Payload {
     Copied { frame: Spare, payload: Range<usize> },
-    InPlace(InPlace),
+    InPlace(Box<InPlace>),
 }
 
 /// A payload in a peer's log. The log's reader is told when it is dropped, so that the writer gets its room
@@ -48,7 +48,8 @@ impl Payload {
             && let Some(frame) = source.reader.lend()
         {
             let (node, reader, _port) = (node.clone(), reader.clone(), port);
-            return Payload::InPlace(InPlace { frame: Some(frame), payload, node, reader, _port });
+            let place = InPlace { frame: Some(frame), payload, node, reader, _port };
+            return Payload::InPlace(Box::new(place));
         }
         let len = record.len as usize;
         if len <= PREFIX {

@@ -8,30 +8,35 @@ const KEPT_LEN: RangeInclusive<usize> = 256..=4096;
 
 thread_local! {
     /// The one that this thread gave back last.
-    static KEPT: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+    static KEPT: Cell<Option<Box<[u8]>>> = const { Cell::new(None) };
 }
 
 /// A private copy's memory. Dropped, it is kept for the next one of that thread if it is small.
 #[derive(Debug, Default)]
-pub(super) struct Spare(Vec<u8>);
+pub(super) struct Spare(Box<[u8]>);
 
 impl Spare {
     /// Room for `len` bytes, whatever is in it: zeros, or what was there before.
     #[inline]
     pub(super) fn of(len: usize) -> Self {
-        if len > *KEPT_LEN.end() {
-            return Self(vec![0; len]);
+        if len <= *KEPT_LEN.end()
+            && let Ok(Some(kept)) = KEPT.try_with(Cell::take) // not in a thread that ends
+            && kept.len() >= len
+        {
+            return Self(kept);
         }
-        let mut buffer = KEPT.try_with(Cell::take).unwrap_or_default(); // not in a thread that ends
-        if buffer.len() < len {
-            buffer.resize(len.next_power_of_two().max(*KEPT_LEN.start()), 0);
-        }
-        Self(buffer)
+        Self::new(len)
+    }
+
+    #[cold]
+    fn new(len: usize) -> Self {
+        let len = if len > *KEPT_LEN.end() { len } else { len.next_power_of_two().max(*KEPT_LEN.start()) };
+        Self(vec![0; len].into())
     }
 
     /// These bytes and no more room: for what is kept for long.
     pub(super) fn exactly(bytes: &[u8]) -> Self {
-        Self(bytes.to_vec())
+        Self(bytes.into())
     }
 }
 
@@ -40,7 +45,7 @@ impl Drop for Spare {
     fn drop(&mut self) {
         if KEPT_LEN.contains(&self.0.len()) {
             let buffer = std::mem::take(&mut self.0);
-            let _ = KEPT.try_with(|kept| kept.set(buffer));
+            let _ = KEPT.try_with(|kept| kept.set(Some(buffer)));
         }
     }
 }

@@ -17,7 +17,7 @@ pub(super) struct Answer {
     pub(super) id: u64,
     pub(super) source: NodeInfo,
     pub(super) code: Code,
-    pub(super) message: Option<String>,
+    pub(super) message: Option<Box<str>>,
     pub(super) headers: Headers,
     pub(super) encoding: Encoding,
     pub(super) payload: Payload,

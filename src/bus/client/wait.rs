@@ -308,7 +308,7 @@ impl ClientShared {
         let mut own = false;
         let answer = with_head(source, &record, copy, |found| match found {
             Ok(Incoming::Message(Head::Response { id, status, message, headers }, span)) => {
-                let message = message.filter(|_| status != Code::Ok).map(str::to_owned);
+                let message = message.filter(|_| status != Code::Ok).map(Box::from);
                 let raw = match mine {
                     // Whether it wants this answer is looked at when the table is locked to take it out.
                     Mine::Call { id: mine, raw } if mine == id => {

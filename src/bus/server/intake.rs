@@ -90,6 +90,7 @@ impl Intake {
     }
 
     /// Waits for a request. `None` when `leave` says so: it is asked before each sleep, and after each batch.
+    #[inline]
     pub(super) fn next(&mut self, server: &ServerShared, leave: impl Fn() -> bool) -> Option<Job> {
         let mut patience = Patience::new(server.wait, None);
         loop {
@@ -125,7 +126,7 @@ impl Intake {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn look(&mut self, server: &ServerShared) -> Looked {
         self.tend_backlogs();
         let looked = match self.inlet.look() {
@@ -197,6 +198,7 @@ impl Intake {
         }
     }
 
+    #[inline(always)]
     fn take(&mut self, server: &ServerShared, index: usize, record: Record) -> Looked {
         let Some(pair) = self.pair(server, index) else {
             self.inlet.release(index);
