@@ -15,7 +15,6 @@ use crate::frame::{Code, Encoding};
 /// An answer to a request, successful or not.
 pub(super) struct Answer {
     pub(super) id: u64,
-    pub(super) source: NodeInfo,
     pub(super) code: Code,
     pub(super) message: Option<Box<str>>,
     pub(super) headers: Headers,
@@ -37,14 +36,15 @@ impl Answer {
 pub trait FromAnswer: Sized + sealed::Sealed {}
 
 mod sealed {
-    use super::{Answer, Status};
+    use super::{Answer, NodeInfo, Status};
 
     pub trait Sealed: Sized {
         /// Whether the payload is wanted in place.
         const RAW: bool;
 
         #[allow(private_interfaces)] // called by the client alone
-        fn from_answer(answer: Answer, service: &str, method: &str) -> Result<Self, Status>;
+        fn from_answer(answer: Answer, source: NodeInfo, service: &str, method: &str)
+        -> Result<Self, Status>;
     }
 }
 
@@ -111,8 +111,8 @@ impl<T: DeserializeOwned> Sealed for Response<T> {
     const RAW: bool = false;
 
     #[allow(private_interfaces)]
-    fn from_answer(answer: Answer, service: &str, method: &str) -> Result<Self, Status> {
-        let Answer { id, source, headers, encoding, payload, .. } = answer.success()?;
+    fn from_answer(answer: Answer, source: NodeInfo, service: &str, method: &str) -> Result<Self, Status> {
+        let Answer { id, headers, encoding, payload, .. } = answer.success()?;
         if encoding != Encoding::MessagePack {
             return Err(Status::internal(format!(
                 "the answer of {service}.{method} is {encoding:?}, not MessagePack: call it with `send_raw`"
@@ -165,8 +165,8 @@ impl Sealed for RawResponse {
     const RAW: bool = true;
 
     #[allow(private_interfaces)]
-    fn from_answer(answer: Answer, _: &str, _: &str) -> Result<Self, Status> {
-        let Answer { id, source, headers, encoding, payload, .. } = answer.success()?;
+    fn from_answer(answer: Answer, source: NodeInfo, _: &str, _: &str) -> Result<Self, Status> {
+        let Answer { id, headers, encoding, payload, .. } = answer.success()?;
         Ok(Self { id, source, headers, encoding, payload })
     }
 }

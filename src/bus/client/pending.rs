@@ -11,9 +11,10 @@ use std::time::{Duration, Instant};
 
 use super::answer::FromAnswer;
 use super::calls::Watched;
-use super::request::{finish, overdue};
+use super::request::{Departure, finish, overdue};
 use super::wait::Mine;
 use super::{ClientShared, Handle};
+use crate::bus::peer::NodeInfo;
 use crate::bus::status::Status;
 
 /// Stack of the thread that waits for tasks: it keeps its state on the heap, but runs their wakers.
@@ -39,6 +40,8 @@ const STACK: usize = 256 * 1024;
 pub struct Pending<T> {
     pub(super) client: Arc<Handle>,
     id: u64,
+    /// The server's node, until the call is over.
+    source: Option<NodeInfo>,
     method: Box<str>,
     deadline: Option<Instant>,
     timeout: Duration,
@@ -49,12 +52,13 @@ pub struct Pending<T> {
 impl<T: FromAnswer> Pending<T> {
     pub(super) fn new(
         client: Arc<Handle>,
-        id: u64,
+        departure: Departure<'_>,
         method: &str,
-        deadline: Option<Instant>,
         timeout: Duration,
     ) -> Self {
-        Self { client, id, method: method.into(), deadline, timeout, over: false, answers: PhantomData }
+        let (deadline, source) = (departure.deadline(), Some(departure.route.node.clone()));
+        let (id, method) = (departure.call.keep(), method.into());
+        Self { client, id, source, method, deadline, timeout, over: false, answers: PhantomData }
     }
 
     /// Number of the call, unique among those of its client: what the server knows it by.
@@ -71,7 +75,8 @@ impl<T: FromAnswer> Pending<T> {
             return Err(forked());
         }
         self.over = true;
-        finish(&self.client, self.id, &self.method, self.deadline, self.timeout)
+        let Some(source) = self.source.take() else { return Err(told()) };
+        finish(&self.client, self.id, source, &self.method, self.deadline, self.timeout)
     }
 }
 
@@ -79,6 +84,11 @@ fn forked() -> Status {
     Status::failed_precondition(
         "this process is a fork of the one that made the call: join again in the child",
     )
+}
+
+/// A call has one outcome.
+fn told() -> Status {
+    Status::failed_precondition("this call is over: it was polled once too often")
 }
 
 impl<T: FromAnswer> Future for Pending<T> {
@@ -93,8 +103,9 @@ impl<T: FromAnswer> Future for Pending<T> {
         if let Some(outcome) = table.take(me.id) {
             drop(table);
             me.over = true;
+            let Some(source) = me.source.take() else { return Poll::Ready(Err(told())) };
             return Poll::Ready(
-                outcome.and_then(|answer| T::from_answer(answer, &me.client.name, &me.method)),
+                outcome.and_then(|answer| T::from_answer(answer, source, &me.client.name, &me.method)),
             );
         }
         let late = me.deadline.is_some_and(|deadline| deadline <= Instant::now());

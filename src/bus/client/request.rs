@@ -19,6 +19,7 @@ use crate::bus::error::PublishError;
 use crate::bus::log::{Gates, NewLog, OutletShared};
 use crate::bus::metadata::{Outfit, outfit_setters};
 use crate::bus::outlet::{Outlet, OutletConfig, Sending};
+use crate::bus::peer::NodeInfo;
 use crate::bus::status::Status;
 use crate::control::NodeId;
 use crate::frame::{Code, Encoding, Head, PortUp};
@@ -171,16 +172,14 @@ impl<'c> Request<'c> {
 
     fn call<T: FromAnswer>(self, encoding: Encoding, body: &impl Body) -> Result<T, Status> {
         let (departure, ()) = self.set_out(T::RAW, |departure| self.send_on(departure, encoding, body))?;
-        let deadline = departure.deadline();
+        let (deadline, source) = (departure.deadline(), departure.route.node.clone());
         let id = departure.call.keep();
-        finish(self.client, id, self.method, deadline, self.timeout)
+        finish(self.client, id, source, self.method, deadline, self.timeout)
     }
 
     fn begin<T: FromAnswer>(self, encoding: Encoding, body: &impl Body) -> Result<Pending<T>, Status> {
         let (departure, ()) = self.set_out(T::RAW, |departure| self.send_on(departure, encoding, body))?;
-        let deadline = departure.deadline();
-        let id = departure.call.keep();
-        Ok(Pending::new(self.client.clone(), id, self.method, deadline, self.timeout))
+        Ok(Pending::new(self.client.clone(), departure, self.method, self.timeout))
     }
 
     /// Sends to a server; to another, if that one has gone before anything was sent.
@@ -347,16 +346,17 @@ fn left() -> Status {
     Status::unavailable("the node has left the bus: join again")
 }
 
-/// Waits for the answer of a call that was sent.
+/// Waits for the answer of a call that was sent to `source`.
 pub(super) fn finish<T: FromAnswer>(
     client: &ClientShared,
     id: u64,
+    source: NodeInfo,
     method: &str,
     deadline: Option<Instant>,
     timeout: Duration,
 ) -> Result<T, Status> {
     match client.wait(id, T::RAW, deadline) {
-        Some(outcome) => T::from_answer(outcome?, &client.name, method),
+        Some(outcome) => T::from_answer(outcome?, source, &client.name, method),
         None => Err(overdue(client, method, timeout)),
     }
 }
@@ -455,9 +455,9 @@ impl RequestLoan<'_> {
             sent.map_err(|error| Status::from_publish("the request", error))?;
         }
         drop(held);
-        let deadline = departure.deadline();
+        let (deadline, source) = (departure.deadline(), departure.route.node.clone());
         let id = departure.call.keep();
-        finish(request.client, id, request.method, deadline, request.timeout)
+        finish(request.client, id, source, request.method, deadline, request.timeout)
     }
 }
 

@@ -93,10 +93,8 @@ impl<'c> Request<'c> {
     /// Chooses a server and registers the call, for [`Request::try_send`].
     fn enlist<T: FromAnswer>(self) -> Result<(Ticket, Pending<T>), Status> {
         let departure = self.depart(T::RAW)?;
-        let deadline = departure.deadline();
-        let Departure { route, call, deadline_ns } = departure;
-        let pending = Pending::new(self.client.clone(), call.keep(), self.method, deadline, self.timeout);
-        Ok((Ticket { route, deadline_ns }, pending))
+        let ticket = Ticket { route: departure.route.clone(), deadline_ns: departure.deadline_ns };
+        Ok((ticket, Pending::new(self.client.clone(), departure, self.method, self.timeout)))
     }
 
     /// Publishes the request of a registered call if there is room; if it `waits`, see

@@ -332,10 +332,7 @@ impl ClientShared {
         let payload =
             if span.compressed { None } else { Some(Payload::take(source, &record, &span, place, copy)) };
         let mut outcome = match payload {
-            Some(payload) => {
-                let (node, encoding) = (source.origin.node.clone(), span.encoding);
-                Ok(Answer { id, source: node, code, message, headers, encoding, payload })
-            }
+            Some(payload) => Ok(Answer { id, code, message, headers, encoding: span.encoding, payload }),
             None => Err(Status::unimplemented("the answer is compressed, which this version does not read")),
         };
         inlet.release(index);
