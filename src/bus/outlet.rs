@@ -42,6 +42,9 @@ impl Default for Overflow {
     }
 }
 
+/// Bytes of the largest frame that is made in private memory and then copied into the log.
+const STAGE: usize = 512;
+
 /// The settings of a writing port.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct OutletConfig {
@@ -73,6 +76,8 @@ pub(super) struct Outlet {
     shared: Arc<OutletShared>,
     node: Arc<NodeShared>,
     config: OutletConfig,
+    /// Where small frames are made.
+    stage: Box<[u8; STAGE]>,
 }
 
 impl Outlet {
@@ -107,7 +112,7 @@ impl Outlet {
     /// The writing end of a log that was just made.
     pub(super) fn of(shared: Arc<OutletShared>, node: Arc<NodeShared>, config: OutletConfig) -> Self {
         let writer = ring::Writer::new(shared.segment.clone(), shared.layout, shared.gates.clone());
-        Self { writer, shared, node, config }
+        Self { writer, shared, node, config, stage: Box::new([0; STAGE]) }
     }
 
     pub(super) fn filter(&self) -> &Filter {
@@ -167,6 +172,12 @@ impl Outlet {
         if !self.node.origin.is_here() {
             return Err(PublishError::Forked);
         }
+        // Small frames are made in private memory, see `ring::Writer::append`.
+        match fill(&mut self.stage[..], head, encoding, body) {
+            Ok((frame, payload)) => return self.publish_staged(frame, payload, head),
+            Err(BodyError::Full) => {}
+            Err(BodyError::Encode(reason)) => return Err(PublishError::Encode { reason }),
+        }
         if body.known_size().is_none() {
             // The size is known once it is encoded: try in what is free in one piece.
             self.writer.claim_window();
@@ -180,6 +191,24 @@ impl Outlet {
             }
         }
         self.publish_sized(head, encoding, body)
+    }
+
+    #[inline]
+    fn publish_staged(
+        &mut self,
+        frame: usize,
+        payload: usize,
+        head: &Head<'_>,
+    ) -> Result<(), PublishError> {
+        if self.writer.append(&self.stage[..frame]).is_err() {
+            if self.claim(frame - payload, payload, 0)? == Claimed::Dropped {
+                return Ok(());
+            }
+            self.writer.body_mut()[..frame].copy_from_slice(&self.stage[..frame]);
+            self.writer.commit(ring::Kind::Frame, 0, 0, frame);
+        }
+        self.show(payload, head);
+        Ok(())
     }
 
     fn publish_sized(
@@ -201,11 +230,9 @@ impl Outlet {
 
     /// Publishes a whole frame if there is room for it now.
     pub(super) fn put(&mut self, frame: &[u8]) -> bool {
-        if !self.node.origin.is_here() || self.writer.claim(frame.len() as u64).is_err() {
+        if !self.node.origin.is_here() || self.writer.append(frame).is_err() {
             return false;
         }
-        self.writer.body_mut()[..frame.len()].copy_from_slice(frame);
-        self.writer.commit(ring::Kind::Frame, 0, 0, frame.len());
         self.writer.publish();
         self.ring_all();
         true
@@ -287,6 +314,12 @@ impl Outlet {
     #[inline]
     fn finish(&mut self, filler: u8, frame: usize, payload: usize, head: &Head<'_>) {
         self.writer.commit(ring::Kind::Frame, 0, filler, frame);
+        self.show(payload, head);
+    }
+
+    /// Publishes what is committed, and wakes whoever sleeps and wants it.
+    #[inline]
+    fn show(&mut self, payload: usize, head: &Head<'_>) {
         self.shared.counters.message(payload);
         self.writer.publish();
         match head {
