@@ -4,24 +4,14 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
 
 use ringbus::Bus;
-use ringbus::internals::ring::{CursorSegment, Gates, LogHeader, LogLayout, Next, Reader, Writer};
+use ringbus::internals::ring::{Bias, CursorSegment, Gates, LogHeader, LogLayout, Next, Reader, Writer};
 use ringbus::internals::segment::{PeerSegment, Sealed};
 
 use super::{Second, hear, tell, u64_of};
 
-pub const fn param(s: Option<&str>, d: u32) -> u32 {
-    let Some(s) = s else { return d };
-    let b = s.as_bytes();
-    let mut i = 0;
-    let mut v = 0;
-    while i < b.len() {
-        v = v * 10 + (b[i] - b'0') as u32;
-        i += 1;
-    }
-    v
-}
-pub const PAUSES: u32 = param(option_env!("RB_P"), 2);
-pub const AHEAD: u32 = param(option_env!("RB_T"), 4);
+/// As the bus waits: two looks with a `PAUSE`, then without, asking for the next record's lines.
+const PAUSES: u32 = 2;
+const AHEAD: u32 = 4;
 const CAPACITY: u64 = 256 * 1024;
 
 pub type BareWriter = Writer<Arc<Sealed>, Arc<PeerSegment>, ()>;
@@ -40,6 +30,7 @@ impl Half {
         layout.initialise(&log, &LogHeader { log: 1, node: [0; 16], port: 1 });
         let cursors = Sealed::create("bench-cursors", 4096, true).unwrap();
         CursorSegment::of_size(4096).initialise(&cursors, [0; 16], 1, 0);
+        Bias::default().promise(&cursors); // nobody parks here
         Self { log: Arc::new(log), cursors: Arc::new(cursors) }
     }
 
@@ -66,7 +57,7 @@ impl Half {
         gates.follow(gate.number(), cursors, at);
         let layout = LogLayout::new(CAPACITY).unwrap();
         let reader = Reader::new(log, layout, self.cursors.clone(), at, 1, 0, Some(0)).unwrap();
-        (Writer::new(self.log.clone(), layout, gates), reader)
+        (Writer::new(self.log.clone(), layout, gates).biased(), reader)
     }
 }
 

@@ -15,7 +15,7 @@ use super::topic::{Filter, check_topic};
 use crate::frame::{self, Encoding, Head, Headers, PortUp};
 use crate::ring;
 use crate::segment::{PeerSegment, Sealed};
-use crate::wake::{Patience, Then, Wait};
+use crate::wake::{Patience, Then, Wait, barrier};
 
 mod fill;
 mod large;
@@ -95,6 +95,7 @@ pub(super) struct Outlet {
     shared: Arc<OutletShared>,
     node: Arc<NodeShared>,
     config: OutletConfig,
+    one_topic: bool,
     pool: Pool<Arc<Sealed>>,
     /// Where the frame of a loan stands in the blob that was taken, if the loan is in one.
     lent: Option<Place>,
@@ -134,8 +135,10 @@ impl Outlet {
     /// The writing end of a log that was just made.
     pub(super) fn of(shared: Arc<OutletShared>, node: Arc<NodeShared>, config: OutletConfig) -> Self {
         let writer = ring::Writer::new(shared.segment.clone(), shared.layout, shared.gates.clone());
+        let writer = if barrier::has_barriers() { writer.biased() } else { writer };
+        let one_topic = !shared.filter.is_pattern();
         let (pool, stage) = (Pool::new(config.limits.blob_memory), Box::new([0; STAGE]));
-        Self { writer, shared, node, config, pool, lent: None, stage }
+        Self { writer, shared, node, config, one_topic, pool, lent: None, stage }
     }
 
     pub(super) fn filter(&self) -> &Filter {
@@ -164,6 +167,12 @@ impl Outlet {
         }
     }
 
+    /// Whether frames need not say their topic.
+    #[inline(always)]
+    pub(super) fn has_one_topic(&self) -> bool {
+        self.one_topic
+    }
+
     /// Which topic goes into the frame; `None` where the log has one.
     pub(super) fn topic_for<'t>(&self, topic: Option<&'t str>) -> Result<Option<&'t str>, PublishError> {
         let filter = &self.shared.filter;
@@ -184,8 +193,8 @@ impl Outlet {
         }
     }
 
-    /// Encodes a message straight into the log and publishes it.
-    #[inline]
+    /// Encodes a message and publishes it.
+    #[inline(always)]
     pub(super) fn publish(
         &mut self,
         head: &Head<'_>,
@@ -201,6 +210,16 @@ impl Outlet {
             Err(BodyError::Full) => {}
             Err(BodyError::Encode(reason)) => return Err(PublishError::Encode { reason }),
         }
+        self.publish_unstaged(head, encoding, body)
+    }
+
+    #[inline(never)]
+    fn publish_unstaged(
+        &mut self,
+        head: &Head<'_>,
+        encoding: Encoding,
+        body: &impl Body,
+    ) -> Result<(), PublishError> {
         if body.known_size().is_none() {
             // The size is known once it is encoded: try in what is free in one piece.
             self.writer.claim_window();
@@ -216,7 +235,7 @@ impl Outlet {
         self.publish_sized(head, encoding, body)
     }
 
-    #[inline]
+    #[inline(always)]
     fn publish_staged(&mut self, frame: usize, payload: usize, head: &Head<'_>) -> Result<(), PublishError> {
         if self.writer.append(&self.stage[..frame]).is_err() {
             if self.claim(frame)? == Claimed::Dropped {
@@ -285,6 +304,15 @@ impl Outlet {
         }
     }
 
+    fn ring_wanting(&mut self, topic: &str) {
+        let wanted = |reader: &Reader| reader.filters.iter().any(|filter| filter.matches(topic));
+        self.writer.ring(wanted, |reader| reader.bell.ring());
+        if self.writer.has_corrupt() {
+            self.report_corrupt();
+        }
+    }
+
+    #[inline]
     fn ring_all(&mut self) {
         self.writer.ring(|_| true, |reader| reader.bell.ring());
         if self.writer.has_corrupt() {
@@ -362,19 +390,13 @@ impl Outlet {
     }
 
     /// Publishes what is committed, and wakes whoever sleeps and wants it.
-    #[inline]
+    #[inline(always)]
     fn show(&mut self, payload: usize, head: &Head<'_>) {
-        self.shared.counters.message(payload);
         self.writer.publish();
+        self.shared.counters.message(payload);
         match head {
-            Head::Event { topic: Some(topic), .. } => {
-                let wanted = |reader: &Reader| reader.filters.iter().any(|filter| filter.matches(topic));
-                self.writer.ring(wanted, |reader| reader.bell.ring());
-            }
-            _ => return self.ring_all(),
-        }
-        if self.writer.has_corrupt() {
-            self.report_corrupt();
+            Head::Event { topic: Some(topic), .. } => self.ring_wanting(topic),
+            _ => self.ring_all(),
         }
     }
 

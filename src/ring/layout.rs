@@ -195,7 +195,7 @@ impl CursorSegment {
             (48, u64::from(index)),
             (HOLDS, HOLDS_PLACE),
             (HOLDS + 8, HOLDS_ENTRIES),
-            // Always 1 for now: writers fence after each publish (see `waiter`).
+            // Writers fence after each publish until the reader says otherwise (see `waiter::Bias`).
             (MAY_PARK, 1),
             (0, CURSOR_MAGIC),
         ] {
@@ -232,6 +232,11 @@ impl CursorSegment {
 /// The published tail of a log as it is now, for statistics.
 pub fn tail(log: &impl Memory) -> u64 {
     log.load(TAIL, Relaxed)
+}
+
+/// Whether a log is closed as it is now; its writer's datagrams of after that are ordered by the kernel.
+pub fn is_closed(log: &impl Memory) -> bool {
+    log.load(CLOSED, Relaxed) != OPEN
 }
 
 /// A reader's cursor as it is now, for statistics.

@@ -5,7 +5,7 @@ use super::gate::View;
 use super::layout::{CLOSED, LogLayout, NEXT_SEQUENCE, PARKED, SUCCESSOR, TAIL, WAITING};
 use super::record::{self, HEADER, Header, Kind};
 use super::sync::Ordering::{Relaxed, Release, SeqCst};
-use super::sync::{Arc, fence};
+use super::sync::{Arc, compiler_fence, fence};
 use super::{Corrupt, Gate, Gates, Waiter};
 use crate::segment::{Memory, MemoryMut};
 
@@ -46,6 +46,8 @@ pub struct Writer<M, R, T> {
     start: u64,
     claimed: u64,
     waiting: Waiter,
+    /// Publishing may go without a fence while no reader may park; see [`super::waiter`].
+    biased: bool,
     corrupt: Vec<(u16, Corrupt)>,
 }
 
@@ -66,8 +68,16 @@ impl<M: MemoryMut, R: Memory + Clone, T> Writer<M, R, T> {
             start: 0,
             claimed: 0,
             waiting: Waiter::new(WAITING),
+            biased: false,
             corrupt: Vec::new(),
         }
+    }
+
+    /// Publishes without a fence while every reader says that it does not park. Only for a process that other
+    /// processes' barriers reach, and whose late gates are added with a barrier on all its threads.
+    pub fn biased(mut self) -> Self {
+        self.biased = true;
+        self
     }
 
     /// Largest body (filler and frame) of one record, in bytes.
@@ -211,7 +221,11 @@ impl<M: MemoryMut, R: Memory + Clone, T> Writer<M, R, T> {
     #[inline]
     pub fn publish(&mut self) {
         self.show_tail();
-        fence(SeqCst); // pairs with `Waiter::arm` (parked) and `Gates::add_late` (a late gate)
+        // The loads come after the tail in program order: whoever takes a reader's bias back relies on it.
+        compiler_fence(SeqCst);
+        if !self.biased || self.view.any_may_park() {
+            fence(SeqCst); // pairs with `Waiter::arm` (parked) and `Gates::add_late` (a late gate)
+        }
     }
 
     /// Consumes a sequence number for a message that is dropped, and tells readers that have caught up.
@@ -240,9 +254,11 @@ impl<M: MemoryMut, R: Memory + Clone, T> Writer<M, R, T> {
     /// wanted or not, has left half the log unread: it is in the writer's way soon.
     #[inline(always)]
     pub fn ring(&mut self, wanted: impl Fn(&T) -> bool, mut bell: impl FnMut(&T)) {
-        // Again, after the fence of what is rung for: a reader that was gated since the claim has either
-        // seen it before it slept, or is seen here.
-        self.refresh();
+        // Again, after what is rung for was published: a reader that was gated since the claim has either
+        // seen it before it slept, or is seen here. (That one may park, and `publish` did not know.)
+        if self.refresh() {
+            fence(SeqCst); // as in `publish`
+        }
         let mut in_the_way = false;
         let half = self.layout.capacity() / 2;
         for seen in self.view.readers_mut() {
@@ -326,10 +342,12 @@ impl<M: MemoryMut, R: Memory + Clone, T> Writer<M, R, T> {
 
     /// Takes over gates that came or went.
     #[inline(always)]
-    fn refresh(&mut self) {
-        if self.view.refresh(&self.gates, self.published, self.due) {
+    fn refresh(&mut self) -> bool {
+        let changed = self.view.refresh(&self.gates, self.published, self.due);
+        if changed {
             self.limit = self.view.limit(self.layout);
         }
+        changed
     }
 
     /// True if `bytes` from the tail on are free, looking at the cursors only if the cached limit is used up.

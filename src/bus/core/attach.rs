@@ -18,7 +18,7 @@ use crate::control::NodeId;
 use crate::frame::{Attach, Control, Role};
 use crate::ring::{self, Corrupt, CursorSegment, LateGate, LogHeader, layout};
 use crate::segment::{Memory, PeerSegment, Sealed};
-use crate::wake::Bell;
+use crate::wake::{Bell, barrier};
 
 /// Most cursor segments of one of a peer's ports.
 const MOST_CURSOR_SEGMENTS: usize = 128;
@@ -63,6 +63,8 @@ pub(super) struct LocalSource {
     pub(super) blobs: HashMap<u64, u64>,
     /// The port has finished; the slot is free once the writer has said that it looks there no more.
     done: bool,
+    /// The port was told to finish: the session is another, or the writer has gone.
+    ended: bool,
 }
 
 impl LocalSource {
@@ -73,6 +75,16 @@ impl LocalSource {
 
     pub(super) fn is_done(&self) -> bool {
         self.done
+    }
+
+    /// The port is told to finish.
+    pub(super) fn end(&mut self) {
+        self.ended = true;
+    }
+
+    /// Whether its writer's node still has the gate of an open log.
+    pub(super) fn is_live(&self) -> bool {
+        !self.done && !self.ended && !layout::is_closed(&self.log)
     }
 }
 
@@ -153,7 +165,7 @@ impl Core {
             let first = |gate| LateGate { gate, position: 0, sequence: Some(0) };
             shared.gates.add_first(segment, info).map(first)
         } else {
-            shared.gates.add_late(&*shared.segment, segment, info)
+            shared.gates.add_late(&*shared.segment, segment, info, barrier::on_own_threads)
         };
         let Some(LateGate { gate, position, sequence }) = added else {
             tracing::error!(
@@ -322,6 +334,7 @@ impl Core {
         let (topic, carries) = match inlet.shared.role() {
             Role::Client | Role::Server => {
                 pairs::check(&inlet.shared, writer)?;
+                pairs::check_first(&self.sources, &inlet.shared, (from, attach.writer_port))?;
                 (None, Carries::Calls)
             }
             _ => {
@@ -340,7 +353,7 @@ impl Core {
         let (log, layout) = open_log(&log, attach.capacity, header)?;
         let bell = Bell::from_peer(bell).map_err(|error| bell_trouble(&error))?;
         let (node, priority) = (peer.node.clone(), writer.card.priority);
-        let origin = Origin { node, log: attach.log, topic, carries, priority };
+        let origin = Origin { node, log: attach.log, topic, carries, priority, reader: self.me.clone() };
         let same_user = peer.node.uid() == self.me.uid();
 
         let slot = inlet.take_slot(*self.me.id().as_bytes())?;
@@ -405,7 +418,7 @@ impl Core {
             rests: false,
         })));
         let (writer, blobs) = (attach.writer_port, HashMap::new());
-        let source = LocalSource { slot, log, writer, blobs, done: false };
+        let source = LocalSource { slot, log, writer, blobs, done: false, ended: false };
         self.sources.insert((attach.reader_port, key), source);
         let Slot { segment, slot } = slot;
         let attached = Control::Attached { log: attach.log, reader_port: attach.reader_port, segment, slot };
@@ -448,7 +461,7 @@ impl Core {
         let mut finished = Vec::new();
         let theirs = self
             .sources
-            .iter()
+            .iter_mut()
             .filter(|((_, key), source)| key.node == node && port.is_none_or(|port| port == source.writer));
         for ((reader, key), source) in theirs {
             match self.inlets.get(reader) {
@@ -456,6 +469,7 @@ impl Core {
                     let unwanted = cut || inlet.shared.role() == Role::Server;
                     let until = if unwanted { 0 } else { layout::tail(&source.log) };
                     inlet.shared.change(Change::End { key: *key, until });
+                    source.end();
                 }
                 _ => finished.push(*key),
             }
@@ -464,16 +478,6 @@ impl Core {
         if port.is_none() {
             for key in finished {
                 self.free_slot(key);
-            }
-        }
-    }
-
-    /// Ends the logs that one port of this node reads of one port of a peer.
-    pub(super) fn end_logs_to(&mut self, reader: u64, (node, writer): (NodeId, u64)) {
-        let Some(inlet) = self.inlets.get(&reader) else { return };
-        for ((port, key), source) in &self.sources {
-            if *port == reader && key.node == node && source.is_written_by(writer) {
-                inlet.shared.change(Change::End { key: *key, until: 0 });
             }
         }
     }

@@ -5,7 +5,7 @@ use crate::bus::error::PublishError;
 use crate::frame::{self, EncodeError, Encoding, Head};
 
 /// Writes head and body; lengths of the frame and of the payload.
-#[inline]
+#[inline(always)]
 pub(super) fn fill(
     room: &mut [u8],
     head: &Head<'_>,

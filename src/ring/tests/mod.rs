@@ -12,4 +12,5 @@ mod model;
 mod refusals;
 mod regressions;
 mod states;
+mod store_buffers;
 mod threads;
