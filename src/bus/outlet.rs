@@ -75,8 +75,10 @@ impl OutletConfig {
 enum Want {
     /// A record with so many bytes behind its header.
     Record(u64),
-    /// A blob of this size, and the record that names it.
+    /// A blob of this size, and the record that names it; one may be made for it.
     Blob(u64),
+    /// The same, if enough are out already, without making one.
+    ReturnedBlob(u64),
 }
 
 /// Whether a message went into the log.
@@ -416,7 +418,8 @@ impl Outlet {
     fn attempt(&mut self, want: Want) -> Result<bool, PublishError> {
         match want {
             Want::Record(body) => Ok(self.writer.claim(body).is_ok()),
-            Want::Blob(class) => self.try_large(class),
+            Want::Blob(class) => self.try_large(class, true),
+            Want::ReturnedBlob(class) => self.try_large(class, false),
         }
     }
 
@@ -425,7 +428,8 @@ impl Outlet {
         let start = Instant::now();
         let claimed = match self.config.overflow {
             Overflow::Block { timeout } => {
-                let claimed = self.claim_by(want, start.checked_add(timeout))?;
+                let deadline = start.checked_add(timeout);
+                let claimed = self.claim_returned(want, start, deadline)? || self.claim_by(want, deadline)?;
                 self.shared.counters.blocked(start.elapsed());
                 claimed
             }
