@@ -15,7 +15,7 @@ use super::stats::{Counters, PortStats};
 use super::topic::Filter;
 use super::turns::Turns;
 use crate::ring::{self, Next, Record, Waiter, layout};
-use crate::wake::{Bell, Patience, Then, Wait};
+use crate::wake::{Bell, Habit, Patience, Then, Wait};
 
 /// Records on topics that are none of the port's that are passed over between two looks at the clock: a busy
 /// publisher over a pattern must not keep a caller beyond its timeout.
@@ -30,6 +30,7 @@ pub(super) struct Inlet {
     shared: Arc<InletShared>,
     node: Arc<NodeShared>,
     wait: Wait,
+    habit: Habit,
     generation: u64,
     /// In the order of `turns`.
     sources: Vec<Source>,
@@ -73,6 +74,7 @@ impl Inlet {
             shared: shared.clone(),
             node: node.clone(),
             wait,
+            habit: Habit::default(),
             generation: 0,
             sources: Vec::new(),
             turns: Turns::default(),
@@ -280,6 +282,11 @@ impl Inlet {
         &self.shared
     }
 
+    /// For those that wait by other means than [`Inlet::wait`].
+    pub(super) fn habit_mut(&mut self) -> &mut Habit {
+        &mut self.habit
+    }
+
     pub(super) fn sources_mut(&mut self) -> &mut [Source] {
         &mut self.sources
     }
@@ -301,9 +308,10 @@ impl Inlet {
         let mut patience = Patience::new(self.wait, deadline);
         loop {
             if let Taken::Value(value) = self.take(&mut found)? {
+                patience.found(&mut self.habit);
                 return Ok(Some(value));
             }
-            match patience.next() {
+            match patience.next(&mut self.habit) {
                 Then::Look => {}
                 Then::GiveUp => return self.take_fully(&mut found),
                 Then::Sleep(timeout) => {

@@ -16,7 +16,7 @@ use crate::frame::{self, EncodeError, Encoding, Head, Headers, PortUp};
 use crate::ring;
 use crate::ring::writer::ClaimError;
 use crate::segment::{PeerSegment, Sealed};
-use crate::wake::{Patience, Then, Wait};
+use crate::wake::{Habit, Patience, Then, Wait};
 
 /// What happens when a publisher's log is full because a subscriber has not kept up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,6 +73,7 @@ pub(super) struct Outlet {
     shared: Arc<OutletShared>,
     node: Arc<NodeShared>,
     config: OutletConfig,
+    habit: Habit,
 }
 
 impl Outlet {
@@ -107,7 +108,7 @@ impl Outlet {
     /// The writing end of a log that was just made.
     pub(super) fn of(shared: Arc<OutletShared>, node: Arc<NodeShared>, config: OutletConfig) -> Self {
         let writer = ring::Writer::new(shared.segment.clone(), shared.layout, shared.gates.clone());
-        Self { writer, shared, node, config }
+        Self { writer, shared, node, config, habit: Habit::default() }
     }
 
     pub(super) fn filter(&self) -> &Filter {
@@ -349,7 +350,7 @@ impl Outlet {
     fn claim_by(&mut self, body: u64, deadline: Option<Instant>) -> bool {
         let mut patience = Patience::new(self.config.wait, deadline);
         loop {
-            match patience.next() {
+            match patience.next(&mut self.habit) {
                 Then::Look => {}
                 Then::GiveUp => return self.writer.claim(body).is_ok(),
                 Then::Sleep(timeout) => {
@@ -369,6 +370,7 @@ impl Outlet {
                 }
             }
             if self.writer.claim(body).is_ok() {
+                patience.found(&mut self.habit);
                 return true;
             }
         }

@@ -4,8 +4,10 @@
 #![forbid(unsafe_code)]
 
 mod bell;
+mod habit;
 mod strategy;
 
 pub(crate) use bell::Bell;
+pub(crate) use habit::Habit;
 pub use strategy::Wait;
 pub(crate) use strategy::{Patience, Then};

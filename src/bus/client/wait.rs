@@ -166,10 +166,13 @@ impl ClientShared {
         let mut looks = 0u32;
         loop {
             match self.read(receiver, mine) {
-                Ok((Some(outcome), _)) => return Led::Over(outcome),
+                Ok((Some(outcome), _)) => {
+                    patience.found(receiver.inlet.habit_mut());
+                    return Led::Over(outcome);
+                }
                 Ok((None, read)) => {
                     if read > 0 {
-                        patience.woke();
+                        patience.found(receiver.inlet.habit_mut());
                     }
                     looks = looks.wrapping_add(1);
                     let looked_long = looks.is_multiple_of(LOOKS);
@@ -199,7 +202,7 @@ impl ClientShared {
                     _ => {}
                 }
             }
-            match patience.next() {
+            match patience.next(receiver.inlet.habit_mut()) {
                 Then::Look => {}
                 Then::GiveUp => return Led::Done,
                 Then::Sleep(timeout) => {
