@@ -27,6 +27,8 @@ pub(super) const SPIN: Duration = Duration::from_micros(50);
 const SHARE: i64 = 100;
 /// The most credit: so many of the longest looks in vain are made when messages become rare.
 const MOST: i64 = 8 * nanos(SPIN);
+/// The most that credit grows by during one sleep: of rare messages at most one in sixteen is looked for.
+const GROWTH: i64 = nanos(SPIN) / 16;
 /// What the limit allows beyond what is usual.
 const SLACK: i64 = 2_000;
 
@@ -56,7 +58,7 @@ impl Habit {
     /// How long to look before a sleep; zero: not at all.
     pub(super) fn patience(&mut self, now: Instant) -> Duration {
         let passed = self.grown.replace(now).map_or(0, |then| nanos(now.saturating_duration_since(then)));
-        self.credit = self.credit.saturating_add(passed / SHARE).min(MOST);
+        self.credit = (self.credit + (passed / SHARE).min(GROWTH)).min(MOST);
         if self.is_keen() { Duration::from_nanos(self.limit() as u64) } else { Duration::ZERO }
     }
 
@@ -177,8 +179,10 @@ mod tests {
             assert_eq!(port.sleeps(100, gap), 100, "{gap:?}");
             let (looked, start) = (port.looked, port.now);
             assert_eq!(port.sleeps(1_000, gap), 1_000, "{gap:?}");
-            let share = (port.looked - looked).as_secs_f64() / (port.now - start).as_secs_f64();
+            let looked = port.looked - looked;
+            let share = looked.as_secs_f64() / (port.now - start).as_secs_f64();
             assert!(share < 0.0105, "{share} of the time with {gap:?}");
+            assert!(looked <= SPIN * (1_000 / 16 + 1), "{looked:?} with {gap:?}");
         }
     }
 
