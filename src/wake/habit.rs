@@ -29,8 +29,9 @@ const SHARE: i64 = 100;
 const MOST: i64 = 8 * nanos(SPIN);
 /// The most that credit grows by during one sleep: of rare messages at most one in sixteen is looked for.
 const GROWTH: i64 = nanos(SPIN) / 16;
-/// What the limit allows beyond what is usual.
-const SLACK: i64 = 2_000;
+/// What the limit allows beyond what is usual: a sleep is dearer than the interrupts of some microseconds that the
+/// other side now and then has.
+const SLACK: i64 = 8_000;
 
 /// A port's experience of its waits with [`Wait::Adaptive`](super::Wait). Times are in nanoseconds.
 #[derive(Debug)]
