@@ -46,6 +46,11 @@ struct Window {
 }
 
 pub(super) fn measure(bench: &Bench) -> Outcome<Figures> {
+    measure_for(bench, bench.seconds)
+}
+
+/// The same with repetitions of this length.
+pub(super) fn measure_for(bench: &Bench, seconds: f64) -> Outcome<Figures> {
     let mut crew = bench.crew();
     let bare = crew.start("bare", None)?;
     let idle = crew.start("idle", None)?;
@@ -58,7 +63,7 @@ pub(super) fn measure(bench: &Bench) -> Outcome<Figures> {
     bench.interrupt.sleep_until(Instant::now() + Duration::from_millis(300))?;
     let windows = (0..bench.repetitions).map(|_| {
         let (start, before) = (Instant::now(), cpu_seconds(idle)?);
-        bench.interrupt.sleep_until(start + Duration::from_secs_f64(bench.seconds))?;
+        bench.interrupt.sleep_until(start + Duration::from_secs_f64(seconds))?;
         let cpu_seconds = cpu_seconds(idle)? - before;
         let seconds = start.elapsed().as_secs_f64();
         Ok(Window { cpu_seconds, seconds, rss: rss(idle)?, bare_rss: rss(bare)? })
@@ -73,7 +78,7 @@ pub(super) fn measure(bench: &Bench) -> Outcome<Figures> {
         .whole("rss_bytes", rss)
         .whole("bare_rss_bytes", bare_rss)
         .whole("added_rss_bytes", rss - bare_rss);
-    Ok(bench.about(figures, "not pinned"))
+    Ok(bench.about_of(figures, seconds, "not pinned"))
 }
 
 /// Seconds on a CPU of all threads of a process.

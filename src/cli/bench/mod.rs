@@ -23,11 +23,13 @@ use super::{Common, Outcome, print, table};
 use crate::Bus;
 use crate::sys::affinity;
 
+mod all;
 mod bare;
 mod bells;
 mod bus;
 mod call;
 mod calls;
+mod chart;
 mod child;
 mod codec;
 mod crew;
@@ -76,6 +78,7 @@ enum What {
     Idle(idle::Options),
     Scale(scale::Options),
     Codec(codec::Options),
+    All(all::Options),
 }
 
 /// What every measurement takes.
@@ -93,7 +96,7 @@ struct Effort {
 }
 
 pub(super) fn run(common: &Common, options: &Options) -> Outcome {
-    use What::{Call, Codec, Fanout, Idle, Latency, Scale, Throughput, Wake};
+    use What::{All, Call, Codec, Fanout, Idle, Latency, Scale, Throughput, Wake};
     let open = |effort: &Effort, seconds: f64| Bench::new(common.verbose, effort, seconds);
     let (figures, effort) = match &options.what {
         Latency(o) => (latency::measure(&open(&o.effort, SECONDS)?, o.line()?)?, o.effort),
@@ -106,6 +109,7 @@ pub(super) fn run(common: &Common, options: &Options) -> Outcome {
         Wake(o) => (wake::measure(&open(&o.effort, SECONDS)?)?, o.effort),
         Idle(o) => (idle::measure(&open(&o.effort, idle::SECONDS)?)?, o.effort),
         Scale(o) => (scale::measure(&open(&o.effort, SECONDS)?, o.task(), o.at_once)?, o.effort),
+        All(o) => return all::run(&open(&o.effort, 0.2)?, o),
         Codec(o) => (codec::measure(&open(&o.effort, SECONDS)?)?, o.effort),
     };
     if effort.json { print(serde_json::to_string(&figures)?) } else { print(as_table(&figures)) }
@@ -174,10 +178,12 @@ impl Bench {
 
     /// Adds what every measurement tells of itself.
     fn about(&self, figures: Figures, placement: &str) -> Figures {
-        figures
-            .whole("repetitions", f64::from(self.repetitions))
-            .ratio("seconds", self.seconds)
-            .text("placement", placement)
+        self.about_of(figures, self.seconds, placement)
+    }
+
+    fn about_of(&self, figures: Figures, seconds: f64, placement: &str) -> Figures {
+        let figures = figures.whole("repetitions", f64::from(self.repetitions));
+        figures.ratio("seconds", seconds).text("placement", placement)
     }
 }
 
