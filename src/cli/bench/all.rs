@@ -8,7 +8,7 @@ use serde::ser::{SerializeMap, Serializer};
 
 use super::super::{Outcome, note, print, table};
 use super::chart::{self, Group, Panel};
-use super::figures::Figures;
+use super::figures::{Figures, readable};
 use super::protocol::{BusFlow, BusLine, Waiting};
 use super::scale::Scale;
 use super::{Bench, Effort, call, codec, fanout, idle, latency, scale, throughput, wake};
@@ -219,7 +219,8 @@ fn measured_table(all: &All) -> String {
     for (name, figures) in &all.0 {
         match shown(name) {
             Some(figures_shown) if *name != "codec" => {
-                let [measured, yardstick, ratio] = figures_shown.map(|figure| number(all.get(name, figure)));
+                let [measured, yardstick, ratio] =
+                    figures_shown.map(|figure| readable(all.get(name, figure)));
                 rows.push(vec![(*name).into(), figures_shown[0].into(), measured, yardstick, ratio]);
             }
             // No one yardstick: all that was measured.
@@ -239,22 +240,13 @@ fn bars_table(bars: &[Bar]) -> String {
     let mut rows = vec![["held against", "measured", "bar", ""].map(String::from).to_vec()];
     for bar in bars {
         let limit = match bar.limit {
-            AtMost(limit) => format!("≤ {}", number(limit)),
-            AtLeast(limit) => format!("≥ {}", number(limit)),
+            AtMost(limit) => format!("≤ {}", readable(limit)),
+            AtLeast(limit) => format!("≥ {}", readable(limit)),
         };
         let met = if bar.met { "met" } else { "missed" };
-        rows.push(vec![bar.what.into(), number(bar.measured), limit, met.into()]);
+        rows.push(vec![bar.what.into(), readable(bar.measured), limit, met.into()]);
     }
     table(&rows, &[false, true, true, false])
-}
-
-/// For people: thousands grouped, small numbers with what they have behind the point.
-fn number(value: f64) -> String {
-    match value {
-        value if value.is_nan() => "?".into(),
-        value if value.abs() >= 1000.0 => super::super::grouped(value.round() as u64),
-        value => format!("{value}"),
-    }
 }
 
 fn panels(all: &All) -> Vec<Panel> {

@@ -54,7 +54,7 @@ impl Histogram {
         for (slot, count) in self.counts.iter().enumerate() {
             seen += u64::from(*count);
             if seen >= rank && seen > 0 {
-                return lowest(slot);
+                return lowest(slot).max(self.least);
             }
         }
         0
@@ -110,19 +110,13 @@ pub(super) fn median_of<T>(repetitions: &[T], figure: impl Fn(&T) -> f64) -> f64
 pub(super) struct Figures(Vec<(&'static str, Value)>);
 
 impl Figures {
-    /// Nanoseconds, milliseconds: to a tenth, or to three digits if they are small.
+    /// Nanoseconds, milliseconds: to a tenth, or closer if they are small.
     pub(super) fn time(self, name: &'static str, value: f64) -> Self {
-        let digits = if value.abs() < 10.0 { 3 } else { 1 };
-        self.with(name, number(value, digits))
+        self.with(name, number(value, if value.abs() < 10.0 { 3 } else { 1 }))
     }
 
     pub(super) fn ratio(self, name: &'static str, value: f64) -> Self {
         self.with(name, number(value, 3))
-    }
-
-    /// Per cent.
-    pub(super) fn precise(self, name: &'static str, value: f64) -> Self {
-        self.with(name, number(value, 4))
     }
 
     /// Counts and rates.
@@ -150,7 +144,7 @@ impl Figures {
                 Value::String(text) => text.clone(),
                 Value::Number(number) => match number.as_u64() {
                     Some(whole) => grouped(whole),
-                    None => number.to_string(),
+                    None => readable(number.as_f64().unwrap_or_default()),
                 },
                 other => other.to_string(),
             };
@@ -170,8 +164,19 @@ impl Serialize for Figures {
     }
 }
 
+/// For people: thousands grouped, small numbers with what they have behind the point.
+pub(super) fn readable(value: f64) -> String {
+    match value {
+        value if value.is_nan() => "?".into(),
+        value if value.abs() >= 1000.0 => grouped(value.round() as u64),
+        value => value.to_string(),
+    }
+}
+
+/// Rounded to so many digits behind the point; what is small keeps three that tell something.
 fn number(value: f64, digits: i32) -> Value {
-    let unit = 10_f64.powi(digits);
+    let telling = if value == 0.0 { 0 } else { 2 - value.abs().log10().floor() as i32 };
+    let unit = 10_f64.powi(digits.max(telling));
     let rounded = (value * unit).round() / unit;
     // Not a number: a repetition measured nothing; never hidden as a zero.
     Number::from_f64(rounded).map_or(Value::Null, Value::Number)
@@ -191,10 +196,10 @@ mod tests {
         assert_eq!((found.count, found.min, found.p50, found.p99), (1000, 1, 500, 990));
         assert_eq!((found.p99_9, found.mean), (999, 500.5));
 
-        for ns in [EXACT as u64, 100_000, 12_345_678, 1 << 39, u64::MAX] {
+        for ns in [EXACT as u64, 100_000, 12_345_678, 1 << 39, 1 << 50] {
             let mut histogram = Histogram::new();
-            histogram.add(ns);
-            let (found, ns) = (histogram.round_trips().p50 as f64, ns.min((1 << 40) - 1) as f64);
+            [1, ns].map(|ns| histogram.add(ns));
+            let (found, ns) = (histogram.round_trips().p99 as f64, ns.min((1 << 40) - 1) as f64);
             assert!((found - ns).abs() / ns < 0.005, "{found} for {ns}");
         }
         assert_eq!(Histogram::new().round_trips().p50, 0);
@@ -212,12 +217,13 @@ mod tests {
         let figures = Figures::default()
             .time("b_ns", 12.345)
             .ratio("a_ratio", 1.23456)
+            .ratio("c_ratio", 0.000_123_456)
             .whole("lost", 0.0)
             .text("placement", "CPU 0");
         assert_eq!(figures.number("a_ratio"), Some(1.235));
         assert_eq!(
             serde_json::to_string(&figures).unwrap(),
-            r#"{"b_ns":12.3,"a_ratio":1.235,"lost":0,"placement":"CPU 0"}"#
+            r#"{"b_ns":12.3,"a_ratio":1.235,"c_ratio":0.000123,"lost":0,"placement":"CPU 0"}"#
         );
     }
 }

@@ -74,7 +74,7 @@ pub(super) fn measure_for(bench: &Bench, seconds: f64) -> Outcome<Figures> {
     let rss = median_of(&windows, |window| window.rss as f64);
     let bare_rss = median_of(&windows, |window| window.bare_rss as f64);
     let figures = Figures::default()
-        .precise("cpu_percent", cpu)
+        .ratio("cpu_percent", cpu)
         .whole("rss_bytes", rss)
         .whole("bare_rss_bytes", bare_rss)
         .whole("added_rss_bytes", rss - bare_rss);

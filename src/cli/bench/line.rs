@@ -35,8 +35,9 @@ pub(super) fn play(part: Part, mut line: impl Line) -> Outcome<Measured> {
 }
 
 fn ping(line: &mut impl Line, seconds: f64) -> Outcome<Measured> {
-    bounce(line, seconds * WARM_UP)?;
-    let times = bounce(line, seconds)?;
+    let mut number = 0;
+    bounce(line, &mut number, seconds * WARM_UP)?;
+    let times = bounce(line, &mut number, seconds)?;
     line.send(STOP)?;
     line.receive()?;
     Ok(Measured::RoundTrips(times.round_trips()))
@@ -45,17 +46,18 @@ fn ping(line: &mut impl Line, seconds: f64) -> Outcome<Measured> {
 /// What is done before, for caches, page tables and branch predictors, as a share of the time.
 pub(super) const WARM_UP: f64 = 0.1;
 
-fn bounce(line: &mut impl Line, seconds: f64) -> Outcome<Histogram> {
+/// `number` is the one that was sent last: no two in a row are the same, since that is how a bare word in memory
+/// shows that something was sent.
+fn bounce(line: &mut impl Line, number: &mut u64, seconds: f64) -> Outcome<Histogram> {
     let mut times = Histogram::new();
     let mut last = monotonic_ns();
     let end = last + (seconds * 1e9) as u64;
-    let mut number = 0;
     while last < end {
         // Fits the shortest payload, and is never taken for the end.
-        number = (number + 1) & 0x7f;
-        line.send(number)?;
+        *number = (*number + 1) & 0x7f;
+        line.send(*number)?;
         let back = line.receive()?;
-        if back != number {
+        if back != *number {
             return Err(format!("number {number} came back as {back}").into());
         }
         let now = monotonic_ns();
@@ -110,22 +112,40 @@ mod tests {
         }
     }
 
-    /// Sends to itself, and loses one number.
-    struct Lossy(Vec<u64>);
+    /// Sends to itself, slowly; one number may get lost.
+    #[derive(Default)]
+    struct Own {
+        sent: Vec<u64>,
+        loses: Option<u64>,
+    }
 
-    impl Line for Lossy {
+    impl Line for Own {
         fn send(&mut self, number: u64) -> Outcome {
-            self.0.push(if number == 3 { 4 } else { number });
+            self.sent.push(number);
             Ok(())
         }
 
         fn receive(&mut self) -> Outcome<u64> {
-            Ok(self.0.remove(0))
+            let last = self.sent.last().copied().unwrap_or_default();
+            std::thread::sleep(std::time::Duration::from_micros(50)); // a slow host: one round trip to warm up
+            Ok(if self.loses == Some(last) { last + 1 } else { last })
         }
     }
 
     #[test]
     fn an_answer_to_something_else_is_an_error() {
-        assert!(bounce(&mut Lossy(Vec::new()), 10.0).is_err());
+        let mut line = Own { loses: Some(3), ..Own::default() };
+        assert!(ping(&mut line, 10.0).is_err());
+        assert_eq!(line.sent, [1, 2, 3]);
+    }
+
+    #[test]
+    fn no_two_numbers_in_a_row_are_the_same() {
+        for _ in 0..10 {
+            let mut line = Own::default();
+            ping(&mut line, 0.0001).unwrap();
+            assert!(line.sent.windows(2).all(|pair| pair[0] != pair[1]), "{:?}", line.sent);
+            assert_eq!(line.sent.last(), Some(&STOP));
+        }
     }
 }

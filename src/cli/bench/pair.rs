@@ -91,25 +91,24 @@ pub(super) fn flow(
 }
 
 fn flowed(sent: &Measured, received: &[Measured], subscribers: u64) -> Outcome<Flowed> {
-    let Measured::Flow { count: sent, numbers, start_ns, .. } = *sent else {
-        return Err(format!("a flow was to be measured, not {sent:?}").into());
+    let Measured::Sent { count: sent, numbers, timed, start_ns } = *sent else {
+        return Err(format!("sending was to be measured, not {sent:?}").into());
     };
-    let (mut count, mut sum, mut last) = (0, 0_u64, start_ns);
+    let (mut count, mut sum, mut last) = (0, 0_u64, start_ns + 1);
     for end in received {
-        let Measured::Flow { count: got, numbers, end_ns, .. } = *end else {
-            return Err(format!("a flow was to be measured, not {end:?}").into());
+        let Measured::Received { count: got, numbers, end_ns } = *end else {
+            return Err(format!("receiving was to be measured, not {end:?}").into());
         };
         count += got;
         sum = sum.wrapping_add(numbers);
         last = last.max(end_ns);
     }
     let due = sent * subscribers;
-    let all_are_due = count < due || sum == numbers.wrapping_mul(subscribers);
-    if count > due || !all_are_due {
+    if count > due || (count == due && sum != numbers.wrapping_mul(subscribers)) {
         return Err(format!("{count} messages arrived that are not the {due} that were due").into());
     }
-    let seconds = Duration::from_nanos(last - start_ns).as_secs_f64();
-    let (sent_per_s, received_per_s) = (sent as f64 / seconds, count as f64 / seconds);
+    let sent_per_s = timed as f64 / Duration::from_nanos(last - start_ns).as_secs_f64();
+    let received_per_s = sent_per_s * count as f64 / sent.max(1) as f64;
     Ok(Flowed { sent, sent_per_s, received_per_s, lost: due - count })
 }
 
@@ -117,26 +116,26 @@ fn flowed(sent: &Measured, received: &[Measured], subscribers: u64) -> Outcome<F
 mod tests {
     use super::*;
 
-    fn measured(count: u64, numbers: u64, end_ns: u64) -> Measured {
-        Measured::Flow { count, numbers, start_ns: 1_000_000_000, end_ns }
+    const SENT: Measured = Measured::Sent { count: 10, numbers: 45, timed: 5, start_ns: 1_000_000_000 };
+
+    fn received(count: u64, numbers: u64, end_ns: u64) -> Measured {
+        Measured::Received { count, numbers, end_ns }
     }
 
     #[test]
     fn rates_are_over_the_time_until_all_is_received() {
-        let sent = measured(10, 45, 1_100_000_000);
-        let received = [measured(20, 90, 1_400_000_000), measured(10, 45, 1_500_000_000)];
-        let found = flowed(&sent, &received, 3).unwrap();
+        let received = [received(20, 90, 1_400_000_000), received(10, 45, 1_500_000_000)];
+        let found = flowed(&SENT, &received, 3).unwrap();
         assert_eq!((found.sent, found.lost), (10, 0));
-        assert_eq!((found.sent_per_s, found.received_per_s), (20.0, 60.0));
+        assert_eq!((found.sent_per_s, found.received_per_s), (10.0, 30.0));
     }
 
     #[test]
     fn what_is_missing_is_lost_and_what_is_wrong_is_an_error() {
-        let sent = measured(10, 45, 2_000_000_000);
-        assert_eq!(flowed(&sent, &[measured(9, 40, 2_000_000_000)], 1).unwrap().lost, 1);
+        assert_eq!(flowed(&SENT, &[received(9, 40, 2_000_000_000)], 1).unwrap().lost, 1);
         for (count, numbers) in [(10, 46), (11, 45)] {
-            assert!(flowed(&sent, &[measured(count, numbers, 2_000_000_000)], 1).is_err());
+            assert!(flowed(&SENT, &[received(count, numbers, 2_000_000_000)], 1).is_err());
         }
-        assert!(flowed(&sent, &[Measured::Nothing], 1).is_err());
+        assert!(flowed(&SENT, &[Measured::Nothing], 1).is_err());
     }
 }

@@ -182,11 +182,17 @@ pub(super) enum Report {
 pub(super) enum Measured {
     Nothing,
     RoundTrips(RoundTrips),
-    /// One way: how many messages, the sum of their numbers, and when, by the monotonic clock.
-    Flow {
+    /// How many messages, and the sum of their numbers; `timed` of them, the last ones, from then on.
+    Sent {
         count: u64,
         numbers: u64,
+        timed: u64,
         start_ns: u64,
+    },
+    /// The same of what came, until then; all by the monotonic clock.
+    Received {
+        count: u64,
+        numbers: u64,
         end_ns: u64,
     },
     Calls {

@@ -93,7 +93,7 @@ pub(super) fn measure(bench: &Bench, scale: Scale, at_once: bool) -> Outcome<Fig
     let (mut delivered, mut memory) = (0, Vec::new());
     for index in 0..nodes {
         match crew.done(index, PATIENCE)? {
-            Measured::Flow { count, .. } => delivered += count,
+            Measured::Received { count, .. } => delivered += count,
             other => return Err(format!("messages were to be counted, not {other:?}").into()),
         }
     }
@@ -145,7 +145,7 @@ pub(super) fn member(task: &MemberTask, side: Side<'_>) -> Outcome<Measured> {
         }
     };
     // While all is still open, the first process looks at the memory that it takes.
-    tell(&Report::Done(Measured::Flow { count, numbers: 0, start_ns: 0, end_ns: 0 }))?;
+    tell(&Report::Done(Measured::Received { count, numbers: 0, end_ns: 0 }))?;
     hear()?;
     Ok(Measured::Nothing)
 }
