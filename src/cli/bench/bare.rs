@@ -162,29 +162,36 @@ pub(super) fn send(kind: &BareFlow, seconds: f64, side: Side<'_>) -> Outcome<Mea
     let half = Half::new(super::capacity(kind.payload), 0)?;
     let place = side.exchange(half.place())?;
     let (writer, _) = half.connect(&place)?;
-    flow::send(&mut Sender { writer, loan: kind.loan, bytes: vec![7; kind.payload] }, kind.payload, seconds)
+    let (loan, bytes) = (kind.loan, vec![7; kind.payload]);
+    match kind.paused {
+        true => flow::send(&mut Sender::<true> { writer, loan, bytes }, kind.payload, seconds),
+        false => flow::send(&mut Sender::<false> { writer, loan, bytes }, kind.payload, seconds),
+    }
 }
 
 pub(super) fn receive(kind: &BareFlow, side: Side<'_>) -> Outcome<Measured> {
     let half = Half::new(MIN_CAPACITY, kind.readers)?;
     let place = side.exchange(half.place())?;
     let (_, readers) = half.connect(&place)?;
-    flow::receive(&mut Receiver { readers, turn: 0 }, kind.readers)
+    match kind.paused {
+        true => flow::receive(&mut Receiver::<true> { readers, turn: 0 }, kind.readers),
+        false => flow::receive(&mut Receiver::<false> { readers, turn: 0 }, kind.readers),
+    }
 }
 
-struct Sender {
+struct Sender<const PAUSED: bool> {
     writer: BareWriter,
     loan: bool,
     bytes: Vec<u8>,
 }
 
-impl Source for Sender {
+impl<const PAUSED: bool> Source for Sender<PAUSED> {
     #[inline(always)]
     fn send(&mut self, number: u64) -> Outcome {
         let Self { writer, bytes, .. } = self;
         put(bytes, number);
         let touched = if self.loan { bytes.len().min(HEADER) } else { bytes.len() };
-        send_record::<true>(writer, bytes.len(), |body| {
+        send_record::<PAUSED>(writer, bytes.len(), |body| {
             body[..touched].copy_from_slice(&bytes[..touched]);
         });
         Ok(())
@@ -195,17 +202,17 @@ impl Source for Sender {
     }
 }
 
-struct Receiver {
+struct Receiver<const PAUSED: bool> {
     readers: Vec<BareReader>,
     turn: usize,
 }
 
-impl Sink for Receiver {
+impl<const PAUSED: bool> Sink for Receiver<PAUSED> {
     #[inline(always)]
     fn receive(&mut self, tally: &mut Tally) -> Outcome {
         // All get everything, so taking one from each in turn waits for nobody in vain.
         let reader = &mut self.readers[self.turn];
-        receive_record::<_, true>(reader, |frame| tally.read(frame))?;
+        receive_record::<_, PAUSED>(reader, |frame| tally.read(frame))?;
         self.turn = if self.turn + 1 == self.readers.len() { 0 } else { self.turn + 1 };
         Ok(())
     }

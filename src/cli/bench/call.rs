@@ -6,7 +6,8 @@ use super::super::Outcome;
 use super::calls::WINDOW;
 use super::figures::{Figures, median_of};
 use super::latency::bounce;
-use super::protocol::{BareLine, CallTask, LineKind, Measured, Task};
+use super::protocol::{CallTask, LineKind, Measured, Task};
+use super::yardstick::Yardstick;
 use super::{Bench, Effort, payload};
 
 /// Calls and their answers, beside round trips over the bare ring
@@ -32,9 +33,7 @@ pub(super) fn measure(bench: &Bench, payload: usize, clients: usize) -> Outcome<
     bench.two_cpus()?;
     super::check_typed(payload, true)?;
     let seconds = bench.seconds;
-    let bare = LineKind::Bare(BareLine { payload, loan: false, paused: false });
-    let [mut bares, mut raws] = [const { Vec::new() }; 2];
-    let mut calls = Vec::new();
+    let (mut calls, mut bare, mut raws) = (Vec::new(), Yardstick::new(), Vec::new());
     for _ in 0..bench.repetitions {
         let mut pair = bench.pair()?;
         let task = Task::Call(CallTask { payload, clients, seconds });
@@ -42,11 +41,11 @@ pub(super) fn measure(bench: &Bench, payload: usize, clients: usize) -> Outcome<
             (Measured::Calls { round_trips, per_second }, _) => calls.push((round_trips, per_second)),
             other => return Err(format!("calls were to be measured, not {other:?}").into()),
         }
-        bares.push(bounce(bench, &mut pair, bare)?);
+        bare.bounce(bench, &mut pair, payload, false)?;
         raws.push(bounce(bench, &mut pair, LineKind::Raw)?);
     }
     let p50 = median_of(&calls, |(times, _)| times.p50 as f64);
-    let bare_p50 = median_of(&bares, |times| times.p50 as f64);
+    let (bare_p50, _) = bare.best();
     let figures = Figures::default()
         .time("rtt_p50_ns", p50)
         .time("rtt_p99_ns", median_of(&calls, |(times, _)| times.p99 as f64))

@@ -5,7 +5,8 @@ use clap::Args;
 use super::super::Outcome;
 use super::figures::{Figures, median_of};
 use super::pair::{Pair, flow};
-use super::protocol::{BareFlow, BusFlow, FlowKind, Waiting};
+use super::protocol::{BusFlow, FlowKind, Waiting};
+use super::yardstick::Yardstick;
 use super::{Bench, Effort, payload};
 
 /// One publisher to many subscribers, all of which get everything, beside the bare ring
@@ -42,16 +43,15 @@ pub(super) fn measure(bench: &Bench, payload: usize, subscribers: usize, separat
     };
     let share = |process| subscribers / processes + usize::from(process < subscribers % processes);
     let receivers: Vec<_> = (0..processes).map(|process| kind(share(process), waits)).collect();
-    let bare = FlowKind::Bare(BareFlow { payload, loan: false, readers: subscribers });
-    let [mut subject, mut bares] = [const { Vec::new() }; 2];
+    let (mut subject, mut bare) = (Vec::new(), Yardstick::new());
     for _ in 0..bench.repetitions {
         let mut group = Pair::start(bench, processes)?;
         subject.push(flow(&mut group, kind(subscribers, Waiting::Spin), &receivers, bench.seconds)?);
         drop(group);
-        bares.push(flow(&mut bench.pair()?, bare, &[bare], bench.seconds)?);
+        bare.flow(bench, &mut bench.pair()?, payload, false, subscribers)?;
     }
     let deliveries = median_of(&subject, |flow| flow.received_per_s);
-    let bare_deliveries = median_of(&bares, |flow| flow.received_per_s);
+    let bare_deliveries = bare.best();
     let figures = Figures::default()
         .whole("published_per_s", median_of(&subject, |flow| flow.sent_per_s))
         .whole("deliveries_per_s", deliveries)

@@ -5,7 +5,8 @@ use clap::Args;
 use super::super::Outcome;
 use super::figures::{Figures, RoundTrips, median_of};
 use super::pair::Pair;
-use super::protocol::{BareLine, BusLine, LineKind, Measured, Task, Waiting};
+use super::protocol::{BusLine, LineKind, Measured, Task, Waiting};
+use super::yardstick::Yardstick;
 use super::{Bench, Effort, payload};
 
 /// Round trips of an event, beside the bare ring and a cache line
@@ -19,7 +20,8 @@ processes started afresh. The clock is read once a round trip, in all three alik
 What is touched: the payload is copied into the log as a whole, of what is received the first 64 bytes are read
 in place. With --loan the payload is lent, and its first 64 bytes are written. With --typed it is the value
 {id: u64, stamp: u64, value: f64, label: String}, encoded with named fields and decoded as a whole; the label
-has 16 characters, or as many as make up a larger payload. The bare ring does the same with as many bytes.")]
+has 16 characters, or as many as make up a larger payload. The bare ring does the same with as many bytes; it
+spins with PAUSE and without in turn, and the faster way counts.")]
 pub(super) struct Options {
     /// Bytes of a message, 1 to 67108864
     #[arg(long, value_name = "BYTES", default_value = "64", value_parser = payload)]
@@ -51,16 +53,16 @@ impl Options {
 pub(super) fn measure(bench: &Bench, kind: BusLine) -> Outcome<Figures> {
     bench.two_cpus()?;
     let BusLine { payload, loan, .. } = kind;
-    let bare = LineKind::Bare(BareLine { payload, loan, paused: false });
-    let [mut subject, mut bares, mut raws] = [const { Vec::new() }; 3];
+    let [mut subject, mut raws] = [const { Vec::new() }; 2];
+    let mut bare = Yardstick::new();
     for _ in 0..bench.repetitions {
         let mut pair = bench.pair()?;
         subject.push(bounce(bench, &mut pair, LineKind::Bus(kind))?);
-        bares.push(bounce(bench, &mut pair, bare)?);
+        bare.bounce(bench, &mut pair, payload, loan)?;
         raws.push(bounce(bench, &mut pair, LineKind::Raw)?);
     }
     let p50 = median_of(&subject, |times| times.p50 as f64);
-    let bare_p50 = median_of(&bares, |times| times.p50 as f64);
+    let (bare_p50, bare_p99) = bare.best();
     let raw_p50 = median_of(&raws, |times| times.p50 as f64);
     let figures = Figures::default()
         .time("rtt_p50_ns", p50)
@@ -72,7 +74,7 @@ pub(super) fn measure(bench: &Bench, kind: BusLine) -> Outcome<Figures> {
         .time("rtt_min_ns", median_of(&subject, |times| times.min as f64))
         .time("rtt_mean_ns", median_of(&subject, |times| times.mean))
         .time("rtt_p99_9_ns", median_of(&subject, |times| times.p99_9 as f64))
-        .time("bare_rtt_p99_ns", median_of(&bares, |times| times.p99 as f64))
+        .time("bare_rtt_p99_ns", bare_p99)
         .whole("round_trips", median_of(&subject, |times| times.count as f64));
     Ok(bench.about(figures, &bench.pair_placement()))
 }

@@ -6,7 +6,8 @@
 //!    latency, wake ─────┐        pair ── two that work together     ├── line ── to and fro ─┐
 //!    throughput, fanout ┼─ what                                    ├── flow ── one way ────┼─ bus │ bare │ raw │ bells
 //!    call, idle, scale ─┤  is run                                  ├── calls               ┘
-//!    codec, all ────────┘        figures ── medians, rounding      └── idle, scale
+//!    codec, all ────────┘        yardstick ── the bare ring        └── idle, scale
+//!                                figures ── medians, rounding; chart
 //! ```
 //!
 //! A measurement and its yardsticks are taken in turn within each repetition (A B C A B C …), by processes that are
@@ -46,6 +47,7 @@ mod raw;
 mod scale;
 mod throughput;
 mod wake;
+mod yardstick;
 
 pub(super) use child::{ChildOptions, run_child};
 use crew::Crew;

@@ -89,7 +89,7 @@ pub(super) struct BusLine {
 pub(super) struct BareLine {
     pub(super) payload: usize,
     pub(super) loan: bool,
-    /// Spins as a port does, with PAUSE.
+    /// Spins with PAUSE, as ports do; which way is faster depends on the host.
     pub(super) paused: bool,
 }
 
@@ -105,6 +105,7 @@ pub(super) struct BareFlow {
     pub(super) payload: usize,
     pub(super) loan: bool,
     pub(super) readers: usize,
+    pub(super) paused: bool,
 }
 
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]

@@ -21,10 +21,10 @@ use crate::{Node, Overflow, PeerChange, RawSubscriber, RecvError};
 Starts all processes first; then they join, one after the other (with --at-once all at the same time), and each
 opens a subscriber. `join_p50_ms` and `join_max_ms` are what `Bus::join` takes; `all_joined_ms` is the time from
 the first join until the last node knows all others. Then the first node publishes --messages to all, itself
-included; `delivered` are those received, over all nodes. `rss_per_node_bytes` is the median of the processes'
-resident memory at the end, with the program's own pages, which `bare_rss_bytes` has too: that is a process that
-does nothing. Processes are not pinned, and wait adaptively. There is one repetition, whatever --repetitions
-says.")]
+included; `delivered` are those received, over all nodes. `process_rss_bytes` is the median of the processes'
+resident memory when all is received, `bare_rss_bytes` that of a process that does nothing: the program's own
+pages. `rss_per_node_bytes` is the difference: what a node adds. Processes are not pinned, and wait adaptively.
+There is one repetition, whatever --repetitions says.")]
 pub(super) struct Options {
     /// How many nodes
     #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u32).range(2..=1024))]
@@ -65,7 +65,7 @@ pub(super) fn measure(bench: &Bench, scale: Scale, at_once: bool) -> Outcome<Fig
     }
     let bare = crew.start("bare", None)?;
     crew.prepare(bare, Task::Rest { subscribed: false })?;
-    let bare_rss = rss(crew.pid(bare))?;
+    let bare_rss = rss(crew.pid(bare))? as f64;
 
     let first_joins = monotonic_ns();
     let mut joins = Vec::new();
@@ -104,15 +104,17 @@ pub(super) fn measure(bench: &Bench, scale: Scale, at_once: bool) -> Outcome<Fig
     if delivered > due {
         return Err(format!("{delivered} messages arrived where {due} were due").into());
     }
+    let process_rss = median(memory);
     let longest = joins.iter().copied().fold(0.0, f64::max);
     let figures = Figures::default()
         .time("join_p50_ms", median(joins))
         .time("join_max_ms", longest)
         .time("all_joined_ms", (last_knows - first_joins) as f64 / 1e6)
-        .whole("rss_per_node_bytes", median(memory))
+        .whole("rss_per_node_bytes", process_rss - bare_rss)
         .whole("delivered", delivered as f64)
         .whole("lost", (due - delivered) as f64)
-        .whole("bare_rss_bytes", bare_rss as f64)
+        .whole("process_rss_bytes", process_rss)
+        .whole("bare_rss_bytes", bare_rss)
         .whole("nodes", nodes as f64)
         .text("joining", if at_once { "all at once" } else { "one after the other" })
         .text("placement", format!("{} processes on {} CPUs, not pinned", nodes, bench.cpus.len()));

@@ -5,7 +5,8 @@ use clap::Args;
 use super::super::Outcome;
 use super::figures::{Figures, median_of};
 use super::pair::flow;
-use super::protocol::{BareFlow, BusFlow, FlowKind, Measured, Task, Waiting};
+use super::protocol::{BusFlow, FlowKind, Measured, Task, Waiting};
+use super::yardstick::Yardstick;
 use super::{Bench, Effort, payload};
 
 /// Events one way as fast as they go, beside the bare ring and memcpy
@@ -54,20 +55,18 @@ impl Options {
 pub(super) fn measure(bench: &Bench, kind: BusFlow) -> Outcome<Figures> {
     bench.two_cpus()?;
     let BusFlow { payload, loan, .. } = kind;
-    let bare = FlowKind::Bare(BareFlow { payload, loan, readers: 1 });
-    let [mut subject, mut bares] = [const { Vec::new() }; 2];
-    let mut copies = Vec::new();
+    let (mut subject, mut bare, mut copies) = (Vec::new(), Yardstick::new(), Vec::new());
     for _ in 0..bench.repetitions {
         let mut pair = bench.pair()?;
         subject.push(flow(&mut pair, FlowKind::Bus(kind), &[FlowKind::Bus(kind)], bench.seconds)?);
-        bares.push(flow(&mut pair, bare, &[bare], bench.seconds)?);
+        bare.flow(bench, &mut pair, payload, loan, 1)?;
         match pair.alone(Task::Copy { payload, seconds: bench.seconds }, bench.seconds)? {
             Measured::BytesPerSecond(rate) => copies.push(rate),
             other => return Err(format!("a copy was to be measured, not {other:?}").into()),
         }
     }
     let rate = median_of(&subject, |flow| flow.sent_per_s);
-    let bare_rate = median_of(&bares, |flow| flow.sent_per_s);
+    let bare_rate = bare.best();
     let figures = Figures::default()
         .whole("messages_per_s", rate)
         .whole("bytes_per_s", rate * payload as f64)
