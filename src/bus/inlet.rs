@@ -13,9 +13,9 @@ use super::node::NodeShared;
 use super::reading::{Change, InletShared, Origin, Purpose, Source, new_cursor_segment};
 use super::stats::{Counters, PortStats};
 use super::topic::Filter;
-use super::turns::Turns;
-use crate::ring::{self, Next, Record, Waiter, layout};
-use crate::wake::{Bell, Patience, Then, Wait};
+use super::turns::{Turn, Turns};
+use crate::ring::{self, Bias, Next, Record, Waiter, layout};
+use crate::wake::{Bell, Patience, Then, Wait, barrier};
 
 /// Records on topics that are none of the port's that are passed over between two looks at the clock: a busy
 /// publisher over a pattern must not keep a caller beyond its timeout.
@@ -24,6 +24,16 @@ const UNWANTED: usize = 64;
 /// Every so many looks, logs without a new record are looked at for what is no record: drops, the end. Logs of
 /// lower priority are on each turn that they get, too.
 const FULLY: u32 = 64;
+
+/// Records in a row, without parking, after which a port promises not to park. To take that back costs a barrier
+/// on other processors, some 12 µs: nothing beside so many records.
+const BUSY: u32 = 1024;
+
+/// Looks in vain before a port looks ahead.
+const AHEAD: u32 = crate::wake::AHEAD;
+
+/// Logs of a port that looks ahead: each costs two instructions a look.
+const FEW: usize = 4;
 
 /// The reading end of a port, on its user's thread.
 pub(super) struct Inlet {
@@ -36,11 +46,16 @@ pub(super) struct Inlet {
     turns: Turns,
     /// Looks until the next one that looks at each log in full.
     until_full: u32,
+    /// Looks in vain since the last record.
+    idle: u32,
     /// To be told to the user before anything else.
     failed: Vec<RecvError>,
     /// Logs of pairs that ended: nothing more comes from them.
     ended: Vec<Source>,
     parked: Waiter,
+    bias: Bias,
+    /// Records since the port last parked.
+    streak: u32,
 }
 
 impl Inlet {
@@ -77,9 +92,12 @@ impl Inlet {
             sources: Vec::new(),
             turns: Turns::default(),
             until_full: 0,
+            idle: 0,
             failed: Vec::new(),
             ended: Vec::new(),
             parked: Waiter::new(layout::PARKED),
+            bias: Bias::default(),
+            streak: 0,
         };
         node.ask(|reply| Command::OpenInlet { inlet: shared, reply })?;
         Ok(inlet)
@@ -101,6 +119,7 @@ impl Inlet {
         self.shared.counters.stats(lag, self.sources.len())
     }
 
+    #[inline(always)]
     pub(super) fn source(&self, index: usize) -> &Source {
         &self.sources[index]
     }
@@ -119,7 +138,7 @@ impl Inlet {
     ///
     /// # Errors
     /// What the port's user has to be told; the port goes on after it.
-    #[inline]
+    #[inline(always)]
     pub(super) fn look(&mut self) -> Result<Option<(usize, Record)>, RecvError> {
         if !self.is_here() {
             return Err(RecvError::Forked);
@@ -134,27 +153,23 @@ impl Inlet {
         let full = self.until_full == 0;
         self.until_full = if full { FULLY - 1 } else { self.until_full - 1 };
         loop {
-            let sources = &mut self.sources;
-            let found = self.turns.find(|index, below| {
-                let source = &mut sources[index];
-                let rests = source.rests && !source.ended;
-                if rests || (!full && !below && !source.ended && source.reader.quiet()) {
-                    return None;
-                }
-                let found = source.reader.next();
-                if source.reader.take_ring_due() {
-                    source.writer.ring();
-                }
-                match found {
-                    Ok(Next::Empty) if !source.ended => None,
-                    found => Some(found),
-                }
-            });
+            let found = match &mut self.sources[..] {
+                [only] => look_at(only, full).map(|found| (Turn::ONLY, found)),
+                sources => self.turns.find(|index, below| look_at(&mut sources[index], full || below)),
+            };
             match found {
                 // Whoever never sleeps is not told by `arm`.
                 None if full && self.node.is_gone() => return Err(RecvError::NodeGone),
-                None => return Ok(None),
+                None => {
+                    self.look_ahead();
+                    return Ok(None);
+                }
                 Some((turn, Ok(Next::Record(record)))) => {
+                    self.idle = 0;
+                    self.streak = self.streak.wrapping_add(1);
+                    if self.streak == BUSY {
+                        self.promise();
+                    }
                     self.turns.took(turn);
                     return Ok(Some((turn.log, record)));
                 }
@@ -167,6 +182,25 @@ impl Inlet {
                     }
                     // One log less: look again.
                 }
+            }
+        }
+    }
+
+    /// The port has had much to read and has not parked for long: its writers need no fence until it does.
+    #[cold]
+    fn promise(&mut self) {
+        if !self.bias.is_promised() && barrier::has_barriers() {
+            self.bias.promise(&self.shared.segment);
+        }
+    }
+
+    /// A port that has looked in vain for a while, and reads few logs, asks for the lines of what comes next.
+    #[inline(always)]
+    fn look_ahead(&mut self) {
+        self.idle = self.idle.saturating_add(1);
+        if self.idle > AHEAD && self.sources.len() <= FEW {
+            for source in &self.sources {
+                source.reader.prefetch();
             }
         }
     }
@@ -258,6 +292,8 @@ impl Inlet {
             }
         }
         self.until_full = 0; // whatever ends the sleep, or forbids it, may be no record
+        self.streak = 0;
+        self.bias.withdraw(&self.shared.segment, barrier::on_all_processes);
         self.shared.bell.drain();
         self.parked.arm(&self.shared.segment);
         if self.is_ready() {
@@ -292,7 +328,7 @@ impl Inlet {
 
     /// Looks until `deadline`, sleeping as the port's strategy says. `found` turns a record into what the
     /// user gets, or into `None`: not for this port.
-    #[inline]
+    #[inline(always)]
     pub(super) fn wait<T>(
         &mut self,
         deadline: Option<Instant>,
@@ -317,7 +353,7 @@ impl Inlet {
     }
 
     /// [`Inlet::wait`] without waiting.
-    #[inline]
+    #[inline(always)]
     pub(super) fn try_take<T>(
         &mut self,
         mut found: impl FnMut(&mut Self, usize, Record) -> Result<Option<T>, RecvError>,
@@ -329,7 +365,7 @@ impl Inlet {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn take<T>(
         &mut self,
         found: &mut impl FnMut(&mut Self, usize, Record) -> Result<Option<T>, RecvError>,
@@ -354,6 +390,23 @@ impl Inlet {
             Taken::Value(value) => Ok(Some(value)),
             Taken::Nothing | Taken::Unwanted => Ok(None),
         }
+    }
+}
+
+/// One log's turn; unless in full, one load if no record has come.
+#[inline(always)]
+fn look_at(source: &mut Source, full: bool) -> Option<Result<Next, ring::Corrupt>> {
+    let rests = source.rests && !source.ended;
+    if rests || (!full && !source.ended && source.reader.quiet()) {
+        return None;
+    }
+    let found = source.reader.next();
+    if source.reader.take_ring_due() {
+        source.writer.ring();
+    }
+    match found {
+        Ok(Next::Empty) if !source.ended => None,
+        found => Some(found),
     }
 }
 

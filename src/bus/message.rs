@@ -87,7 +87,6 @@ impl From<frame::Headers<'_>> for Headers {
 /// What comes with a payload.
 #[derive(Debug, Clone)]
 pub(super) struct Envelope {
-    pub(super) origin: Arc<Origin>,
     /// Where the log has many topics.
     pub(super) topic: Option<Arc<str>>,
     pub(super) sequence: u64,
@@ -95,20 +94,26 @@ pub(super) struct Envelope {
 }
 
 impl Envelope {
-    pub(super) fn topic(&self) -> &str {
-        self.topic.as_deref().or(self.origin.topic.as_deref()).unwrap_or_default()
+    /// Of a message that says nothing but its payload.
+    #[inline(always)]
+    pub(super) fn plain(sequence: u64) -> Self {
+        Self { topic: None, sequence, headers: Headers::default() }
     }
 
-    fn destination(&self) -> Destination<'_> {
-        match self.origin.carries {
-            Carries::Events | Carries::Calls => Destination::Topic(self.topic()),
-            Carries::Direct => Destination::Node(inbox_name(self.topic())),
+    pub(super) fn topic<'a>(&'a self, origin: &'a Origin) -> &'a str {
+        self.topic.as_deref().or(origin.topic.as_deref()).unwrap_or_default()
+    }
+
+    fn destination<'a>(&'a self, origin: &'a Origin) -> Destination<'a> {
+        match origin.carries {
+            Carries::Events | Carries::Calls => Destination::Topic(self.topic(origin)),
+            Carries::Direct => Destination::Node(inbox_name(self.topic(origin))),
             Carries::Broadcasts => Destination::All,
         }
     }
 
-    fn id(&self) -> MessageId {
-        MessageId { node: self.origin.node.id(), log: self.origin.log, sequence: self.sequence }
+    fn id(&self, origin: &Origin) -> MessageId {
+        MessageId { node: origin.node.id(), log: origin.log, sequence: self.sequence }
     }
 }
 
@@ -117,17 +122,17 @@ macro_rules! envelope_accessors {
         /// The topic it was published on; of a direct message or a broadcast the reserved one, `@to/…` or
         /// `@all`: see `destination`.
         pub fn topic(&self) -> &str {
-            self.envelope.topic()
+            self.envelope.topic(self.origin())
         }
 
         /// Whom it was for.
         pub fn destination(&self) -> Destination<'_> {
-            self.envelope.destination()
+            self.envelope.destination(self.origin())
         }
 
         /// The node that sent it.
         pub fn source(&self) -> &NodeInfo {
-            &self.envelope.origin.node
+            &self.origin().node
         }
 
         /// Its number among all messages of its publisher, from 0; a gap means that the publisher dropped
@@ -138,12 +143,12 @@ macro_rules! envelope_accessors {
 
         /// What tells it from every other message on the bus.
         pub fn id(&self) -> MessageId {
-            self.envelope.id()
+            self.envelope.id(self.origin())
         }
 
         /// The priority of the port that wrote it.
         pub fn priority(&self) -> u8 {
-            self.envelope.origin.priority
+            self.origin().priority
         }
 
         /// Its headers.
@@ -169,11 +174,16 @@ macro_rules! envelope_accessors {
 /// A received value; dereferences to it.
 pub struct Message<T> {
     pub(super) value: T,
+    pub(super) origin: Arc<Origin>,
     pub(super) envelope: Envelope,
 }
 
 impl<T> Message<T> {
     envelope_accessors!();
+
+    fn origin(&self) -> &Origin {
+        &self.origin
+    }
 
     /// The value alone.
     pub fn into_inner(self) -> T {
@@ -216,6 +226,10 @@ pub struct Sample<'a> {
 
 impl Sample<'_> {
     envelope_accessors!();
+
+    fn origin(&self) -> &Origin {
+        &self.inlet.source(self.index).origin
+    }
 
     /// How the bytes are encoded: [`Encoding::Raw`] from a raw publisher, [`Encoding::MessagePack`] from a
     /// typed one.

@@ -34,6 +34,7 @@ mod peer;
 mod presence;
 mod publisher;
 mod reading;
+mod reception;
 mod server;
 mod stats;
 mod status;

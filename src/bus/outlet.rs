@@ -16,7 +16,7 @@ use crate::frame::{self, EncodeError, Encoding, Head, Headers, PortUp};
 use crate::ring;
 use crate::ring::writer::ClaimError;
 use crate::segment::{PeerSegment, Sealed};
-use crate::wake::{Patience, Then, Wait};
+use crate::wake::{Patience, Then, Wait, barrier};
 
 /// What happens when a publisher's log is full because a subscriber has not kept up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,6 +41,9 @@ impl Default for Overflow {
         Overflow::Block { timeout: Duration::from_secs(1) }
     }
 }
+
+/// Bytes of the largest frame that is made in private memory and then copied into the log.
+const STAGE: usize = 512;
 
 /// The settings of a writing port.
 #[derive(Debug, Clone, Copy)]
@@ -73,6 +76,8 @@ pub(super) struct Outlet {
     shared: Arc<OutletShared>,
     node: Arc<NodeShared>,
     config: OutletConfig,
+    /// Where small frames are made.
+    stage: Box<[u8; STAGE]>,
 }
 
 impl Outlet {
@@ -107,7 +112,8 @@ impl Outlet {
     /// The writing end of a log that was just made.
     pub(super) fn of(shared: Arc<OutletShared>, node: Arc<NodeShared>, config: OutletConfig) -> Self {
         let writer = ring::Writer::new(shared.segment.clone(), shared.layout, shared.gates.clone());
-        Self { writer, shared, node, config }
+        let writer = if barrier::has_barriers() { writer.biased() } else { writer };
+        Self { writer, shared, node, config, stage: Box::new([0; STAGE]) }
     }
 
     pub(super) fn filter(&self) -> &Filter {
@@ -167,6 +173,12 @@ impl Outlet {
         if !self.node.origin.is_here() {
             return Err(PublishError::Forked);
         }
+        // Small frames are made in private memory, see `ring::Writer::append`.
+        match fill(&mut self.stage[..], head, encoding, body) {
+            Ok((frame, payload)) => return self.publish_staged(frame, payload, head),
+            Err(BodyError::Full) => {}
+            Err(BodyError::Encode(reason)) => return Err(PublishError::Encode { reason }),
+        }
         if body.known_size().is_none() {
             // The size is known once it is encoded: try in what is free in one piece.
             self.writer.claim_window();
@@ -180,6 +192,19 @@ impl Outlet {
             }
         }
         self.publish_sized(head, encoding, body)
+    }
+
+    #[inline]
+    fn publish_staged(&mut self, frame: usize, payload: usize, head: &Head<'_>) -> Result<(), PublishError> {
+        if self.writer.append(&self.stage[..frame]).is_err() {
+            if self.claim(frame - payload, payload, 0)? == Claimed::Dropped {
+                return Ok(());
+            }
+            self.writer.body_mut()[..frame].copy_from_slice(&self.stage[..frame]);
+            self.writer.commit(ring::Kind::Frame, 0, 0, frame);
+        }
+        self.show(payload, head);
+        Ok(())
     }
 
     fn publish_sized(
@@ -201,11 +226,9 @@ impl Outlet {
 
     /// Publishes a whole frame if there is room for it now.
     pub(super) fn put(&mut self, frame: &[u8]) -> bool {
-        if !self.node.origin.is_here() || self.writer.claim(frame.len() as u64).is_err() {
+        if !self.node.origin.is_here() || self.writer.append(frame).is_err() {
             return false;
         }
-        self.writer.body_mut()[..frame.len()].copy_from_slice(frame);
-        self.writer.commit(ring::Kind::Frame, 0, 0, frame.len());
         self.writer.publish();
         self.ring_all();
         true
@@ -230,6 +253,15 @@ impl Outlet {
         }
     }
 
+    fn ring_wanting(&mut self, topic: &str) {
+        let wanted = |reader: &Reader| reader.filters.iter().any(|filter| filter.matches(topic));
+        self.writer.ring(wanted, |reader| reader.bell.ring());
+        if self.writer.has_corrupt() {
+            self.report_corrupt();
+        }
+    }
+
+    #[inline]
     fn ring_all(&mut self) {
         self.writer.ring(|_| true, |reader| reader.bell.ring());
         if self.writer.has_corrupt() {
@@ -287,17 +319,17 @@ impl Outlet {
     #[inline]
     fn finish(&mut self, filler: u8, frame: usize, payload: usize, head: &Head<'_>) {
         self.writer.commit(ring::Kind::Frame, 0, filler, frame);
-        self.shared.counters.message(payload);
+        self.show(payload, head);
+    }
+
+    /// Publishes what is committed, and wakes whoever sleeps and wants it.
+    #[inline]
+    fn show(&mut self, payload: usize, head: &Head<'_>) {
         self.writer.publish();
+        self.shared.counters.message(payload);
         match head {
-            Head::Event { topic: Some(topic), .. } => {
-                let wanted = |reader: &Reader| reader.filters.iter().any(|filter| filter.matches(topic));
-                self.writer.ring(wanted, |reader| reader.bell.ring());
-            }
-            _ => return self.ring_all(),
-        }
-        if self.writer.has_corrupt() {
-            self.report_corrupt();
+            Head::Event { topic: Some(topic), .. } => self.ring_wanting(topic),
+            _ => self.ring_all(),
         }
     }
 

@@ -230,9 +230,10 @@ pub fn decode_head(prefix: &[u8], frame_len: usize) -> Result<(Head<'_>, Payload
     }
 }
 
-/// The span, if this is a valid frame with the head that [`PLAIN_EVENT`] is.
-#[inline]
-fn plain_event(prefix: &[u8], frame_len: usize) -> Option<PayloadSpan> {
+/// Where the payload lies, if this is a valid frame with the commonest of heads: an event without topic and
+/// headers. Of such frames [`decode_head`] says the same.
+#[inline(always)]
+pub fn plain_event(prefix: &[u8], frame_len: usize) -> Option<PayloadSpan> {
     let &[0x94, 0x02, 0xc0, 0xc0, 0xc6, a, b, c, d, tag] = prefix.first_chunk()? else { return None };
     let bin = u32::from_be_bytes([a, b, c, d]) as usize;
     let start = PLAIN_EVENT.len();

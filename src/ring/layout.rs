@@ -189,7 +189,7 @@ impl CursorSegment {
             (32, low),
             (40, high),
             (48, u64::from(index)),
-            // Always 1 for now: writers fence after each publish (see `waiter`).
+            // Writers fence after each publish until the reader says otherwise (see `waiter::Bias`).
             (MAY_PARK, 1),
             (0, CURSOR_MAGIC),
         ] {

@@ -49,7 +49,7 @@ pub use layout::{CursorSegment, LogHeader, LogLayout, MIN_CAPACITY};
 pub use lent::Lent;
 pub use reader::{Next, Reader};
 pub use record::{HEADER, Kind, Record};
-pub use waiter::{Ringer, Waiter};
+pub use waiter::{Bias, Ringer, Waiter};
 pub use writer::Writer;
 
 /// What a log or cursor segment may not look like: its owner broke the protocol and is to be dropped.

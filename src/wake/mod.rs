@@ -3,9 +3,10 @@
 //! The protocol that makes sleeping safe is [`crate::ring::Waiter`]; this is what it sleeps on.
 #![forbid(unsafe_code)]
 
+pub(crate) mod barrier;
 mod bell;
 mod strategy;
 
 pub(crate) use bell::Bell;
 pub use strategy::Wait;
-pub(crate) use strategy::{Patience, Then};
+pub(crate) use strategy::{AHEAD, Patience, Then};

@@ -33,6 +33,19 @@ const SPIN: Duration = Duration::from_micros(20);
 /// Looks between two readings of the clock, which takes as long as one look.
 const LOOKS: u32 = 32;
 
+const fn param(s: Option<&str>, d: u32) -> u32 {
+    let Some(s) = s else { return d };
+    let b = s.as_bytes();
+    let mut i = 0;
+    let mut v = 0;
+    while i < b.len() {
+        v = v * 10 + (b[i] - b'0') as u32;
+        i += 1;
+    }
+    v
+}
+pub(crate) const PAUSES: u32 = param(option_env!("RB_P"), 2);
+pub(crate) const AHEAD: u32 = param(option_env!("RB_T"), 4);
 /// One wait: says after each look in vain whether to look again.
 pub(crate) struct Patience {
     wait: Wait,
@@ -59,7 +72,9 @@ impl Patience {
     pub(crate) fn next(&mut self) -> Then {
         self.looks = self.looks.wrapping_add(1);
         if self.wait != Wait::Park && !self.looks.is_multiple_of(LOOKS) {
-            std::hint::spin_loop();
+            if self.looks <= PAUSES {
+                std::hint::spin_loop();
+            }
             return Then::Look;
         }
         if self.wait == Wait::Spin && self.deadline.is_none() {

@@ -16,7 +16,7 @@ use crate::control::NodeId;
 use crate::frame::{Attach, Control, Role};
 use crate::ring::{self, Corrupt, CursorSegment, LateGate, LogHeader, LogLayout, layout};
 use crate::segment::{Memory, PeerSegment, Sealed};
-use crate::wake::Bell;
+use crate::wake::{Bell, barrier};
 
 /// Most cursor segments of one of a peer's ports.
 const MOST_CURSOR_SEGMENTS: usize = 128;
@@ -142,7 +142,7 @@ impl Core {
             let first = |gate| LateGate { gate, position: 0, sequence: Some(0) };
             shared.gates.add_first(segment, info).map(first)
         } else {
-            shared.gates.add_late(&*shared.segment, segment, info)
+            shared.gates.add_late(&*shared.segment, segment, info, barrier::on_own_threads)
         };
         let Some(LateGate { gate, position, sequence }) = added else {
             tracing::error!(

@@ -11,4 +11,5 @@ mod model;
 mod refusals;
 mod regressions;
 mod states;
+mod store_buffers;
 mod threads;
