@@ -8,8 +8,10 @@ use super::super::Outcome;
 use super::child::Side;
 use super::flow::{self, Sink, Source, Tally};
 use super::line::{self, HEADER, STOP, get, put};
-use super::protocol::{BareFlow, BareLine, Measured, Place};
-use crate::ring::{CursorSegment, Gates, Kind, LogHeader, LogLayout, MIN_CAPACITY, Next, Reader, Writer};
+use super::protocol::{BareFlow, BareLine, Measured, Place, Spin};
+use crate::ring::{
+    Bias, CursorSegment, Gates, Kind, LogHeader, LogLayout, MIN_CAPACITY, Next, Reader, Writer,
+};
 use crate::segment::{PeerSegment, Sealed, page_size};
 
 type BareWriter = Writer<Arc<Sealed>, Arc<PeerSegment>, ()>;
@@ -37,6 +39,7 @@ impl Half {
         let cursors = (0..readers).map(|_| {
             let segment = Sealed::create("ringbus-bench-cursors", page, true)?;
             CursorSegment::of_size(page).initialise(&segment, [0; 16], 1, 0);
+            Bias::default().promise(&segment); // nobody parks here
             Ok(Arc::new(segment))
         });
         Ok(Self { layout, log: Arc::new(log), cursors: cursors.collect::<Outcome<_>>()? })
@@ -56,7 +59,7 @@ impl Half {
             let gate = gates.add_first(cursors.clone(), ()).ok_or("too many readers")?;
             gates.follow(gate.number(), cursors, at);
         }
-        let writer = Writer::new(self.log, self.layout, gates);
+        let writer = Writer::new(self.log, self.layout, gates).biased();
         let at = CursorSegment::of_size(page_size()).cursor(0).ok_or("no cursor")?;
         let mut readers = Vec::new();
         for (index, cursors) in self.cursors.into_iter().enumerate() {
@@ -82,26 +85,37 @@ pub(super) fn open(place: &Place, index: usize) -> Outcome<PeerSegment> {
     Ok(PeerSegment::open(file, LARGEST, prefault)?)
 }
 
-/// Sends a record of `len` bytes, which `fill` writes.
+/// Looks in vain before a reader asks for the lines of the next record ahead of time.
+const AHEAD: u32 = 4;
+
+/// Sends a record: copied in as a whole, or, lent, with its first bytes written.
 #[inline(always)]
-fn send_record<const PAUSED: bool>(writer: &mut BareWriter, len: usize, fill: impl FnOnce(&mut [u8])) {
-    while writer.claim(len as u64).is_err() {
-        if PAUSED {
+fn send_record(writer: &mut BareWriter, bytes: &[u8], loan: bool, spin: Spin) {
+    let wait = || {
+        if spin != Spin::Tight {
             std::hint::spin_loop();
         }
+    };
+    if loan {
+        let head = bytes.len().min(HEADER);
+        while writer.claim(bytes.len() as u64).is_err() {
+            wait();
+        }
+        writer.body_mut()[..head].copy_from_slice(&bytes[..head]);
+        writer.commit(Kind::Frame, 0, 0, bytes.len());
+    } else {
+        while writer.append(bytes).is_err() {
+            wait();
+        }
     }
-    fill(&mut writer.body_mut()[..len]);
-    writer.commit(Kind::Frame, 0, 0, len);
     writer.publish();
     writer.ring(|()| true, |()| {}); // nobody parks here
 }
 
 /// Waits for the next record, and has `look` look at it in place.
 #[inline(always)]
-fn receive_record<T, const PAUSED: bool>(
-    reader: &mut BareReader,
-    look: impl FnOnce(&[u8]) -> T,
-) -> Outcome<T> {
+fn receive_record<T>(reader: &mut BareReader, spin: Spin, look: impl FnOnce(&[u8]) -> T) -> Outcome<T> {
+    let mut looks = 0_u32;
     loop {
         match reader.next()? {
             Next::Record(_) => {
@@ -109,43 +123,43 @@ fn receive_record<T, const PAUSED: bool>(
                 reader.release();
                 return Ok(seen);
             }
-            Next::Empty => {
-                if PAUSED {
-                    std::hint::spin_loop();
+            Next::Empty => match spin {
+                Spin::Tight => {}
+                Spin::Paused => std::hint::spin_loop(),
+                Spin::Ahead => {
+                    looks = looks.saturating_add(1);
+                    if looks > AHEAD { reader.prefetch() } else { std::hint::spin_loop() }
                 }
-            }
+            },
             other => return Err(format!("the bare ring says {other:?}").into()),
         }
     }
 }
 
 /// To and fro over two rings.
-pub(super) struct Line<const PAUSED: bool> {
+pub(super) struct Line {
     writer: BareWriter,
     reader: BareReader,
     loan: bool,
+    spin: Spin,
     bytes: Vec<u8>,
 }
 
-impl<const PAUSED: bool> Line<PAUSED> {
+impl Line {
     pub(super) fn open(kind: &BareLine, side: Side<'_>) -> Outcome<Self> {
         let half = Half::new(super::capacity(kind.payload), 1)?;
         let place = side.exchange(half.place())?;
         let (writer, mut readers) = half.connect(&place)?;
         let reader = readers.pop().ok_or("no reader")?;
-        Ok(Self { writer, reader, loan: kind.loan, bytes: vec![7; kind.payload] })
+        Ok(Self { writer, reader, loan: kind.loan, spin: kind.spin, bytes: vec![7; kind.payload] })
     }
 }
 
-impl<const PAUSED: bool> line::Line for Line<PAUSED> {
+impl line::Line for Line {
     #[inline(always)]
     fn send(&mut self, number: u64) -> Outcome {
-        let Self { writer, bytes, .. } = self;
-        put(bytes, number);
-        let touched = if self.loan { bytes.len().min(HEADER) } else { bytes.len() };
-        send_record::<PAUSED>(writer, bytes.len(), |body| {
-            body[..touched].copy_from_slice(&bytes[..touched]);
-        });
+        put(&mut self.bytes, number);
+        send_record(&mut self.writer, &self.bytes, self.loan, self.spin);
         Ok(())
     }
 
@@ -153,7 +167,7 @@ impl<const PAUSED: bool> line::Line for Line<PAUSED> {
     fn receive(&mut self) -> Outcome<u64> {
         let head = self.bytes.len().min(HEADER);
         let head = &mut self.bytes[..head];
-        receive_record::<_, PAUSED>(&mut self.reader, |frame| head.copy_from_slice(&frame[..head.len()]))?;
+        receive_record(&mut self.reader, self.spin, |frame| head.copy_from_slice(&frame[..head.len()]))?;
         Ok(get(head))
     }
 }
@@ -162,38 +176,29 @@ pub(super) fn send(kind: &BareFlow, seconds: f64, side: Side<'_>) -> Outcome<Mea
     let half = Half::new(super::capacity(kind.payload), 0)?;
     let place = side.exchange(half.place())?;
     let (writer, _) = half.connect(&place)?;
-    let (loan, bytes) = (kind.loan, vec![7; kind.payload]);
-    match kind.paused {
-        true => flow::send(&mut Sender::<true> { writer, loan, bytes }, kind.payload, seconds),
-        false => flow::send(&mut Sender::<false> { writer, loan, bytes }, kind.payload, seconds),
-    }
+    let (loan, spin, bytes) = (kind.loan, kind.spin, vec![7; kind.payload]);
+    flow::send(&mut Sender { writer, loan, spin, bytes }, kind.payload, seconds)
 }
 
 pub(super) fn receive(kind: &BareFlow, side: Side<'_>) -> Outcome<Measured> {
     let half = Half::new(MIN_CAPACITY, kind.readers)?;
     let place = side.exchange(half.place())?;
     let (_, readers) = half.connect(&place)?;
-    match kind.paused {
-        true => flow::receive(&mut Receiver::<true> { readers, turn: 0 }, kind.readers),
-        false => flow::receive(&mut Receiver::<false> { readers, turn: 0 }, kind.readers),
-    }
+    flow::receive(&mut Receiver { readers, spin: kind.spin, turn: 0 }, kind.readers)
 }
 
-struct Sender<const PAUSED: bool> {
+struct Sender {
     writer: BareWriter,
     loan: bool,
+    spin: Spin,
     bytes: Vec<u8>,
 }
 
-impl<const PAUSED: bool> Source for Sender<PAUSED> {
+impl Source for Sender {
     #[inline(always)]
     fn send(&mut self, number: u64) -> Outcome {
-        let Self { writer, bytes, .. } = self;
-        put(bytes, number);
-        let touched = if self.loan { bytes.len().min(HEADER) } else { bytes.len() };
-        send_record::<PAUSED>(writer, bytes.len(), |body| {
-            body[..touched].copy_from_slice(&bytes[..touched]);
-        });
+        put(&mut self.bytes, number);
+        send_record(&mut self.writer, &self.bytes, self.loan, self.spin);
         Ok(())
     }
 
@@ -202,17 +207,17 @@ impl<const PAUSED: bool> Source for Sender<PAUSED> {
     }
 }
 
-struct Receiver<const PAUSED: bool> {
+struct Receiver {
     readers: Vec<BareReader>,
+    spin: Spin,
     turn: usize,
 }
 
-impl<const PAUSED: bool> Sink for Receiver<PAUSED> {
+impl Sink for Receiver {
     #[inline(always)]
     fn receive(&mut self, tally: &mut Tally) -> Outcome {
         // All get everything, so taking one from each in turn waits for nobody in vain.
-        let reader = &mut self.readers[self.turn];
-        receive_record::<_, PAUSED>(reader, |frame| tally.read(frame))?;
+        receive_record(&mut self.readers[self.turn], self.spin, |frame| tally.read(frame))?;
         self.turn = if self.turn + 1 == self.readers.len() { 0 } else { self.turn + 1 };
         Ok(())
     }

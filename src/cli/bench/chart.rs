@@ -67,7 +67,13 @@ fn draw_panel(panel: &Panel, area: &Area<'_>) -> Result<(), Box<dyn std::error::
         .y_label_area_size(260)
         // Room for the first bar, and for the figure behind the longest.
         .build_cartesian_2d((least / 2.0..most * 3.0).log_scale(), depth..0)?;
-    chart.configure_mesh().disable_y_mesh().disable_y_axis().x_labels(8).draw()?;
+    chart
+        .configure_mesh()
+        .disable_y_mesh()
+        .disable_y_axis()
+        .x_labels(8)
+        .x_label_formatter(&|value| super::super::grouped(*value as u64))
+        .draw()?;
     let mut at = GAP as i32 / 2;
     for group in &panel.groups {
         let middle = at + (group.bars.len() as u32 * BAR) as i32 / 2;

@@ -97,8 +97,7 @@ fn bounce(kind: LineKind, part: line::Part, side: Side<'_>) -> Outcome<Measured>
     match kind {
         LineKind::Bus(kind) if kind.typed => line::play(part, bus::TypedLine::open(&kind, part, side)?),
         LineKind::Bus(kind) => line::play(part, bus::RawLine::open(&kind, part, side)?),
-        LineKind::Bare(kind) if kind.paused => line::play(part, bare::Line::<true>::open(&kind, side)?),
-        LineKind::Bare(kind) => line::play(part, bare::Line::<false>::open(&kind, side)?),
+        LineKind::Bare(kind) => line::play(part, bare::Line::open(&kind, side)?),
         LineKind::Raw => line::play(part, raw::Line::open(side)?),
         LineKind::Bells { polled } => line::play(part, bells::Line::open(polled, part, side)?),
     }

@@ -21,7 +21,7 @@ What is touched: the payload is copied into the log as a whole, of what is recei
 in place. With --loan the payload is lent, and its first 64 bytes are written. With --typed it is the value
 {id: u64, stamp: u64, value: f64, label: String}, encoded with named fields and decoded as a whole; the label
 has 16 characters, or as many as make up a larger payload. The bare ring does the same with as many bytes; it
-spins with PAUSE and without in turn, and the faster way counts.")]
+waits in several ways in turn (with PAUSE, without, prefetching), and the fastest counts.")]
 pub(super) struct Options {
     /// Bytes of a message, 1 to 67108864
     #[arg(long, value_name = "BYTES", default_value = "64", value_parser = payload)]

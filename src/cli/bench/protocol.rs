@@ -89,8 +89,18 @@ pub(super) struct BusLine {
 pub(super) struct BareLine {
     pub(super) payload: usize,
     pub(super) loan: bool,
-    /// Spins with PAUSE, as ports do; which way is faster depends on the host.
-    pub(super) paused: bool,
+    pub(super) spin: Spin,
+}
+
+/// How the bare ring waits; which way is the fastest depends on the host, and on what flows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum Spin {
+    /// Looks again at once.
+    Tight,
+    /// With PAUSE between two looks.
+    Paused,
+    /// Asks for the lines of the next record while it waits.
+    Ahead,
 }
 
 /// What carries messages one way.
@@ -105,7 +115,7 @@ pub(super) struct BareFlow {
     pub(super) payload: usize,
     pub(super) loan: bool,
     pub(super) readers: usize,
-    pub(super) paused: bool,
+    pub(super) spin: Spin,
 }
 
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
