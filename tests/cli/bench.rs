@@ -219,22 +219,36 @@ fn with_one_cpu_it_says_that_two_are_needed() {
     }
 }
 
-/// A measurement whose processes are all at work.
-fn start_long(place: &Place, args: &[&str], processes: usize) -> (Running, Vec<(i32, String)>) {
-    let bench = place.start(&[&["bench"], args, &["--seconds", "600"]].concat());
+/// A measurement of two processes that takes long.
+fn start_long(mut command: Command) -> (Running, Vec<(i32, String)>) {
+    command.args(["--seconds", "600"]);
+    let bench = Running::start(command);
     let mut found = Vec::new();
     eventually("the measured processes", || {
         found = children(bench.pid());
-        found.len() == processes
+        found.len() == 2
     });
     (bench, found)
+}
+
+/// How many threads of a process there are, and for how long they have run, in clock ticks.
+fn life(pid: i32) -> (usize, u64) {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).map_or(0, |tasks| tasks.count());
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let user_time = stat.rsplit(") ").next().and_then(|stat| stat.split(' ').nth(11)?.parse().ok());
+    (threads, user_time.unwrap_or_default())
 }
 
 #[test]
 fn a_killed_bench_leaves_no_processes() {
     let _alone = alone();
-    for args in [&["latency"][..], &["idle"]] {
-        let (mut bench, children) = start_long(&Place::new(), args, 2);
+    let place = Place::new();
+    for what in ["latency", "idle"] {
+        let (mut bench, children) = start_long(place.command(&["bench", what]));
+        eventually("processes that do not look at their stdin", || match what {
+            "latency" => children.iter().all(|(pid, _)| life(*pid).1 > 20),
+            _ => children.iter().any(|(pid, _)| life(*pid).0 > 1),
+        });
         bench.signal(Signal::SIGKILL);
         bench.wait();
         for (pid, line) in children {
@@ -247,7 +261,7 @@ fn a_killed_bench_leaves_no_processes() {
 fn a_measured_process_that_dies_fails_the_bench_by_name() {
     let _alone = alone();
     for index in [0, 1] {
-        let (bench, children) = start_long(&Place::new(), &["latency"], 2);
+        let (bench, children) = start_long(Place::new().command(&["bench", "latency"]));
         let (victim, line) = &children[index];
         kill(Pid::from_raw(*victim), Signal::SIGKILL).unwrap();
         let output = bench.output();
@@ -265,14 +279,9 @@ fn a_measured_process_that_dies_fails_the_bench_by_name() {
 fn an_interrupted_bench_leaves_nothing_behind() {
     let _alone = alone();
     let place = Place::new();
-    let mut command = place.command(&["bench", "latency", "--seconds", "600"]);
+    let mut command = place.command(&["bench", "latency"]);
     command.env("TMPDIR", place.dir());
-    let mut bench = Running::start(command);
-    let mut found = Vec::new();
-    eventually("the measured processes", || {
-        found = children(bench.pid());
-        found.len() == 2
-    });
+    let (mut bench, found) = start_long(command);
     assert!(place.dir().read_dir().unwrap().next().is_some(), "its private bus");
     bench.signal(Signal::SIGINT);
     assert_eq!(bench.wait().code(), Some(130));

@@ -88,6 +88,9 @@ pub(super) fn open(place: &Place, index: usize) -> Outcome<PeerSegment> {
 /// Looks in vain before a reader asks for the lines of the next record ahead of time.
 const AHEAD: u32 = 4;
 
+/// Records up to this size are stored in one go, larger ones as memcpy does.
+const AT_ONCE: usize = 512;
+
 /// Sends a record: copied in as a whole, or, lent, with its first bytes written.
 #[inline(always)]
 fn send_record(writer: &mut BareWriter, bytes: &[u8], loan: bool, spin: Spin) {
@@ -96,17 +99,17 @@ fn send_record(writer: &mut BareWriter, bytes: &[u8], loan: bool, spin: Spin) {
             std::hint::spin_loop();
         }
     };
-    if loan {
-        let head = bytes.len().min(HEADER);
-        while writer.claim(bytes.len() as u64).is_err() {
-            wait();
-        }
-        writer.body_mut()[..head].copy_from_slice(&bytes[..head]);
-        writer.commit(Kind::Frame, 0, 0, bytes.len());
-    } else {
+    if !loan && bytes.len() <= AT_ONCE {
         while writer.append(bytes).is_err() {
             wait();
         }
+    } else {
+        let touched = if loan { bytes.len().min(HEADER) } else { bytes.len() };
+        while writer.claim(bytes.len() as u64).is_err() {
+            wait();
+        }
+        writer.body_mut()[..touched].copy_from_slice(&bytes[..touched]);
+        writer.commit(Kind::Frame, 0, 0, bytes.len());
     }
     writer.publish();
     writer.ring(|()| true, |()| {}); // nobody parks here
