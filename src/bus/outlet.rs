@@ -76,6 +76,7 @@ pub(super) struct Outlet {
     shared: Arc<OutletShared>,
     node: Arc<NodeShared>,
     config: OutletConfig,
+    one_topic: bool,
     /// Where small frames are made.
     stage: Box<[u8; STAGE]>,
 }
@@ -113,7 +114,8 @@ impl Outlet {
     pub(super) fn of(shared: Arc<OutletShared>, node: Arc<NodeShared>, config: OutletConfig) -> Self {
         let writer = ring::Writer::new(shared.segment.clone(), shared.layout, shared.gates.clone());
         let writer = if barrier::has_barriers() { writer.biased() } else { writer };
-        Self { writer, shared, node, config, stage: Box::new([0; STAGE]) }
+        let one_topic = !shared.filter.is_pattern();
+        Self { writer, shared, node, config, one_topic, stage: Box::new([0; STAGE]) }
     }
 
     pub(super) fn filter(&self) -> &Filter {
@@ -142,6 +144,12 @@ impl Outlet {
         }
     }
 
+    /// Whether frames need not say their topic.
+    #[inline(always)]
+    pub(super) fn has_one_topic(&self) -> bool {
+        self.one_topic
+    }
+
     /// Which topic goes into the frame; `None` where the log has one.
     pub(super) fn topic_for<'t>(&self, topic: Option<&'t str>) -> Result<Option<&'t str>, PublishError> {
         let filter = &self.shared.filter;
@@ -162,8 +170,8 @@ impl Outlet {
         }
     }
 
-    /// Encodes a message straight into the log and publishes it.
-    #[inline]
+    /// Encodes a message and publishes it.
+    #[inline(always)]
     pub(super) fn publish(
         &mut self,
         head: &Head<'_>,
@@ -179,6 +187,16 @@ impl Outlet {
             Err(BodyError::Full) => {}
             Err(BodyError::Encode(reason)) => return Err(PublishError::Encode { reason }),
         }
+        self.publish_large(head, encoding, body)
+    }
+
+    #[inline(never)]
+    fn publish_large(
+        &mut self,
+        head: &Head<'_>,
+        encoding: Encoding,
+        body: &impl Body,
+    ) -> Result<(), PublishError> {
         if body.known_size().is_none() {
             // The size is known once it is encoded: try in what is free in one piece.
             self.writer.claim_window();
@@ -194,7 +212,7 @@ impl Outlet {
         self.publish_sized(head, encoding, body)
     }
 
-    #[inline]
+    #[inline(always)]
     fn publish_staged(&mut self, frame: usize, payload: usize, head: &Head<'_>) -> Result<(), PublishError> {
         if self.writer.append(&self.stage[..frame]).is_err() {
             if self.claim(frame - payload, payload, 0)? == Claimed::Dropped {
@@ -323,7 +341,7 @@ impl Outlet {
     }
 
     /// Publishes what is committed, and wakes whoever sleeps and wants it.
-    #[inline]
+    #[inline(always)]
     fn show(&mut self, payload: usize, head: &Head<'_>) {
         self.writer.publish();
         self.shared.counters.message(payload);
@@ -452,7 +470,7 @@ impl Drop for Sending {
 }
 
 /// Writes head and body; lengths of the frame and of the payload.
-#[inline]
+#[inline(always)]
 fn fill(
     room: &mut [u8],
     head: &Head<'_>,

@@ -15,7 +15,7 @@ use super::node::NodeShared;
 use super::outlet::{Outlet, OutletConfig, Overflow};
 use super::stats::PortStats;
 use super::topic::Filter;
-use crate::frame::{Encoding, Head, PortUp};
+use crate::frame::{Encoding, Head, Headers, PortUp};
 use crate::wake::Wait;
 
 /// Capacity of a log unless asked otherwise, in bytes. Larger rings than the L2 cache measure slower.
@@ -317,8 +317,22 @@ impl fmt::Debug for Loan<'_> {
     }
 }
 
-#[inline]
+#[inline(always)]
 fn publish(
+    outlet: &mut Outlet,
+    topic: Option<&str>,
+    outfit: &Outfit<'_>,
+    encoding: Encoding,
+    body: &impl Body,
+) -> Result<(), PublishError> {
+    if topic.is_none() && outlet.has_one_topic() && outfit.is_plain() {
+        return outlet.publish(&Head::Event { topic: None, headers: Headers::EMPTY }, encoding, body);
+    }
+    publish_dressed(outlet, topic, outfit, encoding, body)
+}
+
+#[inline(never)]
+fn publish_dressed(
     outlet: &mut Outlet,
     topic: Option<&str>,
     outfit: &Outfit<'_>,

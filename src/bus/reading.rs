@@ -38,6 +38,8 @@ pub(super) struct Origin {
     pub(super) carries: Carries,
     /// The writing port's.
     pub(super) priority: u8,
+    /// The node that reads it: this one.
+    pub(super) reader: NodeInfo,
 }
 
 /// One log that the port reads.

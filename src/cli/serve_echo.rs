@@ -103,7 +103,14 @@ fn sleep(ctx: &Context, ms: u64, end: &Interrupt) -> Result<u64, Status> {
     let long = Duration::from_millis(ms);
     while let Some(left) = long.checked_sub(start.elapsed()).filter(|left| !left.is_zero()) {
         if ctx.cancelled() {
-            return Err(Status::cancelled("the caller gave up"));
+            // Of a caller that is late itself, this is the first that it hears.
+            return Err(match ctx.remaining() {
+                Some(left) if left.is_zero() => {
+                    let call = format!("{}.{}", ctx.service(), ctx.method());
+                    Status::deadline_exceeded(format!("{call}: the deadline passed while it slept"))
+                }
+                _ => Status::cancelled("the caller gave up"),
+            });
         }
         let slice = Instant::now() + left.min(SLICE);
         end.sleep_until(slice).map_err(|_| Status::unavailable("the server was stopped"))?;

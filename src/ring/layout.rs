@@ -222,6 +222,11 @@ pub fn tail(log: &impl Memory) -> u64 {
     log.load(TAIL, Relaxed)
 }
 
+/// Whether a log is closed as it is now; its writer's datagrams of after that are ordered by the kernel.
+pub fn is_closed(log: &impl Memory) -> bool {
+    log.load(CLOSED, Relaxed) != OPEN
+}
+
 /// A reader's cursor as it is now, for statistics.
 pub fn cursor(segment: &impl Memory, offset: usize) -> u64 {
     segment.load(offset, Relaxed)

@@ -157,6 +157,12 @@ impl<M: Memory, C: MemoryMut> Reader<M, C> {
         }
     }
 
+    /// The record that was handed out and not released.
+    #[inline(always)]
+    pub fn in_hand(&self) -> Option<&Record> {
+        self.in_hand.as_ref().map(|(_, record)| record)
+    }
+
     /// Lends the frame of the record in hand, in place; empty if none is in hand.
     ///
     /// Safe as far as this process goes: the slice borrows the reader, and releasing needs it mutably.

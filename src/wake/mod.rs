@@ -9,4 +9,4 @@ mod strategy;
 
 pub(crate) use bell::Bell;
 pub use strategy::Wait;
-pub(crate) use strategy::{AHEAD, Patience, Then};
+pub(crate) use strategy::{Patience, Then};

@@ -245,7 +245,8 @@ impl Client {
         if self.shared.node.origin.is_here() { self.shared.routes.nodes() } else { Vec::new() }
     }
 
-    /// What was called so far: answers received, and answers dropped because nobody waited for them any more.
+    /// What was called so far: answers received, and those dropped because nobody waited for them any more, or
+    /// because they were none.
     pub fn stats(&self) -> PortStats {
         if !self.shared.node.origin.is_here() {
             return PortStats::default();

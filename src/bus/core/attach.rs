@@ -52,6 +52,8 @@ pub(super) struct LocalSource {
     writer: u64,
     /// The port has finished; the slot is free once the writer has said that it looks there no more.
     done: bool,
+    /// The port was told to finish: the session is another, or the writer has gone.
+    ended: bool,
 }
 
 impl LocalSource {
@@ -62,6 +64,16 @@ impl LocalSource {
 
     pub(super) fn is_done(&self) -> bool {
         self.done
+    }
+
+    /// The port is told to finish.
+    pub(super) fn end(&mut self) {
+        self.ended = true;
+    }
+
+    /// Whether its writer's node still has the gate of an open log.
+    pub(super) fn is_live(&self) -> bool {
+        !self.done && !self.ended && !layout::is_closed(&self.log)
     }
 }
 
@@ -309,6 +321,7 @@ impl Core {
         let (topic, carries) = match inlet.shared.role() {
             Role::Client | Role::Server => {
                 pairs::check(&inlet.shared, writer)?;
+                pairs::check_first(&self.sources, &inlet.shared, (from, attach.writer_port))?;
                 (None, Carries::Calls)
             }
             _ => {
@@ -327,7 +340,7 @@ impl Core {
         let (log, layout) = open_log(&log, attach.capacity, header)?;
         let bell = Bell::from_peer(bell).map_err(|error| bell_trouble(&error))?;
         let (node, priority) = (peer.node.clone(), writer.card.priority);
-        let origin = Origin { node, log: attach.log, topic, carries, priority };
+        let origin = Origin { node, log: attach.log, topic, carries, priority, reader: self.me.clone() };
         let same_user = peer.node.uid() == self.me.uid();
 
         let slot = inlet.take_slot(*self.me.id().as_bytes())?;
@@ -391,7 +404,7 @@ impl Core {
             reply,
             rests: false,
         })));
-        let source = LocalSource { slot, log, writer: attach.writer_port, done: false };
+        let source = LocalSource { slot, log, writer: attach.writer_port, done: false, ended: false };
         self.sources.insert((attach.reader_port, key), source);
         let Slot { segment, slot } = slot;
         let attached = Control::Attached { log: attach.log, reader_port: attach.reader_port, segment, slot };
@@ -434,7 +447,7 @@ impl Core {
         let mut finished = Vec::new();
         let theirs = self
             .sources
-            .iter()
+            .iter_mut()
             .filter(|((_, key), source)| key.node == node && port.is_none_or(|port| port == source.writer));
         for ((reader, key), source) in theirs {
             match self.inlets.get(reader) {
@@ -442,6 +455,7 @@ impl Core {
                     let unwanted = cut || inlet.shared.role() == Role::Server;
                     let until = if unwanted { 0 } else { layout::tail(&source.log) };
                     inlet.shared.change(Change::End { key: *key, until });
+                    source.end();
                 }
                 _ => finished.push(*key),
             }
@@ -450,16 +464,6 @@ impl Core {
         if port.is_none() {
             for key in finished {
                 self.free_slot(key);
-            }
-        }
-    }
-
-    /// Ends the logs that one port of this node reads of one port of a peer.
-    pub(super) fn end_logs_to(&mut self, reader: u64, (node, writer): (NodeId, u64)) {
-        let Some(inlet) = self.inlets.get(&reader) else { return };
-        for ((port, key), source) in &self.sources {
-            if *port == reader && key.node == node && source.is_written_by(writer) {
-                inlet.shared.change(Change::End { key: *key, until: 0 });
             }
         }
     }

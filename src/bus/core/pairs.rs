@@ -9,12 +9,13 @@
 //!
 //! Each log has one reader. Neither end waits for the other's Attached: until then the gate stands at 0.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::super::log::{Gates, NewLog, OutletShared};
-use super::super::reading::{InletShared, Purpose};
-use super::attach::LocalOutlet;
+use super::super::reading::{Change, InletShared, LogKey, Purpose};
+use super::attach::{LocalOutlet, LocalSource};
 use super::peers::{PeerState, RemotePort};
 use super::{Core, Trouble};
 use crate::control::{Gone, NodeId};
@@ -30,6 +31,22 @@ pub(super) fn check(reader: &InletShared, writer: &RemotePort) -> Result<(), Str
     let service = service(reader);
     if writer.card.role != other_end || writer.card.filters.first().map(String::as_str) != Some(service) {
         return Err(format!("a log for service {service} of a port that is no {other_end:?} of it"));
+    }
+    Ok(())
+}
+
+/// Whether a server may give this client a log: it has one there at a time. (Of a client's second log, see
+/// [`Core::open_reply`].)
+pub(super) fn check_first(
+    sources: &HashMap<(u64, LogKey), LocalSource>,
+    reader: &InletShared,
+    (node, server): (NodeId, u64),
+) -> Result<(), String> {
+    let is_first = |((port, key), source): (&(u64, LogKey), &LocalSource)| {
+        *port == reader.port && key.node == node && source.is_written_by(server) && source.is_live()
+    };
+    if reader.role() == Role::Client && sources.iter().any(is_first) {
+        return Err(format!("a second log of answers from server {server}"));
     }
     Ok(())
 }
@@ -95,6 +112,17 @@ impl Core {
         for log in self.outlets.iter().filter_map(stale).collect::<Vec<_>>() {
             self.close_log(log);
             self.end_logs_to(server, client);
+        }
+    }
+
+    /// Ends the logs that one port of this node reads of one port of a peer.
+    fn end_logs_to(&mut self, reader: u64, (node, writer): (NodeId, u64)) {
+        let Some(inlet) = self.inlets.get(&reader) else { return };
+        for ((port, key), source) in &mut self.sources {
+            if *port == reader && key.node == node && source.is_written_by(writer) {
+                inlet.shared.change(Change::End { key: *key, until: 0 });
+                source.end();
+            }
         }
     }
 

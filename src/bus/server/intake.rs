@@ -210,6 +210,7 @@ impl Intake {
             }
             Err(reason) => {
                 tracing::warn!(service = %server.name, client = %pair.client, %reason, "no request");
+                self.inlet.counters().drop(1);
                 self.inlet.release(index);
                 return Looked::Handled;
             }
@@ -241,7 +242,8 @@ impl Intake {
         if let Some(Reply::Made(shared)) = &source.reply {
             let config = OutletConfig::of_pair(shared.layout.capacity());
             let answers = Outlet::of(shared.clone(), server.node.clone(), config);
-            let pair = Pair::new(self.pairs, &source.origin, answers, port, self.backlogged.clone());
+            let (number, backlogged) = (self.pairs, self.backlogged.clone());
+            let pair = Pair::new(number, &source.origin, answers, server.timestamps, port, backlogged);
             self.pairs += 1;
             source.reply = Some(Reply::Open(Arc::new(pair)));
         }

@@ -83,6 +83,7 @@ pub struct ServiceBuilder<'n> {
     capacity: u64,
     wait: Wait,
     priority: u8,
+    timestamps: bool,
     version: Option<String>,
 }
 
@@ -98,6 +99,7 @@ impl<'n> ServiceBuilder<'n> {
             capacity: PAIR_CAPACITY,
             wait: Wait::default(),
             priority: PortUp::DEFAULT_PRIORITY,
+            timestamps: false,
             version: None,
         }
     }
@@ -181,7 +183,11 @@ impl<'n> ServiceBuilder<'n> {
     }
 
     /// Bytes of each log of answers, one per client: a power of two from 4 KiB to 4 GiB; default 64 KiB. The
-    /// largest answer is a quarter of it.
+    /// largest answer is a quarter of it; a larger one is `ResourceExhausted` for its caller, and counted here
+    /// ([`Server::unsent`]).
+    ///
+    /// Answers for which a client makes no room wait in private memory: 16 MiB of them at most for each client, or
+    /// `bytes` if that is more. Those beyond are `ResourceExhausted` as well.
     pub fn capacity(mut self, bytes: u64) -> Self {
         self.capacity = bytes;
         self
@@ -196,6 +202,22 @@ impl<'n> ServiceBuilder<'n> {
     /// Clients read the answers of servers with a higher priority first; default 128.
     pub fn priority(mut self, priority: u8) -> Self {
         self.priority = priority;
+        self
+    }
+
+    /// Sends with each answer the time at which it was written (one that is lent: lent), by the wall clock of this
+    /// host: some 30 bytes an answer. By default none has it.
+    ///
+    /// # Examples
+    /// ```
+    /// # let node = ringbus::Bus::private()?.join("worker")?;
+    /// let server = node.service("clock").timestamps().method("tick", |_ctx, ()| Ok(())).spawn()?;
+    /// let answer: ringbus::Response<()> = node.client("clock")?.request("tick").send(&())?;
+    /// assert!(answer.timestamp().is_some_and(|time| time <= std::time::SystemTime::now()));
+    /// # Ok::<(), ringbus::Error>(())
+    /// ```
+    pub fn timestamps(mut self) -> Self {
+        self.timestamps = true;
         self
     }
 
@@ -263,6 +285,7 @@ impl<'n> ServiceBuilder<'n> {
             slots: (0..self.workers).map(|_| Arc::default()).collect(),
             rota: work::Rota::default(),
             wait: self.wait,
+            timestamps: self.timestamps,
             stopped: AtomicBool::new(false),
         }))
     }
@@ -285,6 +308,7 @@ struct ServerShared {
     slots: Vec<Arc<Slot>>,
     rota: work::Rota,
     wait: Wait,
+    timestamps: bool,
     stopped: AtomicBool,
 }
 
@@ -345,9 +369,27 @@ impl Server {
         &self.shared.name
     }
 
-    /// Requests taken so far, and those dropped: expired, cancelled, refused, or answered for nobody.
+    /// Requests taken so far, and those dropped: no requests at all, expired, cancelled, refused, answered for
+    /// nobody, or with an answer that could not be sent ([`Server::unsent`]).
     pub fn stats(&self) -> PortStats {
         self.shared.port.counters.stats(0, 0)
+    }
+
+    /// Answers whose callers got `ResourceExhausted` in their place: too large for the log of answers
+    /// ([`ServiceBuilder::capacity`]), or one too many for a client that does not read. What [`Context::loan`]
+    /// refuses as too large counts, too. They are among those dropped in [`Server::stats`], which `ringbus ls`
+    /// shows.
+    ///
+    /// # Examples
+    /// ```
+    /// # let node = ringbus::Bus::private()?.join("worker")?;
+    /// let server = node.service("text").method("a", |_ctx, len: usize| Ok("a".repeat(len))).spawn()?;
+    /// let refused = node.client("text")?.call::<_, String>("a", &100_000).unwrap_err();
+    /// assert_eq!((refused.code(), server.unsent()), (ringbus::Code::ResourceExhausted, 1));
+    /// # Ok::<(), ringbus::Error>(())
+    /// ```
+    pub fn unsent(&self) -> u64 {
+        self.shared.port.counters.count_unsent()
     }
 
     /// Requests that wait for a worker just now.
