@@ -283,6 +283,16 @@ impl Inlet {
                         source.ended = true;
                     }
                 }
+                Change::Blob { key, blob, memory } => {
+                    if let Some(source) = self.sources.iter_mut().find(|source| source.key == key) {
+                        source.reader.add_blob(blob, memory);
+                    }
+                }
+                Change::BlobGone { key, blob } => {
+                    if let Some(source) = self.sources.iter_mut().find(|source| source.key == key) {
+                        source.reader.remove_blob(blob);
+                    }
+                }
                 Change::Failed { node, reason } => {
                     self.failed.push(RecvError::Unattached { source_node: node, reason });
                 }

@@ -77,6 +77,17 @@ pub(super) enum Change {
         key: LogKey,
         until: u64,
     },
+    /// A log has a new blob, which may be one that could not be mapped.
+    Blob {
+        key: LogKey,
+        blob: u64,
+        memory: Option<Arc<PeerSegment>>,
+    },
+    /// No record names it any more.
+    BlobGone {
+        key: LogKey,
+        blob: u64,
+    },
     /// This process is short of something: a log of this node is not read.
     Failed {
         node: NodeInfo,

@@ -15,7 +15,7 @@ use super::message::{Envelope, Headers, Message, Sample};
 use super::reading::{Origin, PayloadReader};
 use super::topic::{Carries, check_topic};
 use crate::frame::{self, Encoding, Head, HeadError, PayloadSpan};
-use crate::ring::{Corrupt, Kind, Record};
+use crate::ring::{Kind, Record};
 
 /// Bytes of a frame that are copied at once: the whole of a small one, the envelope of nearly all.
 const PREFIX: usize = 256;
@@ -188,11 +188,6 @@ fn open_any(
     index: usize,
 ) -> Result<bool, Box<RecvError>> {
     let Some(record) = inlet.source(index).reader.in_hand().copied() else { return Ok(false) };
-    if record.kind != Kind::Frame {
-        // No writer of this version puts such a record into a subscriber's log.
-        let why = Corrupt::Record { position: record.frame, word: record.kind as u64 };
-        return Err(Box::new(inlet.cut(index, why)));
-    }
     let found = read_envelope(inlet, scratch, index, &record);
     if !matches!(found, Ok(Some(_))) {
         inlet.release(index);

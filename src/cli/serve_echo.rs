@@ -14,8 +14,6 @@ use crate::{Code, Context, Status};
 
 /// How often a sleeping method looks whether anybody still waits for it.
 const SLICE: Duration = Duration::from_millis(5);
-/// Of each log of answers, in bytes; the largest answer is a quarter.
-const CAPACITY: u64 = 1 << 20;
 
 /// Serve three methods to try clients on: echo, fail, sleep
 #[derive(Debug, Args)]
@@ -48,7 +46,6 @@ pub(super) fn run(common: &Common, options: &Options) -> Outcome {
         .method("fail", |_ctx, wanted: Value| fail(&wanted))
         .method("sleep", move |ctx, ms: u64| sleep(ctx, ms, &end))
         .workers(options.workers.into())
-        .capacity(CAPACITY)
         .spawn()?;
     print(format!("{} serves {} on bus {}", node.info().name(), server.name(), node.bus().name()))?;
     while interrupt.check().is_ok() {

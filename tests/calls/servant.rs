@@ -117,6 +117,7 @@ pub fn serves(parent: &mut Parent, args: &[&str]) {
                 "workers" => builder.workers(value as usize),
                 "queue" => builder.queue(value as usize),
                 "capacity" => builder.capacity(value),
+                "max_message" => builder.max_message(value),
                 _ => panic!("{key}"),
             };
         }

@@ -18,7 +18,7 @@ use crate::bus::payload::{Incoming, Payload, Place, with_head};
 use crate::bus::reading::Source;
 use crate::bus::status::Status;
 use crate::frame::{Code, Head};
-use crate::ring::Record;
+use crate::ring::{Kind, Record};
 use crate::wake::{Patience, Then, Wait};
 
 /// Answers that are read in a row before the leader looks at the time and at those who wait for room.
@@ -309,13 +309,18 @@ impl ClientShared {
         counters.message(span.len);
         let place = raw.then(|| Place { node: &self.node, reader: &self.port, port: self.keeper() });
         let source = inlet.source_mut(index);
-        let payload = if span.compressed { None } else { Some(Payload::take(source, &record, &span, place)) };
-        let outcome = match payload {
-            Some(payload) => {
-                let (origin, encoding) = (source.origin.clone(), span.encoding);
-                Ok(Answer { id, origin, code, message, headers, encoding, payload })
-            }
-            None => Err(Status::unimplemented("the answer is compressed, which this version does not read")),
+        let (limit, is_large) = (self.limits.max_message, record.kind == Kind::Blob);
+        let outcome = if span.compressed {
+            Err(Status::unimplemented("the answer is compressed, which this version does not read"))
+        } else if is_large && span.len as u64 > limit {
+            Err(Status::resource_exhausted(format!(
+                "an answer of {} bytes, but the client takes {limit}: raise its `max_message`",
+                span.len
+            )))
+        } else {
+            let payload = Payload::take(source, &record, &span, place);
+            let (origin, encoding) = (source.origin.clone(), span.encoding);
+            Ok(Answer { id, origin, code, message, headers, encoding, payload })
         };
         inlet.release(index);
         let mut table = self.routes.calls.lock();

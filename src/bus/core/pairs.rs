@@ -65,7 +65,7 @@ impl Core {
     pub(super) fn open_pair(&mut self, shared: Arc<OutletShared>) {
         let Some((node, server)) = shared.only else { return };
         let log = shared.log;
-        self.outlets.insert(log, LocalOutlet { shared, readers: Default::default() });
+        self.outlets.insert(log, LocalOutlet::new(shared));
         self.add_gate(log, node, server, true);
     }
 
@@ -77,7 +77,7 @@ impl Core {
     ) -> Result<Arc<OutletShared>, Trouble> {
         let only = (client, attach.writer_port);
         // One without a gate is left of an earlier session: the port has not let go of it yet.
-        if self.outlets.values().any(|LocalOutlet { shared, readers }| {
+        if self.outlets.values().any(|LocalOutlet { shared, readers, .. }| {
             shared.port == attach.reader_port && shared.only == Some(only) && !readers.is_empty()
         }) {
             return Err(format!("client {} attached twice", attach.writer_port).into());

@@ -99,13 +99,13 @@ impl Context {
         self.reply_headers.push((key.into(), value.into()));
     }
 
-    /// Lends `len` bytes for the answer of a raw method, 64-byte aligned in the log of answers where there is
-    /// room in it just now, else in private memory. Headers are to be added before. Other answers to the same
+    /// Lends `len` bytes for the answer of a raw method, 64-byte aligned in shared memory where there is room in it
+    /// just now, else in private memory. Headers are to be added before. Other answers to the same
     /// client wait until it is returned or dropped.
     ///
     /// # Errors
-    /// `ResourceExhausted`: the log of answers takes no answer of this size; raise
-    /// [`ServiceBuilder::capacity`](crate::ServiceBuilder::capacity).
+    /// `ResourceExhausted`: an answer of this size is too large; raise
+    /// [`ServiceBuilder::max_message`](crate::ServiceBuilder::max_message).
     pub fn loan(&self, len: usize) -> Result<ReplyLoan, Status> {
         // Private memory is not for what the log could never take.
         let limit = self.pair.largest();

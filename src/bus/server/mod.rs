@@ -20,6 +20,7 @@ use parking_lot::Mutex;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::blob::Limits;
 use super::client::PAIR_CAPACITY;
 use super::error::OpenError;
 use super::inlet::Inlet;
@@ -81,6 +82,7 @@ pub struct ServiceBuilder<'n> {
     workers: usize,
     limit: usize,
     capacity: u64,
+    limits: Limits,
     wait: Wait,
     priority: u8,
     timestamps: bool,
@@ -97,6 +99,7 @@ impl<'n> ServiceBuilder<'n> {
             workers: 1,
             limit: QUEUE,
             capacity: PAIR_CAPACITY,
+            limits: Limits::default(),
             wait: Wait::default(),
             priority: PortUp::DEFAULT_PRIORITY,
             timestamps: false,
@@ -182,14 +185,29 @@ impl<'n> ServiceBuilder<'n> {
         self
     }
 
-    /// Bytes of each log of answers, one per client: a power of two from 4 KiB to 4 GiB; default 64 KiB. The
-    /// largest answer is a quarter of it; a larger one is `ResourceExhausted` for its caller, and counted here
+    /// Bytes of each log of answers, one per client: a power of two from 4 KiB to 4 GiB; default 64 KiB. An
+    /// answer larger than a quarter of it goes into shared memory of its own ([`ServiceBuilder::blob_memory`]); one
+    /// larger than [`ServiceBuilder::max_message`] is `ResourceExhausted` for its caller, and counted here
     /// ([`Server::unsent`]).
     ///
     /// Answers for which a client makes no room wait in private memory: 16 MiB of them at most for each client, or
     /// `bytes` if that is more. Those beyond are `ResourceExhausted` as well.
     pub fn capacity(mut self, bytes: u64) -> Self {
         self.capacity = bytes;
+        self
+    }
+
+    /// Bytes of the largest answer, and of the largest request that is taken; at most 2 GiB, default 64 MiB. What fits
+    /// a quarter of a log is sent in any case.
+    pub fn max_message(mut self, bytes: u64) -> Self {
+        self.limits.max_message = bytes;
+        self
+    }
+
+    /// Bytes of memory for answers that are larger than a quarter of their log, for each client; default 256 MiB. See
+    /// [`PublisherBuilder::blob_memory`](crate::PublisherBuilder::blob_memory).
+    pub fn blob_memory(mut self, bytes: u64) -> Self {
+        self.limits.blob_memory = bytes;
         self
     }
 
@@ -282,6 +300,7 @@ impl<'n> ServiceBuilder<'n> {
             queue: Mutex::default(),
             queued: AtomicUsize::new(0),
             limit: self.limit,
+            limits: self.limits,
             slots: (0..self.workers).map(|_| Arc::default()).collect(),
             rota: work::Rota::default(),
             wait: self.wait,
@@ -305,6 +324,7 @@ struct ServerShared {
     /// How many are in the queue: what is looked at instead of its lock.
     queued: AtomicUsize,
     limit: usize,
+    limits: Limits,
     slots: Vec<Arc<Slot>>,
     rota: work::Rota,
     wait: Wait,

@@ -37,7 +37,7 @@ pub(in crate::bus) struct Pair {
     /// Answers say when they were written.
     pub(super) timestamps: bool,
     answers: Arc<Mutex<Outlet>>,
-    /// Bytes of the largest frame that the log takes.
+    /// Bytes of the largest payload, but for what its head takes of the log.
     largest: usize,
     backlog: Mutex<Backlog>,
     /// Bytes that it may have.
@@ -82,7 +82,7 @@ impl Pair {
         port: Arc<InletShared>,
         backlogged: Arc<AtomicUsize>,
     ) -> Self {
-        let largest = answers.largest_frame();
+        let largest = answers.largest();
         let answers = Arc::new(Mutex::new(answers));
         let (backlog, waiting, gone) = (Mutex::default(), AtomicUsize::new(0), AtomicBool::new(false));
         let (priority, client) = (client.priority, client.node.clone());
@@ -261,7 +261,7 @@ impl Pair {
         true
     }
 
-    /// Bytes of the largest frame that the log takes.
+    /// Bytes of the largest payload, but for what its head takes of the log.
     pub(super) fn largest(&self) -> usize {
         self.largest
     }
