@@ -149,16 +149,11 @@ impl Inlet {
     ///
     /// # Errors
     /// What the port's user has to be told; the port goes on after it.
-    #[inline]
-    pub(super) fn look(&mut self) -> Result<Option<(usize, Record)>, RecvError> {
-        let found = self.next().map_err(|error| *error)?;
-        Ok(found.and_then(|index| Some((index, *self.sources[index].reader.in_hand()?))))
-    }
-
-    /// [`Inlet::look`] for the hot path: which log's record is in hand. (Results that fit in registers: larger
-    /// ones are written in words and read in pairs of them, for which a processor has to wait each time.)
+    ///
+    /// Returns which log's it is. (Results that fit in registers: larger ones are written in words and read in pairs
+    /// of them, for which a processor has to wait each time.)
     #[inline(always)]
-    fn next(&mut self) -> Result<Option<usize>, Box<RecvError>> {
+    pub(super) fn next(&mut self) -> Result<Option<usize>, Box<RecvError>> {
         if !self.is_here() {
             return Err(Box::new(RecvError::Forked));
         }

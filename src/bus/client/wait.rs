@@ -19,7 +19,7 @@ use crate::bus::payload::{Incoming, Payload, Place, with_head};
 use crate::bus::reading::Source;
 use crate::bus::status::Status;
 use crate::frame::{Code, Head};
-use crate::ring::{Kind, Record};
+use crate::ring::Kind;
 use crate::wake::{Patience, Then, Wait};
 
 /// Answers that are read in a row before the leader looks at the time and at those who wait for room.
@@ -177,7 +177,11 @@ impl ClientShared {
         let mut failures = None;
         let mut looks = 0u32;
         loop {
-            match self.read(receiver, mine) {
+            let found = match receiver.inlet.next() {
+                Ok(None) if !receiver.inlet.has_ended() => Ok(Found { own: None, read: 0, table: None }),
+                looked => self.read(receiver, looked, mine),
+            };
+            match found {
                 Ok(Found { own: Some(outcome), table, .. }) => {
                     patience.found(receiver.inlet.habit_mut());
                     return Led::Over(outcome, table);
@@ -248,14 +252,20 @@ impl ClientShared {
         cramped.into_iter().for_each(|wake| wake.wake());
     }
 
-    /// Reads what is there, at most a batch. Having found the leader's own, it reads on for the others.
+    /// Reads what is there, at most a batch, after a first look. Having found the leader's own, it reads on for the
+    /// others.
     #[inline]
-    fn read<'a>(&'a self, receiver: &mut Receiver, mine: Mine) -> Result<Found<'a>, Status> {
-        let mut own = None;
-        for read in 0..BATCH {
-            match receiver.inlet.look() {
-                Ok(Some((index, record))) => {
-                    if let Some((outcome, table)) = self.take(receiver, index, record, mine) {
+    fn read<'a>(
+        &'a self,
+        receiver: &mut Receiver,
+        mut looked: Looked,
+        mine: Mine,
+    ) -> Result<Found<'a>, Status> {
+        let (mut own, mut read) = (None, 0);
+        loop {
+            match looked {
+                Ok(Some(index)) => {
+                    if let Some((outcome, table)) = self.take(receiver, index, mine) {
                         own = Some(outcome);
                         if table.len() == 0 {
                             return Ok(Found { own, read: read + 1, table: Some(table) });
@@ -266,22 +276,29 @@ impl ClientShared {
                     self.note_ended(receiver);
                     return Ok(Found { own, read, table: None });
                 }
-                Err(RecvError::Unattached { source_node, reason }) => {
-                    // Nor would it be by later calls: they begin anew.
-                    self.routes.reset_node(&source_node, &format!("its answers cannot be read: {reason}"));
-                }
-                Err(RecvError::PeerCorrupt { .. }) => self.note_ended(receiver),
-                Err(RecvError::Lagged { .. } | RecvError::Decode { .. }) => {}
-                Err(error) => {
-                    return match own {
-                        None => Err(Status::unavailable(error.to_string())),
-                        own => Ok(Found { own, read, table: None }),
-                    };
-                }
+                Err(error) => match *error {
+                    RecvError::Unattached { source_node, reason } => {
+                        // Nor would it be by later calls: they begin anew.
+                        let why = format!("its answers cannot be read: {reason}");
+                        self.routes.reset_node(&source_node, &why);
+                    }
+                    RecvError::PeerCorrupt { .. } => self.note_ended(receiver),
+                    RecvError::Lagged { .. } | RecvError::Decode { .. } => {}
+                    error => {
+                        return match own {
+                            None => Err(Status::unavailable(error.to_string())),
+                            own => Ok(Found { own, read, table: None }),
+                        };
+                    }
+                },
             }
+            read += 1;
+            if read == BATCH {
+                self.note_ended(receiver); // though another server's answers go on and on
+                return Ok(Found { own, read, table: None });
+            }
+            looked = receiver.inlet.next();
         }
-        self.note_ended(receiver); // though another server's answers go on and on
-        Ok(Found { own, read: BATCH, table: None })
     }
 
     #[inline]
@@ -308,10 +325,10 @@ impl ClientShared {
         &'a self,
         receiver: &mut Receiver,
         index: usize,
-        record: Record,
         mine: Mine,
     ) -> Option<(Outcome, Locked<'a>)> {
         let Receiver { inlet, copy } = receiver;
+        let record = *inlet.source(index).reader.in_hand()?;
         let calls = &self.routes.calls;
         let source = inlet.source(index);
         let route = source.route;
@@ -381,7 +398,10 @@ impl ClientShared {
     }
 }
 
-/// What a look at the answers came to.
+/// Whose record is in hand, if there is one.
+type Looked = Result<Option<usize>, Box<RecvError>>;
+
+/// What came of looks at the answers.
 struct Found<'a> {
     /// The leader's own.
     own: Option<Outcome>,

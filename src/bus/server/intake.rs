@@ -19,7 +19,7 @@ use crate::bus::reading::Reply;
 use crate::bus::spare::Spare;
 use crate::bus::status::Status;
 use crate::frame::{Encoding, Head};
-use crate::ring::{Kind, Record};
+use crate::ring::Kind;
 use crate::wake::{Patience, Then};
 
 /// Records that are taken in a row before the clock and other duties are looked at.
@@ -74,12 +74,13 @@ pub(super) struct Intake {
     backlogged: Arc<AtomicUsize>,
 }
 
-/// What came of a look.
+/// What came of a look: small, for most find nothing.
 enum Looked {
     Nothing,
-    /// Something that is no request, or one that was answered at once.
+    /// In hand, of this log.
+    Record(usize),
+    /// Something else.
     Handled,
-    Request(Job),
     /// The port is of no more use.
     Over,
 }
@@ -96,12 +97,14 @@ impl Intake {
         loop {
             for _ in 0..BATCH {
                 match self.look(server) {
-                    Looked::Request(job) => {
+                    Looked::Nothing => break,
+                    Looked::Record(index) => {
                         patience.found(self.inlet.habit_mut());
-                        return Some(job);
+                        if let Some(job) = self.take(server, index) {
+                            return Some(job);
+                        }
                     }
                     Looked::Handled => patience.found(self.inlet.habit_mut()),
-                    Looked::Nothing => break,
                     Looked::Over => {
                         server.stop();
                         return None;
@@ -132,14 +135,16 @@ impl Intake {
     #[inline(always)]
     fn look(&mut self, server: &ServerShared) -> Looked {
         self.tend_backlogs();
-        let looked = match self.inlet.look() {
-            Ok(Some((index, record))) => self.take(server, index, record),
+        let looked = match self.inlet.next() {
+            Ok(Some(index)) => Looked::Record(index),
             Ok(None) => Looked::Nothing,
-            Err(RecvError::Forked | RecvError::NodeGone) => Looked::Over,
-            Err(error) => {
-                tracing::warn!(service = %server.name, %error, "a client cannot be served");
-                Looked::Handled
-            }
+            Err(error) => match *error {
+                RecvError::Forked | RecvError::NodeGone => Looked::Over,
+                error => {
+                    tracing::warn!(service = %server.name, %error, "a client cannot be served");
+                    Looked::Handled
+                }
+            },
         };
         if self.inlet.has_ended() {
             self.end(server);
@@ -201,11 +206,13 @@ impl Intake {
         }
     }
 
-    #[inline(always)]
-    fn take(&mut self, server: &ServerShared, index: usize, record: Record) -> Looked {
+    /// Takes a request. `None`: it is none, or was answered at once.
+    #[inline]
+    fn take(&mut self, server: &ServerShared, index: usize) -> Option<Job> {
+        let record = *self.inlet.source(index).reader.in_hand()?;
         let Some(pair) = self.pair(server, index) else {
             self.inlet.release(index);
-            return Looked::Handled;
+            return None;
         };
         let source = self.inlet.source_mut(index);
         let found = with_head(source, &record, &mut self.copy, |found| match found? {
@@ -220,13 +227,13 @@ impl Intake {
             Ok(Err(id)) => {
                 self.inlet.release(index);
                 server.cancel(|call| call == (pair.number, id));
-                return Looked::Handled;
+                return None;
             }
             Err(reason) => {
                 tracing::warn!(service = %server.name, client = %pair.client, %reason, "no request");
                 self.inlet.counters().drop(1);
                 self.inlet.release(index);
-                return Looked::Handled;
+                return None;
             }
         };
         self.inlet.counters().message(span.len);
@@ -245,15 +252,14 @@ impl Intake {
                 self.inlet.release(index);
                 let encoding = span.encoding;
                 let bytes = record.len as usize;
-                let job = Job { pair, id, method, deadline_ns, headers, encoding, payload, bytes };
-                return Looked::Request(job);
+                return Some(Job { pair, id, method, deadline_ns, headers, encoding, payload, bytes });
             }
             Ok(_) => Status::unimplemented("the request is compressed, which this version does not read"),
             Err(status) => status,
         };
         self.inlet.release(index);
         pair.fail(id, &refused, &[]);
-        Looked::Handled
+        None
     }
 
     /// The pair that a log of requests belongs to, with its log of answers.
