@@ -61,7 +61,8 @@ struct Backlog {
 
 impl Backlog {
     fn takes(&self, len: usize, most: usize) -> bool {
-        self.bytes + len <= most
+        // One may have to wait while another thread writes, however large it is.
+        self.bytes == 0 || self.bytes + len <= most
     }
 }
 
@@ -82,7 +83,7 @@ impl Pair {
         port: Arc<InletShared>,
         backlogged: Arc<AtomicUsize>,
     ) -> Self {
-        let largest = answers.largest();
+        let (largest, most) = (answers.largest(), BACKLOG.max(answers.capacity()));
         let answers = Arc::new(Mutex::new(answers));
         let (backlog, waiting, gone) = (Mutex::default(), AtomicUsize::new(0), AtomicBool::new(false));
         let (priority, client) = (client.priority, client.node.clone());
@@ -94,8 +95,7 @@ impl Pair {
             answers,
             largest,
             backlog,
-            // Four of the largest fill a log, and one has to wait while another thread writes.
-            most: BACKLOG.max(4 * largest),
+            most,
             waiting,
             backlogged,
             gone,
