@@ -178,10 +178,13 @@ impl ClientShared {
         let mut looks = 0u32;
         loop {
             match self.read(receiver, mine) {
-                Ok(Found { own: Some(outcome), table, .. }) => return Led::Over(outcome, table),
+                Ok(Found { own: Some(outcome), table, .. }) => {
+                    patience.found(receiver.inlet.habit_mut());
+                    return Led::Over(outcome, table);
+                }
                 Ok(Found { own: None, read, .. }) => {
                     if read > 0 {
-                        patience.woke();
+                        patience.found(receiver.inlet.habit_mut());
                     }
                     looks = looks.wrapping_add(1);
                     let looked_long = looks.is_multiple_of(LOOKS);
@@ -211,7 +214,7 @@ impl ClientShared {
                     _ => {}
                 }
             }
-            match patience.next() {
+            match patience.next(receiver.inlet.habit_mut()) {
                 Then::Look => {}
                 Then::GiveUp => return Led::Done,
                 Then::Sleep(timeout) => {

@@ -96,8 +96,11 @@ impl Intake {
         loop {
             for _ in 0..BATCH {
                 match self.look(server) {
-                    Looked::Request(job) => return Some(job),
-                    Looked::Handled => {}
+                    Looked::Request(job) => {
+                        patience.found(self.inlet.habit_mut());
+                        return Some(job);
+                    }
+                    Looked::Handled => patience.found(self.inlet.habit_mut()),
                     Looked::Nothing => break,
                     Looked::Over => {
                         server.stop();
@@ -108,7 +111,7 @@ impl Intake {
             if leave() {
                 return None;
             }
-            match patience.next() {
+            match patience.next(self.inlet.habit_mut()) {
                 Then::Look | Then::GiveUp => {}
                 Then::Sleep(timeout) => {
                     match self.inlet.arm() {

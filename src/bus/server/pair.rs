@@ -60,9 +60,10 @@ struct Backlog {
 }
 
 impl Backlog {
+    /// Whether an answer of so many bytes may wait, too. A first one may always: one that is larger than all that
+    /// may wait together has to wait when another thread writes.
     fn takes(&self, len: usize, most: usize) -> bool {
-        // One may have to wait while another thread writes, however large it is.
-        self.bytes == 0 || self.bytes + len <= most
+        self.frames.is_empty() || self.bytes + len <= most
     }
 }
 
