@@ -9,19 +9,9 @@ use ringbus::internals::segment::{PeerSegment, Sealed};
 
 use super::{Second, hear, tell, u64_of};
 
-pub const fn param(s: Option<&str>, d: u32) -> u32 {
-    let Some(s) = s else { return d };
-    let b = s.as_bytes();
-    let mut i = 0;
-    let mut v = 0;
-    while i < b.len() {
-        v = v * 10 + (b[i] - b'0') as u32;
-        i += 1;
-    }
-    v
-}
-pub const PAUSES: u32 = param(option_env!("RB_P"), 2);
-pub const AHEAD: u32 = param(option_env!("RB_T"), 4);
+/// As the bus waits: two looks with a `PAUSE`, then without, asking for the next record's lines.
+const PAUSES: u32 = 2;
+const AHEAD: u32 = 4;
 const CAPACITY: u64 = 256 * 1024;
 
 pub type BareWriter = Writer<Arc<Sealed>, Arc<PeerSegment>, ()>;

@@ -29,8 +29,14 @@ const FULLY: u32 = 64;
 /// on other processors, some 12 µs: nothing beside so many records.
 const BUSY: u32 = 1024;
 
+/// Records one after the other, without a look in vain, that show a writer at work.
+const STREAM: u32 = 8;
+
+/// `PAUSE`s of a rest: some 400 ns.
+const REST: u32 = 8;
+
 /// Looks in vain before a port looks ahead.
-const AHEAD: u32 = crate::wake::AHEAD;
+const AHEAD: u32 = 4;
 
 /// Logs of a port that looks ahead: each costs two instructions a look.
 const FEW: usize = 4;
@@ -49,6 +55,8 @@ pub(super) struct Inlet {
     until_full: u32,
     /// Looks in vain since the last record.
     idle: u32,
+    /// Records since the last look in vain.
+    run: u32,
     /// To be told to the user before anything else.
     failed: Vec<RecvError>,
     /// Logs of pairs that ended: nothing more comes from them.
@@ -95,6 +103,7 @@ impl Inlet {
             turns: Turns::default(),
             until_full: 0,
             idle: 0,
+            run: 0,
             failed: Vec::new(),
             ended: Vec::new(),
             parked: Waiter::new(layout::PARKED),
@@ -140,17 +149,25 @@ impl Inlet {
     ///
     /// # Errors
     /// What the port's user has to be told; the port goes on after it.
-    #[inline(always)]
+    #[inline]
     pub(super) fn look(&mut self) -> Result<Option<(usize, Record)>, RecvError> {
+        let found = self.next().map_err(|error| *error)?;
+        Ok(found.and_then(|index| Some((index, *self.sources[index].reader.in_hand()?))))
+    }
+
+    /// [`Inlet::look`] for the hot path: which log's record is in hand. (Results that fit in registers: larger
+    /// ones are written in words and read in pairs of them, for which a processor has to wait each time.)
+    #[inline(always)]
+    fn next(&mut self) -> Result<Option<usize>, Box<RecvError>> {
         if !self.is_here() {
-            return Err(RecvError::Forked);
+            return Err(Box::new(RecvError::Forked));
         }
         self.parked.disarm(&self.shared.segment);
         if self.shared.generation.load(Acquire) != self.generation {
             self.take_changes();
         }
         if let Some(failed) = self.failed.pop() {
-            return Err(failed);
+            return Err(Box::new(failed));
         }
         let full = self.until_full == 0;
         self.until_full = if full { FULLY - 1 } else { self.until_full - 1 };
@@ -161,26 +178,27 @@ impl Inlet {
             };
             match found {
                 // Whoever never sleeps is not told by `arm`.
-                None if full && self.node.is_gone() => return Err(RecvError::NodeGone),
+                None if full && self.node.is_gone() => return Err(Box::new(RecvError::NodeGone)),
                 None => {
                     self.look_ahead();
                     return Ok(None);
                 }
-                Some((turn, Ok(Next::Record(record)))) => {
+                Some((turn, Ok(Next::Record(_)))) => {
                     self.idle = 0;
+                    self.run = self.run.wrapping_add(1);
                     self.streak = self.streak.wrapping_add(1);
                     if self.streak == BUSY {
                         self.promise();
                     }
                     self.turns.took(turn);
-                    return Ok(Some((turn.log, record)));
+                    return Ok(Some(turn.log));
                 }
                 Some((turn, other)) => {
                     if matches!(other, Ok(Next::Lagged(_))) {
                         self.turns.took(turn); // or one that drops all the time would have every turn
                     }
                     if let Some(error) = self.exception(turn.log, other) {
-                        return Err(error);
+                        return Err(Box::new(error));
                     }
                     // One log less: look again.
                 }
@@ -199,6 +217,9 @@ impl Inlet {
     /// A port that has looked in vain for a while, and reads few logs, asks for the lines of what comes next.
     #[inline(always)]
     fn look_ahead(&mut self) {
+        if std::mem::take(&mut self.run) >= STREAM {
+            rest();
+        }
         self.idle = self.idle.saturating_add(1);
         if self.idle > AHEAD && self.sources.len() <= FEW {
             for source in &self.sources {
@@ -262,6 +283,16 @@ impl Inlet {
                     for source in self.sources.iter_mut().filter(|source| source.key == key) {
                         source.reader.end_at(until);
                         source.ended = true;
+                    }
+                }
+                Change::Blob { key, blob, memory } => {
+                    if let Some(source) = self.sources.iter_mut().find(|source| source.key == key) {
+                        source.reader.add_blob(blob, memory);
+                    }
+                }
+                Change::BlobGone { key, blob } => {
+                    if let Some(source) = self.sources.iter_mut().find(|source| source.key == key) {
+                        source.reader.remove_blob(blob);
                     }
                 }
                 Change::Failed { node, reason } => {
@@ -333,25 +364,28 @@ impl Inlet {
             || self.sources.iter().any(|source| source.ended || (!source.rests && source.reader.is_ready()))
     }
 
-    /// Looks until `deadline`, sleeping as the port's strategy says. `found` turns a record into what the
-    /// user gets, or into `None`: not for this port.
+    /// Looks until `deadline`, sleeping as the port's strategy says; whether anything came. `wanted` is asked
+    /// about each record in hand, and releases those that are not for this port.
+    ///
+    /// # Errors
+    /// What the port's user has to be told; `wanted` may add to it.
     #[inline(always)]
-    pub(super) fn wait<T>(
+    pub(super) fn wait(
         &mut self,
         deadline: Option<Instant>,
-        mut found: impl FnMut(&mut Self, usize, Record) -> Result<Option<T>, RecvError>,
-    ) -> Result<Option<T>, RecvError> {
+        mut wanted: impl FnMut(&mut Self, usize) -> Result<bool, Box<RecvError>>,
+    ) -> Result<bool, Box<RecvError>> {
         let mut patience = Patience::new(self.wait, deadline);
         loop {
-            if let Taken::Value(value) = self.take(&mut found)? {
+            if self.take(&mut wanted)? == Taken::Wanted {
                 patience.found(&mut self.habit);
-                return Ok(Some(value));
+                return Ok(true);
             }
             match patience.next(&mut self.habit) {
                 Then::Look => {}
-                Then::GiveUp => return self.take_fully(&mut found),
+                Then::GiveUp => return self.take_fully(&mut wanted),
                 Then::Sleep(timeout) => {
-                    if self.arm()? {
+                    if self.arm().map_err(Box::new)? {
                         self.sleep(timeout);
                     }
                     patience.woke();
@@ -362,26 +396,26 @@ impl Inlet {
 
     /// [`Inlet::wait`] without waiting.
     #[inline(always)]
-    pub(super) fn try_take<T>(
+    pub(super) fn try_take(
         &mut self,
-        mut found: impl FnMut(&mut Self, usize, Record) -> Result<Option<T>, RecvError>,
-    ) -> Result<Option<T>, RecvError> {
-        match self.take(&mut found)? {
-            Taken::Value(value) => Ok(Some(value)),
-            Taken::Unwanted => Ok(None),
-            Taken::Nothing => self.take_fully(&mut found),
+        mut wanted: impl FnMut(&mut Self, usize) -> Result<bool, Box<RecvError>>,
+    ) -> Result<bool, Box<RecvError>> {
+        match self.take(&mut wanted)? {
+            Taken::Wanted => Ok(true),
+            Taken::Unwanted => Ok(false),
+            Taken::Nothing => self.take_fully(&mut wanted),
         }
     }
 
     #[inline(always)]
-    fn take<T>(
+    fn take(
         &mut self,
-        found: &mut impl FnMut(&mut Self, usize, Record) -> Result<Option<T>, RecvError>,
-    ) -> Result<Taken<T>, RecvError> {
+        wanted: &mut impl FnMut(&mut Self, usize) -> Result<bool, Box<RecvError>>,
+    ) -> Result<Taken, Box<RecvError>> {
         for _ in 0..UNWANTED {
-            let Some((index, record)) = self.look()? else { return Ok(Taken::Nothing) };
-            if let Some(value) = found(self, index, record)? {
-                return Ok(Taken::Value(value));
+            let Some(index) = self.next()? else { return Ok(Taken::Nothing) };
+            if wanted(self, index)? {
+                return Ok(Taken::Wanted);
             }
         }
         Ok(Taken::Unwanted)
@@ -389,15 +423,12 @@ impl Inlet {
 
     /// The last look before the caller is told that there is nothing: at each log in full.
     #[cold]
-    fn take_fully<T>(
+    fn take_fully(
         &mut self,
-        found: &mut impl FnMut(&mut Self, usize, Record) -> Result<Option<T>, RecvError>,
-    ) -> Result<Option<T>, RecvError> {
+        wanted: &mut impl FnMut(&mut Self, usize) -> Result<bool, Box<RecvError>>,
+    ) -> Result<bool, Box<RecvError>> {
         self.until_full = 0;
-        match self.take(found)? {
-            Taken::Value(value) => Ok(Some(value)),
-            Taken::Nothing | Taken::Unwanted => Ok(None),
-        }
+        Ok(self.take(wanted)? == Taken::Wanted)
     }
 }
 
@@ -418,9 +449,19 @@ fn look_at(source: &mut Source, full: bool) -> Option<Result<Next, ring::Corrupt
     }
 }
 
+/// Has caught up with a writer that is at work: each further look would take from it the very lines that it
+/// writes, and make it as slow as a line travels. After a short rest there are several records to read.
+#[inline(never)]
+fn rest() {
+    for _ in 0..REST {
+        std::hint::spin_loop();
+    }
+}
+
 /// What a port's looks came to.
-enum Taken<T> {
-    Value(T),
+#[derive(PartialEq, Eq)]
+enum Taken {
+    Wanted,
     /// Nothing is there.
     Nothing,
     /// Only what is none of the port's.

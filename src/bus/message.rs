@@ -1,14 +1,14 @@
 //! What a reading port gets.
 
 use std::fmt;
-use std::ops::{Deref, Range};
+use std::ops::Deref;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use super::inlet::Inlet;
 use super::metadata::{self, Destination, MessageId};
 use super::peer::NodeInfo;
 use super::reading::Origin;
+use super::reception::Reception;
 use super::topic::{Carries, inbox_name};
 use crate::frame::{self, Encoding};
 
@@ -100,6 +100,22 @@ impl Envelope {
         Self { topic: None, sequence, headers: Headers::default() }
     }
 
+    /// The same, in place of what it was before.
+    #[inline(always)]
+    pub(super) fn become_plain(&mut self, sequence: u64) {
+        self.sequence = sequence;
+        if self.topic.is_some() || !self.headers.0.is_empty() {
+            *self = Self::plain(sequence);
+        }
+    }
+
+    /// Takes topic and headers away.
+    #[inline(always)]
+    pub(super) fn take(&mut self) -> Self {
+        let headers = Headers(std::mem::take(&mut self.headers.0));
+        Self { topic: self.topic.take(), sequence: self.sequence, headers }
+    }
+
     pub(super) fn topic<'a>(&'a self, origin: &'a Origin) -> &'a str {
         self.topic.as_deref().or(origin.topic.as_deref()).unwrap_or_default()
     }
@@ -122,12 +138,12 @@ macro_rules! envelope_accessors {
         /// The topic it was published on; of a direct message or a broadcast the reserved one, `@to/…` or
         /// `@all`: see `destination`.
         pub fn topic(&self) -> &str {
-            self.envelope.topic(self.origin())
+            self.envelope().topic(self.origin())
         }
 
         /// Whom it was for.
         pub fn destination(&self) -> Destination<'_> {
-            self.envelope.destination(self.origin())
+            self.envelope().destination(self.origin())
         }
 
         /// The node that sent it.
@@ -138,12 +154,12 @@ macro_rules! envelope_accessors {
         /// Its number among all messages of its publisher, from 0; a gap means that the publisher dropped
         /// messages.
         pub fn sequence(&self) -> u64 {
-            self.envelope.sequence
+            self.envelope().sequence
         }
 
         /// What tells it from every other message on the bus.
         pub fn id(&self) -> MessageId {
-            self.envelope.id(self.origin())
+            self.envelope().id(self.origin())
         }
 
         /// The priority of the port that wrote it.
@@ -153,20 +169,20 @@ macro_rules! envelope_accessors {
 
         /// Its headers.
         pub fn headers(&self) -> &Headers {
-            &self.envelope.headers
+            &self.envelope().headers
         }
 
         /// When it was written, by its sender's word and the wall clock; `None` if that was not sent along
         /// ([`PublisherBuilder::timestamps`](crate::PublisherBuilder::timestamps),
         /// [`Outgoing::timestamp`](crate::Outgoing::timestamp)).
         pub fn timestamp(&self) -> Option<SystemTime> {
-            self.envelope.headers.timestamp()
+            self.envelope().headers.timestamp()
         }
 
         /// What it belongs to, if its sender said so
         /// ([`Outgoing::correlation`](crate::Outgoing::correlation)).
         pub fn correlation(&self) -> Option<&str> {
-            self.envelope.headers.correlation()
+            self.envelope().headers.correlation()
         }
     };
 }
@@ -180,6 +196,10 @@ pub struct Message<T> {
 
 impl<T> Message<T> {
     envelope_accessors!();
+
+    fn envelope(&self) -> &Envelope {
+        &self.envelope
+    }
 
     fn origin(&self) -> &Origin {
         &self.origin
@@ -212,50 +232,45 @@ impl<T: fmt::Debug> fmt::Debug for Message<T> {
 
 /// Received bytes, lent in place where the writer is trusted ([`Trust`](crate::Trust)); dereferences to
 /// them. The writer cannot reuse their room before the sample is dropped: copy what you keep.
-pub struct Sample<'a> {
-    pub(super) inlet: &'a mut Inlet,
-    /// Which of the inlet's logs the record in hand is in.
-    pub(super) index: usize,
-    /// The payload: within the frame in hand, or all of the copy.
-    pub(super) payload: Range<usize>,
-    /// The payload in private memory, where it is not lent.
-    pub(super) copy: Option<&'a [u8]>,
-    pub(super) encoding: Encoding,
-    pub(super) envelope: Envelope,
-}
+pub struct Sample<'a>(&'a mut Reception);
 
-impl Sample<'_> {
+impl<'a> Sample<'a> {
+    /// The message that the port has opened.
+    #[inline(always)]
+    pub(super) fn of(reception: &'a mut Reception) -> Self {
+        Self(reception)
+    }
+
     envelope_accessors!();
 
+    fn envelope(&self) -> &Envelope {
+        self.0.envelope()
+    }
+
     fn origin(&self) -> &Origin {
-        &self.inlet.source(self.index).origin
+        self.0.origin()
     }
 
     /// How the bytes are encoded: [`Encoding::Raw`] from a raw publisher, [`Encoding::MessagePack`] from a
     /// typed one.
     pub fn encoding(&self) -> Encoding {
-        self.encoding
+        self.0.encoding()
     }
 }
 
 impl Deref for Sample<'_> {
     type Target = [u8];
 
+    #[inline]
     fn deref(&self) -> &[u8] {
-        match self.copy {
-            Some(copy) => copy,
-            // A forked child does not have the log.
-            None if !self.inlet.is_here() => &[],
-            None => &self.inlet.source(self.index).reader.frame()[self.payload.clone()],
-        }
+        self.0.payload()
     }
 }
 
 impl Drop for Sample<'_> {
+    #[inline]
     fn drop(&mut self) {
-        if self.inlet.is_here() {
-            self.inlet.release(self.index);
-        }
+        self.0.release();
     }
 }
 

@@ -13,6 +13,7 @@
 //! of an outlet, the list of changes of an inlet, both announced by a counter.
 #![forbid(unsafe_code)]
 
+mod blob;
 mod client;
 mod codec;
 mod core;

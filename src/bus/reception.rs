@@ -12,10 +12,10 @@ use super::codec;
 use super::error::RecvError;
 use super::inlet::Inlet;
 use super::message::{Envelope, Headers, Message, Sample};
-use super::reading::PayloadReader;
+use super::reading::{Origin, PayloadReader};
 use super::topic::{Carries, check_topic};
 use crate::frame::{self, Encoding, Head, HeadError, PayloadSpan};
-use crate::ring::{Corrupt, Kind, Record};
+use crate::ring::{Kind, Record};
 
 /// Bytes of a frame that are copied at once: the whole of a small one, the envelope of nearly all.
 const PREFIX: usize = 256;
@@ -27,7 +27,8 @@ const SCRATCH: usize = 64 * 1024;
 
 /// What both kinds of subscriber consist of.
 pub(super) struct Reception {
-    pub(super) inlet: Inlet,
+    inlet: Inlet,
+    opened: Opened,
     scratch: Scratch,
 }
 
@@ -39,134 +40,191 @@ struct Scratch {
     rest: Vec<u8>,
 }
 
-/// A message whose envelope was read and whose payload is still in the log, its record in hand.
-pub(super) struct Opened {
+/// The message whose record is in hand, its envelope read: kept here and not handed about, see [`Inlet::wait`].
+struct Opened {
     index: usize,
-    envelope: Envelope,
     span: PayloadSpan,
+    envelope: Envelope,
+    /// Its payload is in `Scratch::rest`.
+    copied: bool,
 }
 
 impl Reception {
     pub(super) fn of(inlet: Inlet) -> Self {
-        Self { inlet, scratch: Scratch { prefix: Box::new([0; PREFIX]), rest: Vec::new() } }
+        let span = PayloadSpan { encoding: Encoding::Raw, compressed: false, start: 0, len: 0 };
+        let opened = Opened { index: 0, span, envelope: Envelope::plain(0), copied: false };
+        Self { inlet, opened, scratch: Scratch { prefix: Box::new([0; PREFIX]), rest: Vec::new() } }
+    }
+
+    pub(super) fn inlet(&self) -> &Inlet {
+        &self.inlet
+    }
+
+    pub(super) fn arm(&mut self) -> Result<bool, RecvError> {
+        self.inlet.arm()
+    }
+
+    /// Waits for a message, and opens it; false if none came in time.
+    #[inline(always)]
+    pub(super) fn wait(&mut self, deadline: Option<Instant>) -> Result<bool, RecvError> {
+        let Self { inlet, opened, scratch } = self;
+        let found = inlet.wait(deadline, |inlet, index| open(inlet, opened, scratch, index));
+        found.map_err(|error| *error)
+    }
+
+    /// Opens a message, if one is there.
+    #[inline(always)]
+    pub(super) fn look(&mut self) -> Result<bool, RecvError> {
+        let Self { inlet, opened, scratch } = self;
+        let found = inlet.try_take(|inlet, index| open(inlet, opened, scratch, index));
+        found.map_err(|error| *error)
+    }
+
+    /// The opened message, in place where that is allowed.
+    #[inline(always)]
+    pub(super) fn sample(&mut self) -> Sample<'_> {
+        let Self { inlet, opened, scratch } = self;
+        let source = inlet.source(opened.index);
+        opened.copied = !source.lend;
+        if opened.copied {
+            scratch.rest.clear();
+            scratch.rest.resize(opened.span.len, 0);
+            source.reader.copy(opened.span.start, &mut scratch.rest);
+        }
+        Sample::of(self)
+    }
+
+    /// The opened message as a value; released.
+    #[inline(always)]
+    pub(super) fn message<T: DeserializeOwned>(&mut self) -> Result<Message<T>, RecvError> {
+        let Self { inlet, opened, scratch } = self;
+        let Opened { index, span, envelope, .. } = opened;
+        match decode(inlet, scratch, *index, span) {
+            Ok(value) => {
+                let origin = inlet.source(*index).origin.clone();
+                inlet.release(*index);
+                Ok(Message { value, origin, envelope: envelope.take() })
+            }
+            Err(reason) => {
+                let error = undecodable(inlet, *index, envelope.topic.as_deref(), reason);
+                inlet.release(*index);
+                Err(*error)
+            }
+        }
+    }
+
+    // Of the opened message, for `Sample`.
+
+    pub(super) fn origin(&self) -> &Origin {
+        &self.inlet.source(self.opened.index).origin
+    }
+
+    pub(super) fn envelope(&self) -> &Envelope {
+        &self.opened.envelope
+    }
+
+    pub(super) fn encoding(&self) -> Encoding {
+        self.opened.span.encoding
     }
 
     #[inline(always)]
-    pub(super) fn wait_to_open(&mut self, deadline: Option<Instant>) -> Result<Option<Opened>, RecvError> {
-        let Self { inlet, scratch } = self;
-        inlet.wait(deadline, |inlet, index, record| open(inlet, scratch, index, record))
+    pub(super) fn payload(&self) -> &[u8] {
+        let Opened { index, span, copied, .. } = &self.opened;
+        if *copied {
+            return &self.scratch.rest;
+        }
+        // A forked child does not have the log.
+        if !self.inlet.is_here() {
+            return &[];
+        }
+        &self.inlet.source(*index).reader.frame()[span.start..span.start + span.len]
     }
 
     #[inline(always)]
-    pub(super) fn try_open(&mut self) -> Result<Option<Opened>, RecvError> {
-        let Self { inlet, scratch } = self;
-        inlet.try_take(|inlet, index, record| open(inlet, scratch, index, record))
-    }
-
-    #[inline(always)]
-    pub(super) fn wait_for_message<T: DeserializeOwned>(
-        &mut self,
-        deadline: Option<Instant>,
-    ) -> Result<Option<Message<T>>, RecvError> {
-        let Self { inlet, scratch } = self;
-        inlet.wait(deadline, |inlet, index, record| decode(inlet, scratch, index, record))
-    }
-
-    #[inline(always)]
-    pub(super) fn try_message<T: DeserializeOwned>(&mut self) -> Result<Option<Message<T>>, RecvError> {
-        let Self { inlet, scratch } = self;
-        inlet.try_take(|inlet, index, record| decode(inlet, scratch, index, record))
-    }
-
-    #[inline(always)]
-    pub(super) fn sample(&mut self, found: Opened) -> Sample<'_> {
-        let Opened { index, envelope, span } = found;
-        let payload = span.start..span.start + span.len;
-        let copy = if self.inlet.source(index).lend {
-            None
-        } else {
-            let copy = &mut self.scratch.rest;
-            copy.clear();
-            copy.resize(span.len, 0);
-            self.inlet.source(index).reader.copy(span.start, copy);
-            Some(&**copy)
-        };
-        Sample { inlet: &mut self.inlet, index, payload, copy, encoding: span.encoding, envelope }
+    pub(super) fn release(&mut self) {
+        if self.inlet.is_here() {
+            self.inlet.release(self.opened.index);
+        }
     }
 }
 
-/// Reads a record's envelope from a private copy of it. `None`: on a topic that is none of this port's.
+/// Reads the envelope of the record in hand from a private copy of it. False: on a topic that is none of this
+/// port's; the record is then released.
 ///
 /// # Errors
 /// [`RecvError`]; the record is then passed over.
 #[inline(always)]
 fn open(
     inlet: &mut Inlet,
+    opened: &mut Opened,
     scratch: &mut Scratch,
     index: usize,
-    record: Record,
-) -> Result<Option<Opened>, RecvError> {
-    let len = record.len as usize;
-    if len >= PLAIN && is_of_one_topic(inlet, index, &record) {
+) -> Result<bool, Box<RecvError>> {
+    let source = inlet.source(index);
+    if let Some(record) = source.reader.in_hand()
+        && record.kind == Kind::Frame
+        && record.len as usize >= PLAIN
+        && source.origin.carries == Carries::Events
+        && source.origin.topic.is_some()
+    {
         let mut first = [0; PLAIN];
-        inlet.source(index).reader.copy(0, &mut first);
-        if let Some(span) = frame::plain_event(&first, len).filter(|span| !span.compressed) {
+        source.reader.copy(0, &mut first);
+        if let Some(span) = frame::plain_event(&first, record.len as usize).filter(|span| !span.compressed) {
+            opened.index = index;
+            opened.span = span;
+            opened.envelope.become_plain(record.sequence);
             inlet.counters().message(span.len);
-            return Ok(Some(Opened { index, envelope: Envelope::plain(record.sequence), span }));
+            return Ok(true);
         }
     }
-    open_any(inlet, scratch, index, record)
+    open_any(inlet, opened, scratch, index)
 }
 
 #[inline(never)]
 fn open_any(
     inlet: &mut Inlet,
+    opened: &mut Opened,
     scratch: &mut Scratch,
     index: usize,
-    record: Record,
-) -> Result<Option<Opened>, RecvError> {
-    let Scratch { prefix, rest } = scratch;
-    let prefix = copy_prefix(inlet, index, &record, prefix)?;
-    let opened = open_with(inlet, rest, index, &record, prefix);
-    if !matches!(opened, Ok(Some(_))) {
+) -> Result<bool, Box<RecvError>> {
+    let Some(record) = inlet.source(index).reader.in_hand().copied() else { return Ok(false) };
+    let found = read_envelope(inlet, scratch, index, &record);
+    if !matches!(found, Ok(Some(_))) {
         inlet.release(index);
     }
-    opened
+    let Some((envelope, span)) = found? else { return Ok(false) };
+    *opened = Opened { index, span, envelope, copied: false };
+    inlet.counters().message(span.len);
+    Ok(true)
 }
 
-/// Whether the record is a frame of a log whose frames need not say their topic.
-#[inline(always)]
-fn is_of_one_topic(inlet: &Inlet, index: usize, record: &Record) -> bool {
-    let origin = &inlet.source(index).origin;
-    record.kind == Kind::Frame && origin.carries == Carries::Events && origin.topic.is_some()
-}
-
-/// [`open`], with the first bytes of the frame already copied.
-fn open_with(
+/// The envelope, from a private copy of it, and where the payload is. `None`: on a topic that is none of this
+/// port's.
+fn read_envelope(
     inlet: &mut Inlet,
-    scratch: &mut Vec<u8>,
+    scratch: &mut Scratch,
     index: usize,
     record: &Record,
-    prefix: &[u8],
-) -> Result<Option<Opened>, RecvError> {
+) -> Result<Option<(Envelope, PayloadSpan)>, Box<RecvError>> {
     let len = record.len as usize;
-    let (head, span) = match frame::decode_head(prefix, len) {
+    let Scratch { prefix, rest } = scratch;
+    let prefix = &mut prefix[..PREFIX.min(len)];
+    inlet.source(index).reader.copy(0, prefix);
+    let mut decoded = frame::decode_head(prefix, len);
+    let mut copied = prefix.len();
+    while let Err(HeadError::Short { needed }) = decoded
+        && needed > copied
+    {
+        // `needed` is within the frame and the longest head, and grows.
+        copied = needed.max(PREFIX * 4).min(len);
+        rest.clear();
+        rest.resize(copied, 0);
+        inlet.source(index).reader.copy(0, rest);
+        decoded = frame::decode_head(rest, len);
+    }
+    let (head, span) = match decoded {
         Ok(found) => found,
-        Err(HeadError::Short { needed }) => {
-            let mut needed = needed;
-            loop {
-                // `needed` is within the frame and the longest head, and grows.
-                scratch.clear();
-                scratch.resize(needed.max(PREFIX * 4).min(len), 0);
-                inlet.source(index).reader.copy(0, scratch);
-                match frame::decode_head(scratch, len) {
-                    Ok(found) => break found,
-                    Err(HeadError::Short { needed: more }) if more > scratch.len() => needed = more,
-                    Err(error) => return Err(undecodable(inlet, index, record, None, error.to_string())),
-                }
-            }
-        }
-        Err(error) => return Err(undecodable(inlet, index, record, None, error.to_string())),
+        Err(error) => return Err(undecodable(inlet, index, None, error.to_string())),
     };
     let (topic, headers) = match (head, inlet.source(index).origin.carries) {
         (Head::Event { topic, headers }, Carries::Events) => (topic, headers),
@@ -174,7 +232,7 @@ fn open_with(
         (Head::Broadcast { topic: None, headers }, Carries::Broadcasts) => (None, headers),
         (head, _) => {
             let reason = format!("a frame of kind {:?} has no place in this log", head.kind());
-            return Err(undecodable(inlet, index, record, None, reason));
+            return Err(undecodable(inlet, index, None, reason));
         }
     };
     let topic = match topic {
@@ -185,7 +243,7 @@ fn open_with(
             }
             if inlet.source(index).origin.topic.is_some() || check_topic(topic).is_err() {
                 let reason = format!("topic {topic:?} has no place in this log");
-                return Err(undecodable(inlet, index, record, None, reason));
+                return Err(undecodable(inlet, index, None, reason));
             }
             let source = inlet.source_mut(index);
             match &source.last_topic {
@@ -196,109 +254,48 @@ fn open_with(
     };
     if topic.is_none() && inlet.source(index).origin.topic.is_none() {
         let reason = "names no topic, in a log of many topics".to_owned();
-        return Err(undecodable(inlet, index, record, None, reason));
+        return Err(undecodable(inlet, index, None, reason));
     }
     if span.compressed {
         let reason = "its payload is compressed, which this version does not read".to_owned();
-        return Err(undecodable(inlet, index, record, topic.as_deref(), reason));
+        return Err(undecodable(inlet, index, topic.as_deref(), reason));
     }
-    let envelope = Envelope { topic, sequence: record.sequence, headers: Headers::from(headers) };
-    inlet.counters().message(span.len);
-    Ok(Some(Opened { index, envelope, span }))
+    Ok(Some((Envelope { topic, sequence: record.sequence, headers: Headers::from(headers) }, span)))
 }
 
-/// Copies the first bytes of a record's frame.
-#[inline(always)]
-fn copy_prefix<'a>(
-    inlet: &mut Inlet,
-    index: usize,
-    record: &Record,
-    room: &'a mut [u8; PREFIX],
-) -> Result<&'a [u8], RecvError> {
-    if record.kind != Kind::Frame {
-        // No writer of this version puts such a record into a subscriber's log.
-        let why = Corrupt::Record { position: record.frame, word: record.kind as u64 };
-        return Err(inlet.cut(index, why));
-    }
-    let prefix = &mut room[..PREFIX.min(record.len as usize)];
-    inlet.source(index).reader.copy(0, prefix);
-    Ok(prefix)
-}
-
-/// Takes a record as a value, and releases it.
+/// Decodes the payload of the record in hand.
 #[inline(always)]
 fn decode<T: DeserializeOwned>(
-    inlet: &mut Inlet,
+    inlet: &Inlet,
     scratch: &mut Scratch,
     index: usize,
-    record: Record,
-) -> Result<Option<Message<T>>, RecvError> {
-    let Scratch { prefix, rest } = scratch;
-    let prefix = copy_prefix(inlet, index, &record, prefix)?;
-    let plain = if is_of_one_topic(inlet, index, &record) {
-        frame::plain_event(prefix, record.len as usize).filter(|span| !span.compressed)
-    } else {
-        None
-    };
-    let opened = match plain {
-        Some(span) => {
-            inlet.counters().message(span.len);
-            Ok(Some(Opened { index, envelope: Envelope::plain(record.sequence), span }))
-        }
-        None => open_with(inlet, rest, index, &record, prefix),
-    };
-    let message = opened.and_then(|opened| {
-        let Some(Opened { envelope, span, .. }) = opened else { return Ok(None) };
-        match decode_payload(inlet, rest, index, &span, prefix) {
-            Ok(value) => {
-                let origin = inlet.source(index).origin.clone();
-                Ok(Some(Message { value, origin, envelope }))
-            }
-            Err(reason) => Err(undecodable(inlet, index, &record, envelope.topic.as_deref(), reason)),
-        }
-    });
-    inlet.release(index);
-    message
-}
-
-#[inline(always)]
-fn decode_payload<T: DeserializeOwned>(
-    inlet: &Inlet,
-    scratch: &mut Vec<u8>,
-    index: usize,
     span: &PayloadSpan,
-    prefix: &[u8],
 ) -> Result<T, String> {
     if span.encoding != Encoding::MessagePack {
         return Err(format!("its payload is {:?}: use a raw subscriber", span.encoding));
     }
-    let (start, end) = (span.start, span.start + span.len);
-    if let Some(payload) = prefix.get(start..end) {
+    let source = inlet.source(index);
+    if let Some(payload) = scratch.prefix.get_mut(..span.len) {
+        source.reader.copy(span.start, payload);
         return codec::decode(payload);
     }
-    let source = inlet.source(index);
     if span.len <= SCRATCH {
-        scratch.clear();
-        scratch.resize(span.len, 0);
-        source.reader.copy(start, scratch);
-        return codec::decode(scratch);
+        scratch.rest.clear();
+        scratch.rest.resize(span.len, 0);
+        source.reader.copy(span.start, &mut scratch.rest);
+        return codec::decode(&scratch.rest);
     }
-    codec::decode_from(std::io::BufReader::new(PayloadReader { source, at: start, end }))
+    let payload = PayloadReader { source, at: span.start, end: span.start + span.len };
+    codec::decode_from(std::io::BufReader::new(payload))
 }
 
 #[cold]
-fn undecodable(
-    inlet: &Inlet,
-    index: usize,
-    record: &Record,
-    topic: Option<&str>,
-    reason: String,
-) -> RecvError {
-    let origin = &inlet.source(index).origin;
-    RecvError::Decode {
-        topic: topic.or(origin.topic.as_deref()).unwrap_or("(unknown topic)").to_owned(),
-        source_node: origin.node.clone(),
-        sequence: record.sequence,
+fn undecodable(inlet: &Inlet, index: usize, topic: Option<&str>, reason: String) -> Box<RecvError> {
+    let source = inlet.source(index);
+    Box::new(RecvError::Decode {
+        topic: topic.or(source.origin.topic.as_deref()).unwrap_or("(unknown topic)").to_owned(),
+        source_node: source.origin.node.clone(),
+        sequence: source.reader.in_hand().map_or(0, |record| record.sequence),
         reason,
-    }
+    })
 }

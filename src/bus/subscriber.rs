@@ -101,11 +101,8 @@ impl<T: DeserializeOwned> Subscriber<T> {
     /// [`RecvError`]; the next call goes on after it.
     #[inline]
     pub fn recv(&mut self) -> Result<Message<T>, RecvError> {
-        loop {
-            if let Some(message) = self.recv_by(None)? {
-                return Ok(message);
-            }
-        }
+        while !self.reception.wait(None)? {}
+        self.reception.message()
     }
 
     /// The next message, if one is there.
@@ -114,7 +111,7 @@ impl<T: DeserializeOwned> Subscriber<T> {
     /// [`RecvError`]; the next call goes on after it.
     #[inline]
     pub fn try_recv(&mut self) -> Result<Option<Message<T>>, RecvError> {
-        self.reception.try_message()
+        if self.reception.look()? { self.reception.message().map(Some) } else { Ok(None) }
     }
 
     /// The next message, or `None` if none came in time.
@@ -127,7 +124,7 @@ impl<T: DeserializeOwned> Subscriber<T> {
 
     #[inline(always)]
     fn recv_by(&mut self, deadline: Option<Instant>) -> Result<Option<Message<T>>, RecvError> {
-        self.reception.wait_for_message(deadline)
+        if self.reception.wait(deadline)? { self.reception.message().map(Some) } else { Ok(None) }
     }
 
     /// Messages as they come, for ever: each `next` waits. Ends only where nothing can come any more.
@@ -167,11 +164,8 @@ impl RawSubscriber {
     /// [`RecvError`]; the next call goes on after it.
     #[inline]
     pub fn recv(&mut self) -> Result<Sample<'_>, RecvError> {
-        loop {
-            if let Some(found) = self.reception.wait_to_open(None)? {
-                return Ok(self.reception.sample(found));
-            }
-        }
+        while !self.reception.wait(None)? {}
+        Ok(self.reception.sample())
     }
 
     /// The next message, if one is there.
@@ -180,8 +174,7 @@ impl RawSubscriber {
     /// [`RecvError`]; the next call goes on after it.
     #[inline]
     pub fn try_recv(&mut self) -> Result<Option<Sample<'_>>, RecvError> {
-        let found = self.reception.try_open()?;
-        Ok(found.map(|found| self.reception.sample(found)))
+        Ok(if self.reception.look()? { Some(self.reception.sample()) } else { None })
     }
 
     /// The next message, or `None` if none came in time.
@@ -189,8 +182,8 @@ impl RawSubscriber {
     /// # Errors
     /// [`RecvError`]; the next call goes on after it.
     pub fn recv_timeout(&mut self, timeout: Duration) -> Result<Option<Sample<'_>>, RecvError> {
-        let found = self.reception.wait_to_open(Instant::now().checked_add(timeout))?;
-        Ok(found.map(|found| self.reception.sample(found)))
+        let found = self.reception.wait(Instant::now().checked_add(timeout))?;
+        Ok(if found { Some(self.reception.sample()) } else { None })
     }
 }
 
@@ -198,12 +191,12 @@ macro_rules! about {
     () => {
         /// The filters.
         pub fn filters(&self) -> Vec<&str> {
-            self.reception.inlet.filters().iter().map(Filter::as_str).collect()
+            self.reception.inlet().filters().iter().map(Filter::as_str).collect()
         }
 
         /// What was received so far.
         pub fn stats(&self) -> PortStats {
-            self.reception.inlet.stats()
+            self.reception.inlet().stats()
         }
     };
 }
@@ -233,7 +226,7 @@ impl<T> Subscriber<T> {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn arm(&mut self) -> Result<bool, RecvError> {
-        self.reception.inlet.arm()
+        self.reception.arm()
     }
 
     about!();
@@ -245,7 +238,7 @@ impl RawSubscriber {
     /// # Errors
     /// [`RecvError::Forked`], [`RecvError::NodeGone`].
     pub fn arm(&mut self) -> Result<bool, RecvError> {
-        self.reception.inlet.arm()
+        self.reception.arm()
     }
 
     about!();
@@ -253,7 +246,7 @@ impl RawSubscriber {
 
 impl<T> AsFd for Subscriber<T> {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.reception.inlet.as_fd()
+        self.reception.inlet().as_fd()
     }
 }
 
@@ -265,7 +258,7 @@ impl<T> AsRawFd for Subscriber<T> {
 
 impl AsFd for RawSubscriber {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.reception.inlet.as_fd()
+        self.reception.inlet().as_fd()
     }
 }
 

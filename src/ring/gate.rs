@@ -24,7 +24,7 @@
 use super::layout::{LogLayout, MAY_PARK, TAIL};
 use super::sync::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use super::sync::{Arc, AtomicU64, Mutex, MutexGuard};
-use super::{Corrupt, Ringer};
+use super::{Corrupt, Ringer, holds};
 use crate::segment::Memory;
 
 /// A gate's position before anybody has set it.
@@ -322,8 +322,25 @@ impl<R: Memory + Clone, T> View<R, T> {
 
     /// Where the writer must stop: one capacity past the lowest gate. Without readers nothing stops it.
     pub(super) fn limit(&self, layout: LogLayout) -> u64 {
-        let lowest = self.readers.iter().map(|seen| seen.gate.position()).min();
-        lowest.map_or(u64::MAX, |gate| gate.saturating_add(layout.capacity()))
+        self.lowest().saturating_add(layout.capacity())
+    }
+
+    /// Everything before every reader has done with, but for blobs that it holds; `u64::MAX` without readers.
+    pub(super) fn lowest(&self) -> u64 {
+        self.readers.iter().map(|seen| seen.gate.position()).min().unwrap_or(u64::MAX)
+    }
+
+    /// The first reader that holds a blob that is `wanted`. The cursors were looked at before ([`View::advance`]):
+    /// a hold is stored before the cursor passes the record that names the blob.
+    pub(super) fn holder(&self, wanted: impl Fn(u64) -> bool) -> Option<&Gate<R, T>> {
+        let seen = self.readers.iter().find(|seen| {
+            let Some((segment, offset)) = &seen.cursor else { return false };
+            let first = offset + holds::FIRST;
+            // Acquire pairs with the Release stores in `Holds`: of whoever is seen to hold it no more, the loads
+            // are over.
+            (0..holds::ENTRIES).any(|entry| wanted(segment.load(first + entry * 8, Acquire)))
+        });
+        seen.map(|seen| &*seen.gate)
     }
 
     /// Moves every gate to its reader's cursor. Readers whose cursor is impossible lose their gate at

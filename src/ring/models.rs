@@ -16,6 +16,7 @@ use super::writer::ClaimError;
 use super::{Gates, Kind, LateGate, LogLayout, Next, Reader, Writer};
 use crate::segment::{Memory, MemoryMut};
 
+mod blob;
 mod lent;
 mod memory;
 mod stale_cursor;

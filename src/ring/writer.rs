@@ -1,5 +1,6 @@
 //! The writing end of a log: claim, fill, commit, publish.
 
+use super::blob::{Blob, NAME, Recovery};
 use super::gate::View;
 use super::layout::{CLOSED, LogLayout, NEXT_SEQUENCE, PARKED, SUCCESSOR, TAIL, WAITING};
 use super::record::{self, HEADER, Header, Kind};
@@ -182,6 +183,41 @@ impl<M: MemoryMut, R: Memory + Clone, T> Writer<M, R, T> {
         self.tail = self.start + size;
         self.claimed = 0;
         self.sequence += 1;
+    }
+
+    /// Finishes the claimed record, of [`NAME`] bytes, as the name of a blob of this log that holds a frame of
+    /// `len` bytes at offset `at`. From here on the blob is not written, until [`Writer::recover`] says so.
+    pub fn commit_blob<B: MemoryMut>(&mut self, blob: &mut Blob<B>, at: usize, len: usize) {
+        let name = blob.name(at, len).to_bytes();
+        self.body_mut()[..name.len()].copy_from_slice(&name);
+        self.commit(Kind::Blob, 0, 0, NAME as usize);
+        blob.committed(self.tail);
+    }
+
+    /// Looks at the gates and the cursors: before [`Writer::recover`], and after the last publish.
+    pub fn look_at_cursors(&mut self) {
+        self.refresh();
+        self.read_cursors(0);
+    }
+
+    /// Whether readers are done with a blob of this log, as far as was seen when the cursors were last looked at. If
+    /// so it may be written.
+    ///
+    /// A gate that is added late may stand before the record that names the blob: only if it missed the publish
+    /// of that record, and then `look_at_cursors`, coming after it, has found the gate (see [`super::gate`]).
+    pub fn recover<B: MemoryMut>(&self, blob: &mut Blob<B>) -> Recovery {
+        match blob.end() {
+            Some(end) if end > self.view.lowest() => return Recovery::Unread,
+            Some(_) if self.view.holder(|held| held == blob.id()).is_some() => return Recovery::Held,
+            _ => {}
+        }
+        blob.recovered();
+        Recovery::Back
+    }
+
+    /// A reader that holds a blob of this log.
+    pub fn holder(&self) -> Option<&Gate<R, T>> {
+        self.view.holder(|held| held != 0)
     }
 
     /// Makes everything committed visible. Look at [`Writer::ring`] afterwards.

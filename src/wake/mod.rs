@@ -11,4 +11,4 @@ mod strategy;
 pub(crate) use bell::Bell;
 pub(crate) use habit::Habit;
 pub use strategy::Wait;
-pub(crate) use strategy::{AHEAD, Patience, Then};
+pub(crate) use strategy::{Patience, Then};

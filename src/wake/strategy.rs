@@ -31,19 +31,10 @@ pub enum Wait {
 /// Looks between two readings of the clock, which takes about as long as a look.
 const LOOKS: u32 = 16;
 
-const fn param(s: Option<&str>, d: u32) -> u32 {
-    let Some(s) = s else { return d };
-    let b = s.as_bytes();
-    let mut i = 0;
-    let mut v = 0;
-    while i < b.len() {
-        v = v * 10 + (b[i] - b'0') as u32;
-        i += 1;
-    }
-    v
-}
-pub(crate) const PAUSES: u32 = param(option_env!("RB_P"), 2);
-pub(crate) const AHEAD: u32 = param(option_env!("RB_T"), 4);
+/// Looks in vain that are followed by a `PAUSE`, which takes as long as several looks; those after them are not: what
+/// comes then is taken as soon as it is there.
+const PAUSES: u32 = 2;
+
 /// One wait: says after each look in vain whether to look again.
 pub(crate) struct Patience {
     wait: Wait,

@@ -132,7 +132,7 @@ impl<'c> Request<'c> {
         self.begin(Encoding::Raw, &Bytes(bytes))
     }
 
-    /// Lends `len` bytes of the log of requests, 64-byte aligned, to be filled in place. Other calls of this
+    /// Lends `len` bytes of shared memory, 64-byte aligned, to be filled in place. Other calls of this
     /// client to the same server wait meanwhile.
     ///
     /// # Errors
@@ -404,7 +404,8 @@ impl ClientShared {
         })
         .map_err(|error| Status::resource_exhausted(error.to_string()))?;
         let shared = Arc::new(shared);
-        let outlet = Outlet::of(shared.clone(), self.node.clone(), OutletConfig::of_pair(self.capacity));
+        let outlet =
+            Outlet::of(shared.clone(), self.node.clone(), OutletConfig::of_pair(self.capacity, self.limits));
         self.node
             .ask(|reply| Command::OpenPair { outlet: shared.clone(), reply })
             .map_err(|error| Status::unavailable(error.to_string()))?;

@@ -72,6 +72,9 @@ fn prepare<'c>(client: &'c Arc<Handle>, request: &'c tower::Request) -> Request<
     if let Some(correlation) = &request.correlation {
         prepared = prepared.correlation(correlation);
     }
+    if request.timestamp {
+        prepared = prepared.timestamp();
+    }
     if let Some(timeout) = request.timeout() {
         prepared = prepared.timeout(timeout);
     }

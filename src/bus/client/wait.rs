@@ -15,9 +15,10 @@ use super::calls::Outcome;
 use super::{ClientShared, Receiver};
 use crate::bus::error::RecvError;
 use crate::bus::payload::{Incoming, Payload, Place, with_head};
+use crate::bus::reading::Source;
 use crate::bus::status::Status;
 use crate::frame::{Code, Head};
-use crate::ring::Record;
+use crate::ring::{Kind, Record};
 use crate::wake::{Patience, Then, Wait};
 
 /// Answers that are read in a row before the leader looks at the time and at those who wait for room.
@@ -278,6 +279,12 @@ impl ClientShared {
         }
     }
 
+    #[cold]
+    fn not_an_answer<T>(&self, source: &Source, reason: &str) -> Option<T> {
+        tracing::warn!(service = %self.name, server = %source.origin.node, %reason, "no answer");
+        None
+    }
+
     /// Takes one answer: the leader's own is returned, another's goes to whoever waits for it.
     fn take(&self, receiver: &mut Receiver, index: usize, record: Record, mine: Mine) -> Option<Outcome> {
         let Receiver { inlet, scratch } = receiver;
@@ -289,7 +296,11 @@ impl ClientShared {
                 let raw = self.routes.calls.lock().wants(id, source.route?, is_own(id))?;
                 Some((id, status, message, headers.into(), span, raw))
             }
-            _ => None,
+            Ok(Incoming::Message(head, _)) => {
+                self.not_an_answer(source, &format!("a frame of kind {:?}", head.kind()))
+            }
+            Ok(Incoming::Cancel(_)) => self.not_an_answer(source, "a frame of kind Cancel"),
+            Err(reason) => self.not_an_answer(source, &reason),
         });
         let counters = inlet.counters();
         let Some((id, code, message, headers, span, raw)) = answer else {
@@ -301,13 +312,18 @@ impl ClientShared {
         counters.message(span.len);
         let place = raw.then(|| Place { node: &self.node, reader: &self.port, port: self.keeper() });
         let source = inlet.source_mut(index);
-        let payload = if span.compressed { None } else { Some(Payload::take(source, &record, &span, place)) };
-        let outcome = match payload {
-            Some(payload) => {
-                let (node, encoding) = (source.origin.node.clone(), span.encoding);
-                Ok(Answer { id, source: node, code, message, headers, encoding, payload })
-            }
-            None => Err(Status::unimplemented("the answer is compressed, which this version does not read")),
+        let (limit, is_large) = (self.limits.max_message, record.kind == Kind::Blob);
+        let outcome = if span.compressed {
+            Err(Status::unimplemented("the answer is compressed, which this version does not read"))
+        } else if is_large && span.len as u64 > limit {
+            Err(Status::resource_exhausted(format!(
+                "an answer of {} bytes, but the client takes {limit}: raise its `max_message`",
+                span.len
+            )))
+        } else {
+            let payload = Payload::take(source, &record, &span, place);
+            let (origin, encoding) = (source.origin.clone(), span.encoding);
+            Ok(Answer { id, origin, code, message, headers, encoding, payload })
         };
         inlet.release(index);
         let mut table = self.routes.calls.lock();

@@ -116,8 +116,8 @@ impl PresenceShared {
 /// waits for the next change; it ends where nothing can come any more, because the node has left the bus or
 /// the process is a fork of the one that opened it.
 ///
-/// Changes wait to be read; from 1024 on, those that cancel each other out are dropped (a node that has come
-/// and gone, say), so that an unread one takes no more memory than the nodes of the bus do.
+/// Changes wait to be read; from 1024 on, or 1 MiB of them, those that cancel each other out are dropped (a node that
+/// has come and gone, say), so that an unread one takes no more memory than the nodes of the bus do.
 ///
 /// # Examples
 /// ```

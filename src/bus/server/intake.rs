@@ -19,7 +19,7 @@ use crate::bus::payload::{Incoming, Payload, Place, with_head};
 use crate::bus::reading::Reply;
 use crate::bus::status::Status;
 use crate::frame::{Encoding, Head};
-use crate::ring::Record;
+use crate::ring::{Kind, Record};
 use crate::wake::{Patience, Then};
 
 /// Records that are taken in a row before the clock and other duties are looked at.
@@ -213,12 +213,19 @@ impl Intake {
             }
             Err(reason) => {
                 tracing::warn!(service = %server.name, client = %pair.client, %reason, "no request");
+                self.inlet.counters().drop(1);
                 self.inlet.release(index);
                 return Looked::Handled;
             }
         };
         self.inlet.counters().message(span.len);
+        let limit = server.limits.max_message;
         let refused = match method {
+            // What is in the log was taken before anybody could refuse it.
+            _ if record.kind == Kind::Blob && span.len as u64 > limit => Status::resource_exhausted(format!(
+                "a request of {} bytes, but the server takes {limit}: raise its `max_message`",
+                span.len
+            )),
             Ok((method, handler)) if !span.compressed => {
                 let place =
                     handler.is_raw().then(|| Place { node: &server.node, reader: &server.port, port: None });
@@ -242,9 +249,10 @@ impl Intake {
         let port = self.inlet.shared().clone();
         let source = self.inlet.source_mut(index);
         if let Some(Reply::Made(shared)) = &source.reply {
-            let config = OutletConfig::of_pair(shared.layout.capacity());
+            let config = OutletConfig::of_pair(shared.layout.capacity(), server.limits);
             let answers = Outlet::of(shared.clone(), server.node.clone(), config);
-            let pair = Pair::new(self.pairs, &source.origin, answers, port, self.backlogged.clone());
+            let (number, backlogged) = (self.pairs, self.backlogged.clone());
+            let pair = Pair::new(number, &source.origin, answers, server.timestamps, port, backlogged);
             self.pairs += 1;
             source.reply = Some(Reply::Open(Arc::new(pair)));
         }

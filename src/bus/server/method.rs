@@ -10,6 +10,7 @@ use serde::de::DeserializeOwned;
 use super::context::{Bytes, Context, Reply};
 use super::pair::Outgoing;
 use crate::bus::codec::{self, Body, Value};
+use crate::bus::metadata::Digits;
 use crate::bus::status::Status;
 use crate::frame::Encoding;
 
@@ -99,7 +100,8 @@ fn panic_text(panic: &(dyn Any + Send)) -> String {
 }
 
 pub(super) fn answer(context: &Context, result: Result<impl Body, &Status>, encoding: Encoding) {
-    let (headers, bad) = match context.reply_headers() {
+    let mut room = Digits::default();
+    let (headers, bad) = match context.reply_headers(&mut room) {
         Ok(headers) => (headers, None),
         Err(status) => (Vec::new(), Some(status)),
     };

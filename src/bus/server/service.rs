@@ -14,7 +14,7 @@ use super::context::Context;
 use super::method::{Method, answer, guard};
 use crate::bus::codec::Bytes;
 use crate::bus::status::Status;
-use crate::bus::tower::{Limit, Request, Response};
+use crate::bus::tower::{Came, Limit, Request, Response};
 
 /// A call that is to be run to its end on the thread that has it; from
 /// [`ServiceBuilder::serve_on`](crate::ServiceBuilder::serve_on).
@@ -137,7 +137,12 @@ fn incoming(context: &Context, payload: &[u8]) -> Request {
     request.headers = context.headers.to_pass_on();
     request.correlation = context.correlation().map(str::to_owned);
     request.limit = Limit::until(context.deadline());
-    request.peer = Some(context.peer().clone());
+    request.came = Some(Came {
+        peer: context.peer().clone(),
+        id: context.id(),
+        time: context.timestamp(),
+        priority: context.priority(),
+    });
     request
 }
 

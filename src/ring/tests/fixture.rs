@@ -91,7 +91,8 @@ impl Log {
         layout.initialise(&cursors, [4; 16], 5, 0);
         let at = layout.cursor(0).unwrap();
         let (memory, log) = (cursors.clone(), self.memory.clone());
-        let reader = Reader::new(log, self.layout, cursors, at, number, position, sequence).unwrap();
+        let reader =
+            Reader::new(log, self.layout, cursors, at, number, position, sequence).unwrap().with_blobs();
         End { reader, memory, at, number }
     }
 

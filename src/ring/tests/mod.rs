@@ -1,6 +1,7 @@
 //! The ring over the heap: exact states, a queue model, hostile bytes, two threads.
 
 mod bells;
+mod blobs;
 mod cursors;
 mod fixture;
 mod gates;
