@@ -246,6 +246,11 @@ impl Inlet {
         }
     }
 
+    #[inline(always)]
+    pub(super) fn has_ended(&self) -> bool {
+        !self.ended.is_empty()
+    }
+
     /// Logs of pairs that have ended since the last call.
     pub(super) fn take_ended(&mut self) -> Vec<Source> {
         std::mem::take(&mut self.ended)
