@@ -68,7 +68,7 @@
 //!
 //! # Waiting
 //!
-//! [`Wait::Adaptive`] looks for a few microseconds, then sleeps. For event loops and async runtimes a
+//! [`Wait::Adaptive`] looks for up to 50 µs where that has paid, then sleeps. For event loops and async runtimes a
 //! subscriber is an [`AsFd`](std::os::fd::AsFd), to be armed before each poll: [`Subscriber::arm`].
 //!
 //! In tokio, whose `AsyncFd` holds the port. Its readiness is cleared before `arm`, so that a message that

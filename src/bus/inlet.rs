@@ -15,7 +15,7 @@ use super::stats::{Counters, PortStats};
 use super::topic::Filter;
 use super::turns::{Turn, Turns};
 use crate::ring::{self, Bias, Next, Record, Waiter, layout};
-use crate::wake::{Bell, Patience, Then, Wait, barrier};
+use crate::wake::{Bell, Habit, Patience, Then, Wait, barrier};
 
 /// Records on topics that are none of the port's that are passed over between two looks at the clock: a busy
 /// publisher over a pattern must not keep a caller beyond its timeout.
@@ -46,6 +46,7 @@ pub(super) struct Inlet {
     shared: Arc<InletShared>,
     node: Arc<NodeShared>,
     wait: Wait,
+    habit: Habit,
     generation: u64,
     /// In the order of `turns`.
     sources: Vec<Source>,
@@ -96,6 +97,7 @@ impl Inlet {
             shared: shared.clone(),
             node: node.clone(),
             wait,
+            habit: Habit::default(),
             generation: 0,
             sources: Vec::new(),
             turns: Turns::default(),
@@ -244,6 +246,11 @@ impl Inlet {
         }
     }
 
+    #[inline(always)]
+    pub(super) fn has_ended(&self) -> bool {
+        !self.ended.is_empty()
+    }
+
     /// Logs of pairs that have ended since the last call.
     pub(super) fn take_ended(&mut self) -> Vec<Source> {
         std::mem::take(&mut self.ended)
@@ -347,6 +354,11 @@ impl Inlet {
         &self.shared
     }
 
+    /// For those that wait by other means than [`Inlet::wait`].
+    pub(super) fn habit_mut(&mut self) -> &mut Habit {
+        &mut self.habit
+    }
+
     pub(super) fn sources_mut(&mut self) -> &mut [Source] {
         &mut self.sources
     }
@@ -371,9 +383,10 @@ impl Inlet {
         let mut patience = Patience::new(self.wait, deadline);
         loop {
             if self.take(&mut wanted)? == Taken::Wanted {
+                patience.found(&mut self.habit);
                 return Ok(true);
             }
-            match patience.next() {
+            match patience.next(&mut self.habit) {
                 Then::Look => {}
                 Then::GiveUp => return self.take_fully(&mut wanted),
                 Then::Sleep(timeout) => {

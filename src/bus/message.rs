@@ -15,7 +15,8 @@ use crate::frame::{self, Encoding};
 /// Headers of a message: names and values, in the order they were added. Those that the bus adds for what
 /// a message has a method of its own for (its timestamp, its correlation) are not among them.
 #[derive(Clone, Default)]
-pub struct Headers(Vec<(String, String)>);
+#[allow(clippy::box_collection)] // one word to move where there are none, as mostly
+pub struct Headers(Option<Box<Vec<(String, String)>>>);
 
 impl Headers {
     /// The value of the first header of this name.
@@ -48,19 +49,23 @@ impl Headers {
 
     #[cfg(feature = "tower")]
     pub(super) fn push(&mut self, name: String, value: String) {
-        self.0.push((name, value));
+        self.0.get_or_insert_default().push((name, value));
     }
 
     /// Those that can be passed on: without the bus's own.
     #[cfg(feature = "tower")]
     pub(super) fn to_pass_on(&self) -> Self {
         let plain = self.all().filter(|(name, _)| !metadata::is_reserved(name));
-        Self(plain.map(|(name, value)| (name.to_owned(), value.to_owned())).collect())
+        Self::from_pairs(plain)
     }
 
     /// As they came, the bus's own among them.
     pub(super) fn all(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.0.iter().map(|(key, value)| (key.as_str(), value.as_str()))
+        self.0.iter().flat_map(|all| all.iter()).map(|(key, value)| (key.as_str(), value.as_str()))
+    }
+
+    fn from_pairs<'a>(pairs: impl Iterator<Item = (&'a str, &'a str)>) -> Self {
+        Self(Some(Box::new(pairs.map(|(key, value)| (key.to_owned(), value.to_owned())).collect())))
     }
 }
 
@@ -79,8 +84,9 @@ impl fmt::Debug for Headers {
 }
 
 impl From<frame::Headers<'_>> for Headers {
+    #[inline]
     fn from(headers: frame::Headers<'_>) -> Self {
-        Self(headers.iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect())
+        if headers.is_empty() { Self::default() } else { Self::from_pairs(headers.iter()) }
     }
 }
 
@@ -104,7 +110,7 @@ impl Envelope {
     #[inline(always)]
     pub(super) fn become_plain(&mut self, sequence: u64) {
         self.sequence = sequence;
-        if self.topic.is_some() || !self.headers.0.is_empty() {
+        if self.topic.is_some() || self.headers.0.is_some() {
             *self = Self::plain(sequence);
         }
     }

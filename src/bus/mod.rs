@@ -37,6 +37,7 @@ mod publisher;
 mod reading;
 mod reception;
 mod server;
+mod spare;
 mod stats;
 mod status;
 mod subscriber;

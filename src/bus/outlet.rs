@@ -1,7 +1,7 @@
 //! The writing end of a port: one log, its policy when full, and the bells of its readers.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::TopicError;
 use super::blob::{Limits, Pool};
@@ -15,10 +15,11 @@ use super::topic::{Filter, check_topic};
 use crate::frame::{self, Encoding, Head, Headers, PortUp};
 use crate::ring;
 use crate::segment::{PeerSegment, Sealed};
-use crate::wake::{Patience, Then, Wait, barrier};
+use crate::wake::{Habit, Wait, barrier};
 
 mod fill;
 mod large;
+mod room;
 mod sending;
 
 use fill::{fill, prefix_len, refuse_body, refuse_head};
@@ -75,8 +76,10 @@ impl OutletConfig {
 enum Want {
     /// A record with so many bytes behind its header.
     Record(u64),
-    /// A blob of this size, and the record that names it.
+    /// A blob of this size, and the record that names it; one may be made for it.
     Blob(u64),
+    /// The same, if enough are out already, without making one.
+    ReturnedBlob(u64),
 }
 
 /// Whether a message went into the log.
@@ -97,6 +100,7 @@ pub(super) struct Outlet {
     pool: Pool<Arc<Sealed>>,
     /// Where the frame of a loan stands in the blob that was taken, if the loan is in one.
     lent: Option<Place>,
+    habit: Habit,
     /// Where small frames are made.
     stage: Box<[u8; STAGE]>,
 }
@@ -136,7 +140,7 @@ impl Outlet {
         let writer = if barrier::has_barriers() { writer.biased() } else { writer };
         let one_topic = !shared.filter.is_pattern();
         let (pool, stage) = (Pool::new(config.limits.blob_memory), Box::new([0; STAGE]));
-        Self { writer, shared, node, config, one_topic, pool, lent: None, stage }
+        Self { writer, shared, node, config, one_topic, pool, lent: None, habit: Habit::default(), stage }
     }
 
     pub(super) fn filter(&self) -> &Filter {
@@ -288,6 +292,11 @@ impl Outlet {
         self.largest_payload(0)
     }
 
+    /// Bytes of the log.
+    pub(super) fn capacity(&self) -> usize {
+        self.shared.layout.capacity() as usize
+    }
+
     /// Announces that the port waits for room: its bell rings when a cursor moves. To be tried once more after
     /// it.
     pub(super) fn arm(&mut self) {
@@ -411,79 +420,6 @@ impl Outlet {
             Ok(()) => Ok(Claimed::Yes),
             Err(_) => self.claim_when_full(Want::Record(body as u64)),
         }
-    }
-
-    fn attempt(&mut self, want: Want) -> Result<bool, PublishError> {
-        match want {
-            Want::Record(body) => Ok(self.writer.claim(body).is_ok()),
-            Want::Blob(class) => self.try_large(class),
-        }
-    }
-
-    #[cold]
-    fn claim_when_full(&mut self, want: Want) -> Result<Claimed, PublishError> {
-        let start = Instant::now();
-        let claimed = match self.config.overflow {
-            Overflow::Block { timeout } => {
-                let claimed = self.claim_by(want, start.checked_add(timeout))?;
-                self.shared.counters.blocked(start.elapsed());
-                claimed
-            }
-            Overflow::Fail => false,
-            Overflow::DropNewest => {
-                self.writer.skip();
-                self.writer.ring(|_| true, |reader| reader.bell.ring());
-                self.shared.counters.drop(1);
-                tracing::debug!(topic = %self.shared.filter, "message dropped: the log is full");
-                return Ok(Claimed::Dropped);
-            }
-        };
-        if self.writer.has_corrupt() {
-            self.report_corrupt();
-        }
-        if claimed { Ok(Claimed::Yes) } else { Err(self.full(start.elapsed())) }
-    }
-
-    /// Claims again and again until it goes or the deadline is over.
-    fn claim_by(&mut self, want: Want, deadline: Option<Instant>) -> Result<bool, PublishError> {
-        let mut patience = Patience::new(self.config.wait, deadline);
-        loop {
-            match patience.next() {
-                Then::Look => {}
-                Then::GiveUp => return self.attempt(want),
-                Then::Sleep(timeout) => {
-                    self.shared.bell.drain();
-                    self.writer.arm();
-                    // Once more after arming: see `ring::waiter`.
-                    let claimed = self.attempt(want);
-                    // An error is the kernel's refusal to poll: look again, until the deadline.
-                    let slept = !matches!(claimed, Ok(false)) || self.shared.bell.wait(timeout).is_ok();
-                    self.writer.disarm();
-                    if claimed? {
-                        return Ok(true);
-                    }
-                    if slept {
-                        patience.woke();
-                    }
-                }
-            }
-            if self.attempt(want)? {
-                return Ok(true);
-            }
-        }
-    }
-
-    pub(super) fn full(&self, waited: Duration) -> PublishError {
-        let tail = ring::layout::tail(&*self.shared.segment);
-        let mut slowest = self.writer.slowest();
-        if self.pool.has_held() && slowest.is_some_and(|gate| gate.position() == tail) {
-            slowest = self.writer.holder().or(slowest);
-        }
-        let (reader, lag) = match slowest {
-            Some(gate) => (gate.info.node.to_string(), tail.saturating_sub(gate.position())),
-            None => ("that has just left".to_owned(), 0),
-        };
-        PublishError::Full { reader, lag: lag + self.pool.in_use(), waited }
     }
 }
 

@@ -37,6 +37,7 @@ mod headers;
 mod list;
 mod message;
 mod payload;
+mod plain;
 mod port;
 mod read;
 mod write;

@@ -48,6 +48,8 @@ pub struct Writer<M, R, T> {
     waiting: Waiter,
     /// Publishing may go without a fence while no reader may park; see [`super::waiter`].
     biased: bool,
+    /// Whether a reader may sleep without having seen what was published last.
+    may_sleep: bool,
     corrupt: Vec<(u16, Corrupt)>,
 }
 
@@ -69,6 +71,7 @@ impl<M: MemoryMut, R: Memory + Clone, T> Writer<M, R, T> {
             claimed: 0,
             waiting: Waiter::new(WAITING),
             biased: false,
+            may_sleep: true,
             corrupt: Vec::new(),
         }
     }
@@ -223,7 +226,8 @@ impl<M: MemoryMut, R: Memory + Clone, T> Writer<M, R, T> {
         self.show_tail();
         // The loads come after the tail in program order: whoever takes a reader's bias back relies on it.
         compiler_fence(SeqCst);
-        if !self.biased || self.view.any_may_park() {
+        self.may_sleep = !self.biased || self.view.any_may_park();
+        if self.may_sleep {
             fence(SeqCst); // pairs with `Waiter::arm` (parked) and `Gates::add_late` (a late gate)
         }
     }
@@ -237,6 +241,7 @@ impl<M: MemoryMut, R: Memory + Clone, T> Writer<M, R, T> {
         // Release: a reader that loads this before the tail finds every record before the drop.
         self.log.store(NEXT_SEQUENCE, self.sequence, Release);
         self.gates.numbering_after(self.due);
+        self.may_sleep = true;
         fence(SeqCst); // as in `publish`
     }
 
@@ -247,6 +252,7 @@ impl<M: MemoryMut, R: Memory + Clone, T> Writer<M, R, T> {
         self.log.store(NEXT_SEQUENCE, self.sequence, Release);
         self.log.store(SUCCESSOR, 0, Relaxed);
         self.log.store(CLOSED, self.tail, Release); // pairs with the Acquire load in `Reader`
+        self.may_sleep = true;
         fence(SeqCst); // as in `publish`
     }
 
@@ -258,6 +264,8 @@ impl<M: MemoryMut, R: Memory + Clone, T> Writer<M, R, T> {
         // seen it before it slept, or is seen here. (That one may park, and `publish` did not know.)
         if self.refresh() {
             fence(SeqCst); // as in `publish`
+        } else if !self.may_sleep {
+            return; // each had promised not to, and looks after it has taken that back (see `waiter::Bias`)
         }
         let mut in_the_way = false;
         let half = self.layout.capacity() / 2;

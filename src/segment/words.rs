@@ -123,7 +123,10 @@ impl Words {
         }
         let (middle, tail) = rest.as_chunks_mut::<8>();
         for chunk in middle {
-            *chunk = self.load(at, Ordering::Relaxed).to_ne_bytes();
+            // SAFETY: a whole word within the range that was checked above, aligned as `at` is; accessed as in
+            // `word`.
+            let word = unsafe { AtomicU64::from_ptr(self.base.as_ptr().add(at).cast()) };
+            *chunk = word.load(Ordering::Relaxed).to_ne_bytes();
             at += 8;
         }
         if !tail.is_empty() {

@@ -5,8 +5,10 @@
 
 pub(crate) mod barrier;
 mod bell;
+mod habit;
 mod strategy;
 
 pub(crate) use bell::Bell;
+pub(crate) use habit::Habit;
 pub use strategy::Wait;
 pub(crate) use strategy::{Patience, Then};

@@ -6,6 +6,10 @@ use super::{MOST, Shared};
 use crate::ring::{Blob, Recovery, Writer};
 use crate::segment::{Memory, MemoryMut};
 
+/// Blobs that are out before another one is made, if that can wait; and bytes of them: some, and within a cache.
+const AMPLE: usize = 2;
+const AMPLE_BYTES: u64 = 512 << 10;
+
 /// What to do for a blob.
 #[derive(Debug, PartialEq, Eq)]
 pub(in crate::bus) enum Take {
@@ -50,6 +54,11 @@ impl<M: MemoryMut> Pool<M> {
         self.out.iter().chain(&self.held).map(|pooled| pooled.class).sum()
     }
 
+    /// Whether so much is out that a reader which keeps up has had its chance to be done with some of it.
+    fn is_ample(&self) -> bool {
+        self.out.len() >= AMPLE && self.in_use() >= AMPLE_BYTES
+    }
+
     /// Whether any reader keeps any, having read on.
     pub(in crate::bus) fn has_held(&self) -> bool {
         !self.held.is_empty()
@@ -83,10 +92,12 @@ impl<M: MemoryMut> Pool<M> {
     }
 
     /// Takes a free blob of this size. Where there is none, and none may be made, a larger one does; else free ones of
-    /// other sizes are let go. One that was taken before and not sent is put back.
+    /// other sizes are let go. Unless it `must`, none is made while many are out. One that was taken before and not
+    /// sent is put back.
     pub(in crate::bus) fn take<R: Memory + Clone, T>(
         &mut self,
         class: u64,
+        must: bool,
         writer: &mut Writer<M, R, T>,
     ) -> Take {
         self.put_back();
@@ -98,6 +109,9 @@ impl<M: MemoryMut> Pool<M> {
         }
         if self.free.iter().any(|pooled| pooled.class == class) {
             return Take::Wait; // it is being shared
+        }
+        if !must && self.is_ample() {
+            return Take::Wait;
         }
         if self.count() < MOST && self.bytes() + class <= self.limit {
             return Take::Make { gone: Vec::new() };

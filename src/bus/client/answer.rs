@@ -19,7 +19,7 @@ pub(super) struct Answer {
     pub(super) id: u64,
     pub(super) origin: Arc<Origin>,
     pub(super) code: Code,
-    pub(super) message: Option<String>,
+    pub(super) message: Option<Box<str>>,
     pub(super) headers: Headers,
     pub(super) encoding: Encoding,
     pub(super) payload: Payload,

@@ -24,6 +24,7 @@ use super::inlet::Inlet;
 use super::node::NodeShared;
 use super::peer::NodeInfo;
 use super::reading::{InletShared, Purpose};
+use super::spare::Spare;
 use super::stats::PortStats;
 use super::status::Status;
 use super::topic::Filter;
@@ -130,7 +131,7 @@ impl<'n> ClientBuilder<'n> {
             routes,
             port: inlet.shared().clone(),
             bell: inlet.shared().bell.clone(),
-            receiver: Mutex::new(Receiver { inlet, scratch: Vec::new() }),
+            receiver: Mutex::new(Receiver { inlet, copy: Spare::default() }),
             capacity: self.capacity,
             limits: self.limits,
             timeout: self.timeout,
@@ -206,7 +207,8 @@ pub(super) struct ClientShared {
 /// The port that reads the answers: whoever holds its lock leads.
 struct Receiver {
     inlet: Inlet,
-    scratch: Vec<u8>,
+    /// Of the record in hand.
+    copy: Spare,
 }
 
 impl Client {

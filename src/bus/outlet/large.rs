@@ -1,9 +1,10 @@
 //! Messages that do not fit the log: in blobs, which records of the log name.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use super::fill::{fill, refuse_body, refuse_head};
-use super::{Claimed, Outlet, Want};
+use super::{Claimed, Outlet, Overflow, Want};
 use crate::bus::blob::{NewBlob, Shared, Take};
 use crate::bus::codec::Body;
 use crate::bus::core::Command;
@@ -13,6 +14,8 @@ use crate::ring::blob::{FRAMES, NAME, PAYLOAD};
 use crate::ring::{Blob, BlobHeader};
 use crate::segment::{Memory, Sealed};
 
+/// How long it takes to make 64 KiB of a blob: mostly page faults.
+const MAKING: Duration = Duration::from_micros(50);
 /// What the payload of a loan is aligned to.
 pub(super) const ALIGN: usize = 64;
 
@@ -67,7 +70,7 @@ impl Outlet {
         let Ok((head, span)) = frame::decode_head(whole, whole.len()) else { return false };
         let place = Place::of(span.start, whole.len() - span.start);
         let Some(class) = self.config.limits.class(place.bytes()) else { return false };
-        if !self.try_large(class).unwrap_or(false) {
+        if !self.try_large(class, true).unwrap_or(false) {
             return false;
         }
         self.large_mut(place).copy_from_slice(whole);
@@ -119,7 +122,8 @@ impl Outlet {
         let class = limits.class(place.bytes()).filter(|_| size as u64 <= limits.largest());
         let class =
             class.ok_or(PublishError::TooLarge { size, limit: self.largest_payload(prefix + spare) })?;
-        if self.try_large(class)? || self.claim_when_full(Want::Blob(class))? == Claimed::Yes {
+        let may_wait = matches!(self.config.overflow, Overflow::Block { .. });
+        if self.try_large(class, !may_wait)? || self.claim_when_full(Want::Blob(class))? == Claimed::Yes {
             return Ok(Some(place));
         }
         Ok(None)
@@ -131,12 +135,26 @@ impl Outlet {
         in_log.max(self.config.limits.largest() as usize)
     }
 
-    /// Takes a blob of this size and claims the record, if both are there; makes the blob if it may.
-    pub(super) fn try_large(&mut self, class: u64) -> Result<bool, PublishError> {
+    /// Waits for a blob to come back, where enough are out, for as long as it takes to make another: a few that stay in
+    /// the cache are faster than many, and a reader that needs more than that gets them.
+    pub(super) fn claim_returned(
+        &mut self,
+        want: Want,
+        start: Instant,
+        deadline: Option<Instant>,
+    ) -> Result<bool, PublishError> {
+        let Want::Blob(class) = want else { return Ok(false) };
+        let soon = start + MAKING.saturating_mul((class >> 16) as u32);
+        self.claim_by(Want::ReturnedBlob(class), Some(deadline.map_or(soon, |deadline| deadline.min(soon))))
+    }
+
+    /// Takes a blob of this size and claims the record, if both are there. Makes the blob if it may: always if it
+    /// `must`, else while few are out.
+    pub(super) fn try_large(&mut self, class: u64, must: bool) -> Result<bool, PublishError> {
         if self.writer.claim(NAME).is_err() {
             return Ok(false);
         }
-        match self.pool.take(class, &mut self.writer) {
+        match self.pool.take(class, must, &mut self.writer) {
             Take::Ready => Ok(true),
             Take::Wait => Ok(false),
             Take::Make { gone } => {
@@ -144,7 +162,7 @@ impl Outlet {
                 for blob in gone {
                     self.node.tell(Command::BlobGone { log, blob });
                 }
-                Ok(self.make_blob(class)? && self.pool.take(class, &mut self.writer) == Take::Ready)
+                Ok(self.make_blob(class)? && self.pool.take(class, must, &mut self.writer) == Take::Ready)
             }
         }
     }

@@ -12,7 +12,7 @@ use super::error::{OpenError, RecvError};
 use super::node::NodeShared;
 use super::peer::Peer;
 use crate::control::Gone;
-use crate::wake::{Bell, Patience, Then, Wait};
+use crate::wake::{Bell, Habit, Patience, Then, Wait};
 
 mod queue;
 
@@ -186,12 +186,12 @@ impl Presence {
     }
 
     fn recv_by(&mut self, deadline: Option<Instant>) -> Result<Option<PeerChange>, RecvError> {
-        let mut patience = Patience::new(Wait::Park, deadline);
+        let (mut patience, mut habit) = (Patience::new(Wait::Park, deadline), Habit::default());
         loop {
             if let Some(change) = self.try_recv()? {
                 return Ok(Some(change));
             }
-            match patience.next() {
+            match patience.next(&mut habit) {
                 Then::Look => {}
                 Then::GiveUp => return Ok(None),
                 Then::Sleep(timeout) => {

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use parking_lot::{ArcMutexGuard, RawMutex};
 
+use super::ServerShared;
 use super::pair::{Pair, unwritten};
 use super::slot::Slot;
 use crate::bus::error::PublishError;
@@ -20,13 +21,27 @@ use crate::sys::clock;
 /// A call, as its handler sees it.
 pub struct Context {
     pub(super) pair: Arc<Pair>,
-    pub(super) slot: Arc<Slot>,
+    pub(super) desk: Desk,
     pub(super) id: u64,
-    pub(super) method: Arc<str>,
+    pub(super) method: Called,
     pub(super) deadline_ns: Option<u64>,
     pub(super) headers: Headers,
     pub(super) reply_headers: Vec<(String, String)>,
     pub(super) encoding: Encoding,
+}
+
+/// Where a worker sits: moved into each call's context and out of it again, so that no call counts references.
+pub(super) struct Desk {
+    pub(super) server: Arc<ServerShared>,
+    pub(super) slot: Arc<Slot>,
+}
+
+/// Which method a request calls.
+pub(super) enum Called {
+    /// One that has a handler: its place among them.
+    Known(usize),
+    /// Another, for the handler of all others.
+    Other(Arc<str>),
 }
 
 impl Context {
@@ -42,7 +57,7 @@ impl Context {
 
     /// The method that is called.
     pub fn method(&self) -> &str {
-        &self.method
+        self.desk.server.method_name(&self.method)
     }
 
     /// The request's headers.
@@ -89,7 +104,9 @@ impl Context {
     /// Whether the answer is of no use any more: the caller gave up, has gone, or its deadline is over. A
     /// handler that takes long looks now and then. A caller's word takes some milliseconds to get here.
     pub fn cancelled(&self) -> bool {
-        self.slot.is_cancelled() || self.pair.is_gone() || self.remaining().is_some_and(|left| left.is_zero())
+        self.desk.slot.is_cancelled()
+            || self.pair.is_gone()
+            || self.remaining().is_some_and(|left| left.is_zero())
     }
 
     /// Adds a header to the answer: at most 64 of them, 16 KiB together, the request's correlation (which the
@@ -142,10 +159,14 @@ impl Context {
     ///
     /// # Errors
     /// Why they cannot be sent.
+    #[inline]
     pub(super) fn reply_headers<'a>(
         &'a self,
         room: &'a mut Digits,
     ) -> Result<Vec<(&'a str, &'a str)>, Status> {
+        if self.reply_headers.is_empty() && !self.pair.timestamps && self.correlation().is_none() {
+            return Ok(Vec::new());
+        }
         let headers: Vec<_> =
             self.reply_headers.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
         let outfit = Outfit { headers, timestamp: self.pair.timestamps, correlation: self.correlation() };

@@ -5,11 +5,10 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use super::ServerShared;
-use super::context::Context;
-use super::method::Method;
+use super::context::{Called, Context, Desk};
 use super::pair::Pair;
 use super::queue::Waits;
-use super::slot::{CallId, Slot};
+use super::slot::CallId;
 use crate::bus::core::Command;
 use crate::bus::error::RecvError;
 use crate::bus::inlet::Inlet;
@@ -17,6 +16,7 @@ use crate::bus::message::Headers;
 use crate::bus::outlet::{Outlet, OutletConfig};
 use crate::bus::payload::{Incoming, Payload, Place, with_head};
 use crate::bus::reading::Reply;
+use crate::bus::spare::Spare;
 use crate::bus::status::Status;
 use crate::frame::{Encoding, Head};
 use crate::ring::{Kind, Record};
@@ -28,8 +28,7 @@ const BATCH: usize = 64;
 pub(super) struct Job {
     pub(super) pair: Arc<Pair>,
     pub(super) id: u64,
-    pub(super) handler: Arc<dyn Method>,
-    pub(super) method: Arc<str>,
+    pub(super) method: Called,
     pub(super) deadline_ns: Option<u64>,
     pub(super) headers: Headers,
     pub(super) encoding: Encoding,
@@ -39,11 +38,12 @@ pub(super) struct Job {
 }
 
 impl Job {
-    pub(super) fn split(self, slot: Arc<Slot>) -> (Context, Arc<dyn Method>, Payload) {
-        let Job { pair, id, handler, method, deadline_ns, headers, encoding, payload, .. } = self;
+    #[inline]
+    pub(super) fn split(self, desk: Desk) -> (Context, Payload) {
+        let Job { pair, id, method, deadline_ns, headers, encoding, payload, .. } = self;
         let reply_headers = Vec::new();
-        let context = Context { pair, slot, id, method, deadline_ns, headers, reply_headers, encoding };
-        (context, handler, payload)
+        let context = Context { pair, desk, id, method, deadline_ns, headers, reply_headers, encoding };
+        (context, payload)
     }
 }
 
@@ -64,7 +64,8 @@ impl Waits for Job {
 /// The port that reads requests: one thread at a time has it.
 pub(super) struct Intake {
     pub(super) inlet: Inlet,
-    scratch: Vec<u8>,
+    /// Of the record in hand.
+    copy: Spare,
     pairs: u64,
     /// How many sources rest.
     resting: usize,
@@ -85,17 +86,21 @@ enum Looked {
 
 impl Intake {
     pub(super) fn new(inlet: Inlet) -> Self {
-        Self { inlet, scratch: Vec::new(), pairs: 0, resting: 0, backlogged: Arc::default() }
+        Self { inlet, copy: Spare::default(), pairs: 0, resting: 0, backlogged: Arc::default() }
     }
 
     /// Waits for a request. `None` when `leave` says so: it is asked before each sleep, and after each batch.
+    #[inline]
     pub(super) fn next(&mut self, server: &ServerShared, leave: impl Fn() -> bool) -> Option<Job> {
         let mut patience = Patience::new(server.wait, None);
         loop {
             for _ in 0..BATCH {
                 match self.look(server) {
-                    Looked::Request(job) => return Some(job),
-                    Looked::Handled => {}
+                    Looked::Request(job) => {
+                        patience.found(self.inlet.habit_mut());
+                        return Some(job);
+                    }
+                    Looked::Handled => patience.found(self.inlet.habit_mut()),
                     Looked::Nothing => break,
                     Looked::Over => {
                         server.stop();
@@ -106,7 +111,7 @@ impl Intake {
             if leave() {
                 return None;
             }
-            match patience.next() {
+            match patience.next(self.inlet.habit_mut()) {
                 Then::Look | Then::GiveUp => {}
                 Then::Sleep(timeout) => {
                     match self.inlet.arm() {
@@ -124,7 +129,7 @@ impl Intake {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn look(&mut self, server: &ServerShared) -> Looked {
         self.tend_backlogs();
         let looked = match self.inlet.look() {
@@ -136,6 +141,15 @@ impl Intake {
                 Looked::Handled
             }
         };
+        if self.inlet.has_ended() {
+            self.end(server);
+        }
+        looked
+    }
+
+    /// Clients have gone.
+    #[cold]
+    fn end(&mut self, server: &ServerShared) {
         for source in self.inlet.take_ended() {
             self.resting -= usize::from(source.rests);
             match source.reply {
@@ -148,7 +162,6 @@ impl Intake {
                 None => {}
             }
         }
-        looked
     }
 
     /// Writes answers for which there is room again, and lets the requests of those pairs rest that have more;
@@ -188,13 +201,14 @@ impl Intake {
         }
     }
 
+    #[inline(always)]
     fn take(&mut self, server: &ServerShared, index: usize, record: Record) -> Looked {
         let Some(pair) = self.pair(server, index) else {
             self.inlet.release(index);
             return Looked::Handled;
         };
         let source = self.inlet.source_mut(index);
-        let found = with_head(source, &record, &mut self.scratch, |found| match found? {
+        let found = with_head(source, &record, &mut self.copy, |found| match found? {
             Incoming::Message(Head::Request { id, method, deadline, headers }, span) => {
                 Ok(Ok((id, server.method(method), deadline, Headers::from(headers), span)))
             }
@@ -223,14 +237,15 @@ impl Intake {
                 "a request of {} bytes, but the server takes {limit}: raise its `max_message`",
                 span.len
             )),
-            Ok((method, handler)) if !span.compressed => {
-                let place =
-                    handler.is_raw().then(|| Place { node: &server.node, reader: &server.port, port: None });
-                let payload = Payload::take(self.inlet.source_mut(index), &record, &span, place);
+            Ok(method) if !span.compressed => {
+                let is_raw = server.handler(&method).is_some_and(|handler| handler.is_raw());
+                let place = is_raw.then(|| Place { node: &server.node, reader: &server.port, port: None });
+                let source = self.inlet.source_mut(index);
+                let payload = Payload::take(source, &record, &span, place, &mut self.copy);
                 self.inlet.release(index);
                 let encoding = span.encoding;
                 let bytes = record.len as usize;
-                let job = Job { pair, id, handler, method, deadline_ns, headers, encoding, payload, bytes };
+                let job = Job { pair, id, method, deadline_ns, headers, encoding, payload, bytes };
                 return Looked::Request(job);
             }
             Ok(_) => Status::unimplemented("the request is compressed, which this version does not read"),
@@ -242,20 +257,26 @@ impl Intake {
     }
 
     /// The pair that a log of requests belongs to, with its log of answers.
+    #[inline]
     fn pair(&mut self, server: &ServerShared, index: usize) -> Option<Arc<Pair>> {
+        match &self.inlet.source(index).reply {
+            Some(Reply::Open(pair)) => Some(pair.clone()),
+            _ => self.open_pair(server, index),
+        }
+    }
+
+    #[cold]
+    fn open_pair(&mut self, server: &ServerShared, index: usize) -> Option<Arc<Pair>> {
         let port = self.inlet.shared().clone();
         let source = self.inlet.source_mut(index);
-        if let Some(Reply::Made(shared)) = &source.reply {
-            let config = OutletConfig::of_pair(shared.layout.capacity(), server.limits);
-            let answers = Outlet::of(shared.clone(), server.node.clone(), config);
-            let (number, backlogged) = (self.pairs, self.backlogged.clone());
-            let pair = Pair::new(number, &source.origin, answers, server.timestamps, port, backlogged);
-            self.pairs += 1;
-            source.reply = Some(Reply::Open(Arc::new(pair)));
-        }
-        match &source.reply {
-            Some(Reply::Open(pair)) => Some(pair.clone()),
-            _ => None,
-        }
+        let Some(Reply::Made(shared)) = &source.reply else { return None };
+        let config = OutletConfig::of_pair(shared.layout.capacity(), server.limits);
+        let answers = Outlet::of(shared.clone(), server.node.clone(), config);
+        let (number, backlogged) = (self.pairs, self.backlogged.clone());
+        let pair = Pair::new(number, &source.origin, answers, server.timestamps, port, backlogged);
+        let pair = Arc::new(pair);
+        self.pairs += 1;
+        source.reply = Some(Reply::Open(pair.clone()));
+        Some(pair)
     }
 }

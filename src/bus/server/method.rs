@@ -51,7 +51,7 @@ where
                 other => Err(format!("they are {other:?}, not MessagePack")),
             };
             let arguments = arguments.map_err(|reason| {
-                Status::invalid_argument(format!("arguments of {service}.{}: {reason}", context.method))
+                Status::invalid_argument(format!("arguments of {service}.{}: {reason}", context.method()))
             })?;
             (self.handler)(context, arguments)
         });
@@ -114,7 +114,7 @@ pub(super) fn answer(context: &Context, result: Result<impl Body, &Status>, enco
         (Err(status), _) => Err(status.clone()),
     };
     if let Err(status) = written {
-        tracing::debug!(method = %context.method, %status, "call failed");
+        tracing::debug!(method = %context.method(), %status, "call failed");
         context.pair.fail(context.id, &status, &headers);
     }
 }

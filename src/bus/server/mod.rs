@@ -47,6 +47,7 @@ pub(super) use pair::Pair;
 #[cfg(feature = "tower")]
 pub use service::Serving;
 
+use context::Called;
 use intake::{Intake, Job};
 use method::Method;
 use queue::Queue;
@@ -333,12 +334,33 @@ struct ServerShared {
 }
 
 impl ServerShared {
-    fn method(&self, name: &str) -> Result<(Arc<str>, Arc<dyn Method>), Status> {
-        let found = self.methods.iter().find(|(method, _)| **method == *name);
-        let found = found.map(|(method, handler)| (method.clone(), handler.clone()));
-        found
-            .or_else(|| Some((name.into(), self.fallback.clone()?)))
-            .ok_or_else(|| Status::unimplemented(format!("service {:?} has no method {name:?}", &*self.name)))
+    /// Which method has this name.
+    ///
+    /// # Errors
+    /// There is none, and no handler for all others.
+    #[inline]
+    fn method(&self, name: &str) -> Result<Called, Status> {
+        match self.methods.iter().position(|(method, _)| **method == *name) {
+            Some(place) => Ok(Called::Known(place)),
+            None if self.fallback.is_some() => Ok(Called::Other(name.into())),
+            None => Err(Status::unimplemented(format!("service {:?} has no method {name:?}", &*self.name))),
+        }
+    }
+
+    /// The handler of a method that [`ServerShared::method`] has found.
+    #[inline]
+    fn handler(&self, method: &Called) -> Option<&dyn Method> {
+        match method {
+            Called::Known(place) => Some(&*self.methods[*place].1),
+            Called::Other(_) => self.fallback.as_deref(),
+        }
+    }
+
+    fn method_name<'a>(&'a self, method: &'a Called) -> &'a str {
+        match method {
+            Called::Known(place) => &self.methods[*place].0,
+            Called::Other(name) => name,
+        }
     }
 
     fn has_queued(&self) -> bool {
@@ -376,7 +398,7 @@ impl Server {
     fn start(
         &mut self,
         name: &str,
-        run: impl FnOnce(&ServerShared) + Send + 'static,
+        run: impl FnOnce(&Arc<ServerShared>) + Send + 'static,
     ) -> Result<(), OpenError> {
         let shared = self.shared.clone();
         let thread = std::thread::Builder::new().name(name.into()).spawn(move || run(&shared));

@@ -60,8 +60,10 @@ struct Backlog {
 }
 
 impl Backlog {
+    /// Whether an answer of so many bytes may wait, too. A first one may always: one that is larger than all that
+    /// may wait together has to wait when another thread writes.
     fn takes(&self, len: usize, most: usize) -> bool {
-        self.bytes + len <= most
+        self.frames.is_empty() || self.bytes + len <= most
     }
 }
 
@@ -82,7 +84,7 @@ impl Pair {
         port: Arc<InletShared>,
         backlogged: Arc<AtomicUsize>,
     ) -> Self {
-        let largest = answers.largest();
+        let (largest, most) = (answers.largest(), BACKLOG.max(answers.capacity()));
         let answers = Arc::new(Mutex::new(answers));
         let (backlog, waiting, gone) = (Mutex::default(), AtomicUsize::new(0), AtomicBool::new(false));
         let (priority, client) = (client.priority, client.node.clone());
@@ -94,8 +96,7 @@ impl Pair {
             answers,
             largest,
             backlog,
-            // Four of the largest fill a log, and one has to wait while another thread writes.
-            most: BACKLOG.max(4 * largest),
+            most,
             waiting,
             backlogged,
             gone,

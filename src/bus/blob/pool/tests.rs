@@ -57,7 +57,7 @@ impl Bench {
         if self.writer.claim(NAME).is_err() {
             return;
         }
-        let mut take = self.pool.take(class, &mut self.writer);
+        let mut take = self.pool.take(class, true, &mut self.writer);
         if let Take::Make { gone } = &take {
             for blob in gone {
                 self.ends.iter_mut().for_each(|end| end.reader.remove_blob(*blob));
@@ -73,7 +73,7 @@ impl Bench {
             } else {
                 shared.set()
             }
-            take = self.pool.take(class, &mut self.writer);
+            take = self.pool.take(class, true, &mut self.writer);
             assert_eq!(take, if late { Take::Wait } else { Take::Ready });
         }
         if take == Take::Wait {
@@ -154,7 +154,7 @@ proptest! {
                 Step::Read { end, keep } => bench.read(end, keep),
                 Step::GiveBack { end, which } => bench.give_back(end, which),
                 Step::Unsent { class } => {
-                    if bench.pool.take(CLASSES[class], &mut bench.writer) == Take::Ready {
+                    if bench.pool.take(CLASSES[class], true, &mut bench.writer) == Take::Ready {
                         bench.pool.lent_mut().unwrap().bytes_mut(PAYLOAD, 1024).fill(0xee);
                     }
                 }
@@ -190,10 +190,10 @@ fn a_blob_is_used_again_and_the_number_is_bounded() {
         bench.send(1024, 10, false);
     }
     for _ in 0..10 {
-        assert_eq!(bench.pool.take(1024, &mut bench.writer), Take::Wait);
+        assert_eq!(bench.pool.take(1024, true, &mut bench.writer), Take::Wait);
     }
     bench.read(0, false);
-    assert_eq!(bench.pool.take(2048, &mut bench.writer), Take::Make { gone: vec![1] });
+    assert_eq!(bench.pool.take(2048, true, &mut bench.writer), Take::Make { gone: vec![1] });
 }
 
 #[test]
@@ -204,4 +204,19 @@ fn sizes_that_cannot_all_be_there_do_not_make_and_drop_in_turn() {
         bench.read(0, false);
     }
     assert_eq!((bench.pool.next_id, bench.sent), (2, 5), "the large one does for all");
+}
+
+#[test]
+fn one_that_can_wait_gets_no_more_while_many_are_out() {
+    const LARGE: u64 = 256 << 10;
+    let mut bench = Bench::new(1);
+    bench.pool = Pool::new(64 * LARGE);
+    for _ in 0..AMPLE {
+        assert!(matches!(bench.pool.take(LARGE, false, &mut bench.writer), Take::Make { .. }));
+        bench.send(LARGE, 10, false);
+    }
+    assert_eq!(bench.pool.take(LARGE, false, &mut bench.writer), Take::Wait);
+    assert!(matches!(bench.pool.take(LARGE, true, &mut bench.writer), Take::Make { .. }));
+    bench.read(0, false);
+    assert_eq!(bench.pool.take(LARGE, false, &mut bench.writer), Take::Ready);
 }
