@@ -90,9 +90,7 @@ impl Peer for Bare {
 }
 
 fn send(writer: &mut Writer, bytes: &[u8]) {
-    while writer.claim(bytes.len() as u64).is_err() {
-        std::hint::spin_loop();
-    }
+    while writer.claim(bytes.len() as u64).is_err() {}
     writer.body_mut()[..bytes.len()].copy_from_slice(bytes);
     writer.commit(Record::Frame, 0, 0, bytes.len());
     writer.publish();
@@ -101,9 +99,7 @@ fn send(writer: &mut Writer, bytes: &[u8]) {
 
 #[inline]
 fn await_record(reader: &mut Reader) -> Result<()> {
-    while !matches!(reader.next()?, Next::Record(_)) {
-        std::hint::spin_loop();
-    }
+    while !matches!(reader.next()?, Next::Record(_)) {}
     Ok(())
 }
 

@@ -3,6 +3,8 @@
 use crate::control::{First, Second};
 use crate::job::{Figure, Job, Result, Row};
 
+#[cfg(feature = "aeron")]
+mod aeron;
 mod bare;
 mod ends;
 mod iceoryx2;
@@ -14,6 +16,10 @@ mod socket;
 mod spin;
 mod tonic;
 mod typed;
+#[cfg(feature = "zenoh")]
+mod zenoh;
+#[cfg(feature = "zmq")]
+mod zmq;
 
 /// A way between two processes.
 pub trait Peer: Sync {
@@ -35,9 +41,15 @@ pub const ALL: &[&dyn Peer] = &[
     &ringbus::Ringbus,
     &bare::Bare,
     &iceoryx2::Iceoryx2,
+    #[cfg(feature = "aeron")]
+    &aeron::Aeron,
     &shmipc::Shmipc,
     &ipc_channel::IpcChannel,
     &tonic::Tonic,
+    #[cfg(feature = "zenoh")]
+    &zenoh::Zenoh,
+    #[cfg(feature = "zmq")]
+    &zmq::Zmq,
     &socket::Socket,
     &pipe::Pipe,
 ];
