@@ -100,7 +100,7 @@ fn requests_carry_what_they_were_given_and_failures_are_statuses() {
         let bad = failed(request.clone().with_header("@time", "1")).await;
         assert_eq!(bad.code(), Code::InvalidArgument);
         assert!(bad.message().contains("reserved"), "{bad}");
-        let huge = failed(Request::raw("reverse", vec![0; 1 << 20])).await;
+        let huge = failed(Request::raw("reverse", vec![0; (64 << 20) + 1])).await;
         assert_eq!(huge.code(), Code::ResourceExhausted);
         let late = failed(request.clone().with_timeout(Duration::ZERO)).await;
         assert_eq!(late.code(), Code::DeadlineExceeded);

@@ -417,15 +417,16 @@ impl Server {
         self.shared.port.counters.stats(0, 0)
     }
 
-    /// Answers whose callers got `ResourceExhausted` in their place: too large for the log of answers
-    /// ([`ServiceBuilder::capacity`]), or one too many for a client that does not read. What [`Context::loan`]
+    /// Answers whose callers got `ResourceExhausted` in their place: too large
+    /// ([`ServiceBuilder::max_message`]), or one too many for a client that does not read. What [`Context::loan`]
     /// refuses as too large counts, too. They are among those dropped in [`Server::stats`], which `ringbus ls`
     /// shows.
     ///
     /// # Examples
     /// ```
     /// # let node = ringbus::Bus::private()?.join("worker")?;
-    /// let server = node.service("text").method("a", |_ctx, len: usize| Ok("a".repeat(len))).spawn()?;
+    /// let text = node.service("text").max_message(0); // and so what fits a quarter of the log
+    /// let server = text.method("a", |_ctx, len: usize| Ok("a".repeat(len))).spawn()?;
     /// let refused = node.client("text")?.call::<_, String>("a", &100_000).unwrap_err();
     /// assert_eq!((refused.code(), server.unsent()), (ringbus::Code::ResourceExhausted, 1));
     /// # Ok::<(), ringbus::Error>(())

@@ -14,10 +14,10 @@ use crate::{
 /// Topics of what flows one way; those that nobody publishes on are among them.
 const FLOW: &str = "flow/*";
 
-fn publisher<'n>(node: &'n Node, topic: &'n str, payload: usize, wait: Waiting) -> PublisherBuilder<'n> {
-    let builder = node.publisher_builder(topic).capacity(super::capacity(payload)).wait(wait.into());
+/// A publisher as it is by default, but for how it waits.
+fn publisher<'n>(node: &'n Node, topic: &'n str, wait: Waiting) -> PublisherBuilder<'n> {
     // A reader that gets no time for a second is slow, not gone.
-    builder.overflow(Overflow::Block { timeout: PATIENCE })
+    node.publisher_builder(topic).wait(wait.into()).overflow(Overflow::Block { timeout: PATIENCE })
 }
 
 /// Logs beside the one in use, on which nothing is ever published.
@@ -52,7 +52,7 @@ impl RawLine {
         let node = side.join()?;
         let (out, back) = directions(part);
         let subscriber = node.subscriber_builder(&format!("{back}/*")).wait(kind.wait.into()).open_raw()?;
-        let publisher = publisher(&node, &format!("{out}/active"), kind.payload, kind.wait).open_raw()?;
+        let publisher = publisher(&node, &format!("{out}/active"), kind.wait).open_raw()?;
         let idle = idle_logs(&node, out, kind.idle_logs)?;
         side.ready(None)?;
         idle.iter().chain([&publisher]).try_for_each(attached)?;
@@ -95,7 +95,7 @@ impl TypedLine {
         let node = side.join()?;
         let (out, back) = directions(part);
         let subscriber = node.subscriber_builder(&format!("{back}/*")).wait(kind.wait.into()).open()?;
-        let publisher = publisher(&node, &format!("{out}/active"), kind.payload, kind.wait).open()?;
+        let publisher = publisher(&node, &format!("{out}/active"), kind.wait).open()?;
         let idle = idle_logs(&node, out, kind.idle_logs)?;
         side.ready(None)?;
         idle.iter().try_for_each(attached)?;
@@ -123,7 +123,7 @@ impl line::Line for TypedLine {
 pub(super) fn send(kind: &BusFlow, seconds: f64, side: Side<'_>) -> Outcome<Measured> {
     let node = side.join()?;
     let topics: Vec<String> = (0..kind.publishers).map(|index| format!("flow/{index}")).collect();
-    let builders = topics.iter().map(|topic| publisher(&node, topic, kind.payload, kind.wait));
+    let builders = topics.iter().map(|topic| publisher(&node, topic, kind.wait));
     let idle = idle_logs(&node, "flow", kind.idle_logs)?;
     if kind.typed {
         let publishers = builders.map(PublisherBuilder::open).collect::<Result<Vec<_>, _>>()?;

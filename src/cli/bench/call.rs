@@ -3,7 +3,7 @@
 use clap::Args;
 
 use super::super::Outcome;
-use super::calls::WINDOW;
+use super::calls::window;
 use super::figures::{Figures, median_of};
 use super::latency::bounce;
 use super::protocol::{CallTask, LineKind, Measured, Task};
@@ -15,7 +15,7 @@ use super::{Bench, Effort, payload};
 #[command(after_long_help = "\
 One process calls a method that returns its argument, the other serves it; both spin, each on a CPU of its own.
 The argument is the value that `bench latency --help` describes, of about --payload bytes. One call after the
-other is timed, then calls are counted with 64 in flight (`calls_per_s`). Several clients are in one process and
+other is timed, then calls are counted with 64 in flight (`calls_per_s`; fewer if they have more than 256 KiB). Several clients are in one process and
 call in turn. In each repetition calls, the bare ring and the cache line are measured in turn, for --seconds each
 (0.3 by default), by processes started afresh; the bare ring takes as many bytes to and fro.")]
 pub(super) struct Options {
@@ -37,7 +37,7 @@ pub(super) fn measure(bench: &Bench, payload: usize, clients: usize) -> Outcome<
     for _ in 0..bench.repetitions {
         let mut pair = bench.pair()?;
         let task = Task::Call(CallTask { payload, clients, seconds });
-        match pair.play(task, Task::Serve { payload }, seconds)? {
+        match pair.play(task, Task::Serve, seconds)? {
             (Measured::Calls { round_trips, per_second }, _) => calls.push((round_trips, per_second)),
             other => return Err(format!("calls were to be measured, not {other:?}").into()),
         }
@@ -56,6 +56,6 @@ pub(super) fn measure(bench: &Bench, payload: usize, clients: usize) -> Outcome<
         .time("rtt_min_ns", median_of(&calls, |(times, _)| times.min as f64))
         .time("rtt_mean_ns", median_of(&calls, |(times, _)| times.mean))
         .time("rtt_p99_9_ns", median_of(&calls, |(times, _)| times.p99_9 as f64))
-        .whole("in_flight", WINDOW as f64);
+        .whole("in_flight", window(payload) as f64);
     Ok(bench.about(figures, &bench.pair_placement()))
 }

@@ -14,14 +14,20 @@ use crate::{Client, Pending, Response, Wait};
 
 const SERVICE: &str = "bench";
 const METHOD: &str = "echo";
-/// Calls in flight where many are.
-pub(super) const WINDOW: usize = 64;
+/// Calls in flight where many are, and the bytes of their arguments together.
+const WINDOW: usize = 64;
+const BYTES: usize = 16 << 20;
+
+/// How many calls of this payload are in flight at a time.
+pub(super) fn window(payload: usize) -> usize {
+    (BYTES / payload).clamp(1, WINDOW)
+}
 
 /// Serves until the other side is through. Nothing is left that spins then.
-pub(super) fn serve(payload: usize, side: Side<'_>) -> Outcome<Measured> {
+pub(super) fn serve(side: Side<'_>) -> Outcome<Measured> {
     let node = side.join()?;
     let service = node.service(SERVICE).method(METHOD, |_, event: Event| Ok(event));
-    let server = service.wait(Wait::Spin).capacity(super::pair_capacity(payload)).spawn()?;
+    let server = service.wait(Wait::Spin).spawn()?;
     side.ready(None)?;
     match hear()? {
         Some(Order::End) => {}
@@ -35,9 +41,7 @@ pub(super) fn call(task: &CallTask, side: Side<'_>) -> Outcome<Measured> {
     let node = side.join()?;
     side.ready(None)?;
     let open = |_| -> Outcome<Client> {
-        let capacity = super::pair_capacity(task.payload);
-        let builder = node.client_builder(SERVICE).wait(Wait::Spin).capacity(capacity);
-        let client = builder.timeout(PATIENCE).open()?;
+        let client = node.client_builder(SERVICE).wait(Wait::Spin).timeout(PATIENCE).open()?;
         client.wait_for_server(PATIENCE)?;
         Ok(client)
     };
@@ -45,8 +49,9 @@ pub(super) fn call(task: &CallTask, side: Side<'_>) -> Outcome<Measured> {
     let event = Event::of_payload(task.payload);
     one_at_a_time(&clients, event.clone(), task.seconds * WARM_UP)?;
     let times = one_at_a_time(&clients, event.clone(), task.seconds)?;
-    in_flight(&clients, &event, task.seconds * WARM_UP)?;
-    let per_second = in_flight(&clients, &event, task.seconds)?;
+    let most = window(task.payload);
+    in_flight(&clients, &event, most, task.seconds * WARM_UP)?;
+    let per_second = in_flight(&clients, &event, most, task.seconds)?;
     Ok(Measured::Calls { round_trips: times.round_trips(), per_second })
 }
 
@@ -72,21 +77,21 @@ fn one_at_a_time(clients: &[Client], mut event: Event, seconds: f64) -> Outcome<
 
 type InFlight = (u64, Pending<Response<Event>>);
 
-/// Calls a second, with [`WINDOW`] of them in flight.
-fn in_flight(clients: &[Client], event: &Event, seconds: f64) -> Outcome<f64> {
+/// Calls a second, with so many of them in flight.
+fn in_flight(clients: &[Client], event: &Event, most: usize, seconds: f64) -> Outcome<f64> {
     let mut event = event.clone();
-    let mut window: VecDeque<InFlight> = VecDeque::with_capacity(WINDOW);
+    let mut window: VecDeque<InFlight> = VecDeque::with_capacity(most);
     let start = monotonic_ns();
     let end = start + (seconds * 1e9) as u64;
     let mut answered = 0_u64;
     let finish = |(id, pending): InFlight| check(&*pending.wait()?, id);
     for client in clients.iter().cycle() {
-        if window.len() == WINDOW
+        if window.len() == most
             && let Some(oldest) = window.pop_front()
         {
             finish(oldest)?;
             answered += 1;
-            if answered.is_multiple_of(WINDOW as u64) && monotonic_ns() >= end {
+            if answered.is_multiple_of(most as u64) && monotonic_ns() >= end {
                 break;
             }
         }

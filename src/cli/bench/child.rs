@@ -87,7 +87,7 @@ fn perform(task: Task, side: Side<'_>) -> Outcome<Measured> {
         Task::Receive { flow: FlowKind::Bare(kind) } => bare::receive(&kind, side),
         Task::Copy { payload, seconds } => flow::copy(payload, seconds, side),
         Task::Call(task) => calls::call(&task, side),
-        Task::Serve { payload } => calls::serve(payload, side),
+        Task::Serve => calls::serve(side),
         Task::Rest { subscribed } => idle::rest(subscribed, side),
         Task::Member(task) => scale::member(&task, side),
     }

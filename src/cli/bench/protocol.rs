@@ -51,9 +51,7 @@ pub(super) enum Task {
         seconds: f64,
     },
     Call(CallTask),
-    Serve {
-        payload: usize,
-    },
+    Serve,
     /// Does nothing; on a bus, with a subscriber, if so said.
     Rest {
         subscribed: bool,

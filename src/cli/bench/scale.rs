@@ -168,7 +168,7 @@ fn await_others(node: &Node, others: usize) -> Outcome {
 }
 
 fn publish(node: &Node, messages: u64, task: &MemberTask) -> Outcome {
-    let builder = node.publisher_builder("scale/active").capacity(super::capacity(task.payload));
+    let builder = node.publisher_builder("scale/active");
     let mut publisher = builder.overflow(Overflow::Block { timeout: PATIENCE }).open_raw()?;
     publisher.wait_for_subscribers(task.nodes, PATIENCE)?;
     let mut bytes = vec![7; task.payload];
