@@ -14,7 +14,7 @@ use super::reading::{Change, InletShared, Origin, Purpose, Source, new_cursor_se
 use super::stats::{Counters, PortStats};
 use super::topic::Filter;
 use super::turns::{Turn, Turns};
-use crate::ring::{self, Bias, Next, Record, Waiter, layout};
+use crate::ring::{self, Bias, Next, Waiter, layout};
 use crate::wake::{Bell, Habit, Patience, Then, Wait, barrier};
 
 /// Records on topics that are none of the port's that are passed over between two looks at the clock: a busy
