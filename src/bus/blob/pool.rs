@@ -10,6 +10,11 @@ use crate::segment::{Memory, MemoryMut};
 const AMPLE: usize = 2;
 const AMPLE_BYTES: u64 = 512 << 10;
 
+/// Blobs of one size, and bytes of them, that are made before one is used again: looking which came back then costs
+/// little a message.
+const SEVERAL: u64 = 4;
+const SEVERAL_BYTES: u64 = 256 << 10;
+
 /// What to do for a blob.
 #[derive(Debug, PartialEq, Eq)]
 pub(in crate::bus) enum Take {
@@ -101,15 +106,19 @@ impl<M: MemoryMut> Pool<M> {
         writer: &mut Writer<M, R, T>,
     ) -> Take {
         self.put_back();
+        if self.take_free(class) {
+            return Take::Ready; // no look at what readers write: their lines are far away
+        }
         self.recover(writer);
-        let fits = |pooled: &Pooled<M>| pooled.shared.is_set() && pooled.class >= class;
-        if let Some(at) = self.free.iter().rposition(|pooled| fits(pooled) && pooled.class == class) {
-            self.lent = Some(self.free.remove(at));
+        let pending = self.free.iter().any(|pooled| pooled.class == class && !pooled.shared.is_set());
+        let makes_more = self.is_scarce(class) && !pending && (must || !self.is_ample());
+        if !makes_more && self.take_free(class) {
             return Take::Ready;
         }
-        if self.free.iter().any(|pooled| pooled.class == class) {
+        if pending {
             return Take::Wait; // it is being shared
         }
+        let fits = |pooled: &Pooled<M>| pooled.shared.is_set() && pooled.class >= class;
         if !must && self.is_ample() {
             return Take::Wait;
         }
@@ -122,6 +131,23 @@ impl<M: MemoryMut> Pool<M> {
             return Take::Ready;
         }
         self.evict(class)
+    }
+
+    /// Takes a free blob of this size, if there is one.
+    pub(in crate::bus) fn take_free(&mut self, class: u64) -> bool {
+        let ready = |pooled: &Pooled<M>| pooled.class == class && pooled.shared.is_set();
+        let at = self.free.iter().rposition(ready);
+        self.lent = at.map(|at| self.free.remove(at));
+        self.lent.is_some()
+    }
+
+    /// Whether there are so few small blobs of this size that readers' cursors would have to be looked at for nearly
+    /// each message, and another may be made.
+    fn is_scarce(&self, class: u64) -> bool {
+        let all = self.out.iter().chain(&self.held).chain(&self.free);
+        let alike = all.filter(|pooled| pooled.class == class).count() as u64;
+        let is_scarce = alike < SEVERAL && class.saturating_mul(alike) < SEVERAL_BYTES;
+        is_scarce && self.count() < MOST && self.bytes() + class <= self.limit
     }
 
     /// Lets go of free blobs, those that came back first, if that makes room for one of this size.

@@ -162,7 +162,11 @@ impl Outlet {
                 for blob in gone {
                     self.node.tell(Command::BlobGone { log, blob });
                 }
-                Ok(self.make_blob(class)? && self.pool.take(class, must, &mut self.writer) == Take::Ready)
+                match self.make_blob(class) {
+                    Ok(true) => Ok(self.pool.take(class, must, &mut self.writer) == Take::Ready),
+                    // Where it would only have been another one, those that are there do.
+                    made => Ok(self.pool.take_free(class) || made?),
+                }
             }
         }
     }

@@ -74,7 +74,8 @@ impl Bench {
                 shared.set()
             }
             take = self.pool.take(class, true, &mut self.writer);
-            assert_eq!(take, if late { Take::Wait } else { Take::Ready });
+            // Others of its size may be there: a few are made before one is used again.
+            assert!(take == Take::Ready || late, "{take:?}");
         }
         if take == Take::Wait {
             assert!(self.pool.lent().is_none());
@@ -185,7 +186,7 @@ fn a_blob_is_used_again_and_the_number_is_bounded() {
         bench.send(1024, 1000, false);
         bench.read(0, false);
     }
-    assert_eq!((bench.pool.count(), bench.sent), (1, 50));
+    assert_eq!((bench.pool.count(), bench.sent), (SEVERAL as usize, 50));
     while bench.pool.count() < MOST {
         bench.send(1024, 10, false);
     }
@@ -193,7 +194,8 @@ fn a_blob_is_used_again_and_the_number_is_bounded() {
         assert_eq!(bench.pool.take(1024, true, &mut bench.writer), Take::Wait);
     }
     bench.read(0, false);
-    assert_eq!(bench.pool.take(2048, true, &mut bench.writer), Take::Make { gone: vec![1] });
+    let take = bench.pool.take(2048, true, &mut bench.writer);
+    assert!(matches!(&take, Take::Make { gone } if gone.len() == 1), "{take:?}");
 }
 
 #[test]
