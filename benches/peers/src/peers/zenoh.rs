@@ -4,7 +4,10 @@ use std::sync::{Arc, Mutex, PoisonError, mpsc};
 
 use ::zenoh::pubsub::Publisher;
 use ::zenoh::qos::CongestionControl;
-use ::zenoh::shm::{BlockOn, GarbageCollect, PosixShmProviderBackend, ShmProvider, ShmProviderBuilder};
+use ::zenoh::shm::{
+    BlockOn, GarbageCollect, PosixShmProviderBackend, ShmProvider, ShmProviderBuilder,
+    cleanup_orphaned_shm_segments,
+};
 use ::zenoh::{Config, Session, Wait};
 
 use super::Peer;
@@ -61,6 +64,10 @@ impl Peer for Zenoh {
         first.tell(&port);
         first.hear()?;
         if job.workload == Workload::Throughput { drain(first, &session) } else { echo(job, first, &session) }
+    }
+
+    fn clean(&self, _job: &Job) {
+        cleanup_orphaned_shm_segments();
     }
 }
 
@@ -184,7 +191,23 @@ fn session(how: &str, port: &str) -> Result<Session> {
         ("transport/shared_memory/enabled", "true"),
         ("transport/shared_memory/mode", r#""init""#),
         ("listen/endpoints", "[]"),
-        (&format!("{how}/endpoints"), &format!(r#"["tcp/127.0.0.1:{port}"]"#)),
+        (
+            &format!("{how}/endpoints"),
+            &if std::env::var("ZUNIX").is_ok() {
+                format!(r#"["unixsock-stream//tmp/zz{port}"]"#)
+            } else {
+                format!(r#"["tcp/127.0.0.1:{port}"]"#)
+            },
+        ),
+        (
+            if std::env::var("ZLL").is_ok() {
+                "transport/unicast/qos/enabled"
+            } else {
+                "scouting/multicast/enabled"
+            },
+            "false",
+        ),
+        ("transport/unicast/lowlatency", if std::env::var("ZLL").is_ok() { "true" } else { "false" }),
     ] {
         config.insert_json5(key, value)?;
     }
