@@ -9,6 +9,7 @@ trap 'rm -rf "$RINGBUS_DIR"' EXIT
 
 cargo build --quiet --locked --examples
 timeout 60 cargo run --quiet --locked --example zero_copy
+timeout 60 cargo run --quiet --locked --example large
 timeout 60 cargo run --quiet --locked --example request
 timeout 60 cargo run --quiet --locked --example agents
 timeout 60 cargo run --quiet --locked --example pipe --features pipe

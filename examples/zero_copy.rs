@@ -15,9 +15,8 @@ fn main() -> Result<(), ringbus::Error> {
     let bus = Bus::private()?; // between processes: Bus::open("robot")
     let mut viewer = bus.join("viewer")?.raw_subscriber("camera/**")?;
 
-    // A message takes a quarter of the log at most, so an image of 300 KiB wants 2 MiB.
     let node = bus.join("camera")?;
-    let mut camera = node.publisher_builder("camera/front").capacity(2 << 20).open_raw()?;
+    let mut camera = node.raw_publisher("camera/front")?;
 
     for frame in 0..10_u8 {
         let mut image = camera.loan(WIDTH * HEIGHT)?; // in shared memory, 64-byte aligned

@@ -68,7 +68,7 @@
 //!
 //! # Waiting
 //!
-//! [`Wait::Adaptive`] looks for a few microseconds, then sleeps. For event loops and async runtimes a
+//! [`Wait::Adaptive`] looks for up to 50 µs where that has paid, then sleeps. For event loops and async runtimes a
 //! subscriber is an [`AsFd`](std::os::fd::AsFd), to be armed before each poll: [`Subscriber::arm`].
 //!
 //! In tokio, whose `AsyncFd` holds the port. Its readiness is cleared before `arm`, so that a message that
@@ -116,7 +116,7 @@
 //!
 //! | feature | adds |
 //! | --- | --- |
-//! | `cli` | the `ringbus` command: `demo`, `ls`, `pub`, `sub`, `send`, `inbox`, `broadcast`, `call`, `serve-echo`, `watch`, `doctor`; nothing to the library |
+//! | `cli` | the `ringbus` command: `bench`, `demo`, `ls`, `pub`, `sub`, `send`, `inbox`, `broadcast`, `call`, `serve-echo`, `watch`, `doctor`; nothing to the library |
 //! | `pipe` | the `pipe` module: a ring between two processes that share only a name |
 //! | `tower` | the `tower` module: clients as tower services, tower services as servers; one crate, `tower-service` |
 //!

@@ -1,62 +1,26 @@
 //! Heartbeats on the wire: what a node tells, and what it makes of peers that tell nothing, too little or
 //! nonsense. The peers here are spoken for by hand.
 
-use std::cell::Cell;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
-use ringbus::internals::frame::{Control, Frame, Hello, Stats};
+use ringbus::internals::frame::{Control, Frame, Stats};
 use ringbus::internals::ring::lossy::{LossyNext, LossyReader};
 use ringbus::internals::ring::{Gates, Kind, LogHeader, LogLayout, Writer, layout};
 use ringbus::internals::segment::{MemoryMut, PeerSegment, Sealed};
-use ringbus::internals::sys::seqpacket::{MAX_DATAGRAM, Socket};
 use ringbus::internals::sys::{eventfd, memfd};
 use ringbus::{Departure, Node, PeerChange, Presence};
 
+#[path = "support/raw.rs"]
+mod raw;
 mod support;
+use raw::Raw;
 use support::{DEADLINE, Dir, eventually};
 
 const CAPACITY: u64 = 4096;
 
-/// A peer of a node's, spoken for by this test.
-struct Raw {
-    id: [u8; 16],
-    socket: Socket,
-}
-
 impl Raw {
-    /// Says hello, and waits until it is established.
-    fn join(dir: &Dir, node: &Node) -> Self {
-        thread_local!(static PEERS: Cell<u8> = const { Cell::new(0) });
-        PEERS.set(PEERS.get() + 1);
-        let path = dir.path().join(format!("bus/{}.sock", node.info().id()));
-        let raw = Self { id: [PEERS.get(); 16], socket: Socket::connect(&path).unwrap() };
-        let (id, name) = (raw.id, "raw");
-        let hello = Hello { major: 1, minor: 0, id, name, started_unix_ms: 0, capabilities: 0 };
-        raw.send(&Control::Hello(hello), &[]);
-        assert_eq!(raw.receive().0[2], 1, "hello_ack");
-        raw
-    }
-
-    fn send(&self, control: &Control<'_>, fds: &[BorrowedFd<'_>]) {
-        let mut bytes = vec![0; control.encoded_len()];
-        control.encode(&mut bytes).unwrap();
-        self.socket.send(&bytes, fds).unwrap();
-    }
-
-    /// The next datagram that is not about the counting of others.
-    fn receive(&self) -> (Vec<u8>, Vec<OwnedFd>) {
-        let mut bytes = vec![0; MAX_DATAGRAM];
-        let mut found = None;
-        eventually("a datagram", || {
-            found = self.socket.recv(&mut bytes).ok();
-            found.as_ref().is_some_and(|found| !matches!(bytes[..found.len], [_, 5, 10..=12, ..]))
-        });
-        let found = found.unwrap();
-        (bytes[..found.len].to_owned(), found.fds)
-    }
-
     fn heartbeat(&self, log: &Sealed) {
         self.send(&Control::Heartbeat { log: 0, capacity: CAPACITY, interval_ms: 1000 }, &[log.fd()]);
     }

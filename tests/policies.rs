@@ -237,7 +237,7 @@ fn drop_newest_wakes_a_parked_reader_that_has_nothing_to_read() {
 fn a_message_up_to_the_limit_fits_and_one_byte_more_is_too_large() {
     let nodes = pair();
     for capacity in [SMALL, 64 * 1024, 1 << 20] {
-        let builder = || nodes.publisher.publisher_builder("t/**").capacity(capacity);
+        let builder = || nodes.publisher.publisher_builder("t/**").capacity(capacity).max_message(0);
         let mut subscriber = nodes.subscriber.raw_subscriber("t/**").unwrap();
         let mut publisher = builder().open_raw().unwrap();
         let huge = vec![7; capacity as usize];
@@ -275,7 +275,7 @@ fn limit_of(result: Result<(), PublishError>, expected: usize) -> usize {
     match result {
         Err(error @ PublishError::TooLarge { size, limit }) => {
             assert_eq!(size, expected);
-            assert!(error.to_string().contains("raise `capacity`"));
+            assert!(error.to_string().contains("raise `max_message`"));
             limit
         }
         other => panic!("not too large: {other:?}"),

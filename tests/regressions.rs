@@ -152,7 +152,10 @@ fn a_spinning_client_sends_once_there_is_room() {
 #[test]
 fn an_async_calls_deadline_was_missed_if_it_began_as_another_ended() {
     let node = Bus::private().unwrap().join("node").unwrap();
-    let server = node.service("never").method("hold", |ctx, ()| {
+    let (started, is_started) = std::sync::mpsc::channel();
+    // The one worker holds the first call; the others wait for it, and nothing answers them.
+    let server = node.service("never").workers(1).method("hold", move |ctx, ()| {
+        let _ = started.send(());
         while !ctx.cancelled() {
             thread::sleep(Duration::from_millis(1));
         }
@@ -162,7 +165,8 @@ fn an_async_calls_deadline_was_missed_if_it_began_as_another_ended() {
     let client = node.client("never").unwrap();
     let begin = |timeout| client.request("hold").timeout(timeout).start::<_, ()>(&()).unwrap();
     tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
-        let forever = async { begin(Duration::MAX).await.unwrap_err() };
+        let forever = begin(Duration::MAX);
+        is_started.recv_timeout(DEADLINE).unwrap();
         let others = async {
             for _ in 0..200 {
                 let begun = Instant::now();

@@ -120,6 +120,28 @@ fn a_port_that_has_something_does_not_arm() {
 }
 
 #[test]
+fn a_burst_rings_a_sleeper_once() {
+    let dir = Dir::new();
+    let (one, other) = (dir.join("publisher"), dir.join("subscriber"));
+    let mut subscriber = other.raw_subscriber("t").unwrap();
+    let mut publisher = one.raw_publisher("t").unwrap();
+    publisher.publish(b"first").unwrap();
+    assert!(subscriber.recv_timeout(DEADLINE).unwrap().is_some());
+    for _ in 0..20 {
+        arm_empty(&mut subscriber);
+        (0..50).for_each(|_| publisher.publish(b"burst").unwrap());
+        let mut rings = [0; 8];
+        nix::unistd::read(subscriber.as_fd(), &mut rings).unwrap();
+        assert_eq!(u64::from_ne_bytes(rings), 1, "writes to the bell");
+        (0..50).for_each(|_| assert!(subscriber.try_recv().unwrap().is_some()));
+        // Awake, it is not rung at all.
+        (0..50).for_each(|_| publisher.publish(b"more").unwrap());
+        assert!(!readable(&subscriber, PollTimeout::ZERO));
+        (0..50).for_each(|_| assert!(subscriber.try_recv().unwrap().is_some()));
+    }
+}
+
+#[test]
 fn a_quiet_armed_port_settles_to_unreadable() {
     let dir = Dir::new();
     let node = dir.join("node");

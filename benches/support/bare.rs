@@ -4,11 +4,14 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
 
 use ringbus::Bus;
-use ringbus::internals::ring::{CursorSegment, Gates, Kind, LogHeader, LogLayout, Next, Reader, Writer};
+use ringbus::internals::ring::{Bias, CursorSegment, Gates, LogHeader, LogLayout, Next, Reader, Writer};
 use ringbus::internals::segment::{PeerSegment, Sealed};
 
 use super::{Second, hear, tell, u64_of};
 
+/// As the bus waits: two looks with a `PAUSE`, then without, asking for the next record's lines.
+const PAUSES: u32 = 2;
+const AHEAD: u32 = 4;
 const CAPACITY: u64 = 256 * 1024;
 
 pub type BareWriter = Writer<Arc<Sealed>, Arc<PeerSegment>, ()>;
@@ -27,6 +30,7 @@ impl Half {
         layout.initialise(&log, &LogHeader { log: 1, node: [0; 16], port: 1 });
         let cursors = Sealed::create("bench-cursors", 4096, true).unwrap();
         CursorSegment::of_size(4096).initialise(&cursors, [0; 16], 1, 0);
+        Bias::default().promise(&cursors); // nobody parks here
         Self { log: Arc::new(log), cursors: Arc::new(cursors) }
     }
 
@@ -53,28 +57,35 @@ impl Half {
         gates.follow(gate.number(), cursors, at);
         let layout = LogLayout::new(CAPACITY).unwrap();
         let reader = Reader::new(log, layout, self.cursors.clone(), at, 1, 0, Some(0)).unwrap();
-        (Writer::new(self.log.clone(), layout, gates), reader)
+        (Writer::new(self.log.clone(), layout, gates).biased(), reader)
     }
 }
 
 pub fn bare_send(writer: &mut BareWriter, bytes: &[u8]) {
-    while writer.claim(bytes.len() as u64).is_err() {
+    while writer.append(bytes).is_err() {
         std::hint::spin_loop();
     }
-    writer.body_mut()[..bytes.len()].copy_from_slice(bytes);
-    writer.commit(Kind::Frame, 0, 0, bytes.len());
     writer.publish();
     writer.ring(|()| true, |()| unreachable!("nobody parks here"));
 }
 
 pub fn bare_receive(reader: &mut BareReader, into: &mut [u8; 64]) {
+    let mut looks = 0;
     loop {
         match reader.next().unwrap() {
             Next::Record(_) => {
                 into.copy_from_slice(reader.frame());
                 return reader.release();
             }
-            _ => std::hint::spin_loop(),
+            _ => {
+                looks += 1;
+                if looks > AHEAD {
+                    reader.prefetch();
+                }
+                if looks <= PAUSES {
+                    std::hint::spin_loop()
+                }
+            }
         }
     }
 }

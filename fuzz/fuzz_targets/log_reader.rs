@@ -8,10 +8,13 @@ use arbitrary::Arbitrary;
 use libfuzzer_sys::fuzz_target;
 use ringbus::internals::ring::layout::{CLOSED, DATA, NEXT_SEQUENCE, OPEN, TAIL, WAITING};
 use ringbus::internals::ring::lossy::{LossyNext, LossyReader};
-use ringbus::internals::ring::{CursorSegment, LogHeader, LogLayout, Next, Reader};
+use ringbus::internals::ring::blob::{FRAMES, NAME};
+use ringbus::internals::ring::{Blob, BlobHeader, CursorSegment, Kind, LogHeader, LogLayout, Next, Reader};
 use ringbus::internals::segment::{Heap, Memory, MemoryMut};
 
 const CURSORS: usize = 512;
+/// Of each blob; there are two.
+const BLOB: usize = 8192;
 
 #[derive(Arbitrary, Debug)]
 struct Input<'a> {
@@ -37,6 +40,15 @@ enum Step {
     /// The record in hand; or one of those that are lent is given back.
     Lend,
     Return(u8),
+    /// A blob arrives, or one that cannot be mapped; or is gone.
+    Blob(u8, bool),
+    BlobGone(u8),
+    /// The peer publishes the name of a blob.
+    Name { blob: u8, generation: u8, at: u16, len: u16 },
+    /// Any word of a blob changes.
+    BlobWord(u8, u16, u64),
+    /// The peer is gone.
+    End,
     /// The peer publishes, in sixteens.
     Advance(u8),
     /// The peer writes some other word: a control word, or one of the header or the records.
@@ -86,8 +98,12 @@ fn gated(reader: &mut Reader<Heap, Heap>, layout: LogLayout) -> bool {
     match reader.next() {
         Ok(Next::Record(record)) => {
             assert!(!quiet);
-            let at = layout.offset(record.frame);
-            assert!(at >= DATA && at + record.len as usize <= layout.segment_size());
+            if record.kind == Kind::Frame {
+                let at = layout.offset(record.frame);
+                assert!(at >= DATA && at + record.len as usize <= layout.segment_size());
+            } else {
+                assert!(record.len as usize <= BLOB - FRAMES);
+            }
             let frame = reader.frame();
             assert_eq!(frame.len(), record.len as usize);
             let mut copied = vec![0; frame.len()];
@@ -121,9 +137,15 @@ fuzz_target!(|input: Input<'_>| {
     log.store(TAIL, tail, Relaxed);
     let cursors = Heap::new(CURSORS);
     let sequence = input.sequence.map(u64::from);
-    let mut reader = Reader::new(log.clone(), layout, cursors.clone(), 256, 1, position, sequence).unwrap();
+    let reader = Reader::new(log.clone(), layout, cursors.clone(), 256, 1, position, sequence).unwrap();
+    let mut reader = reader.with_blobs();
+    let blobs = [Heap::new(BLOB), Heap::new(BLOB)];
+    for (blob, memory) in (1..).zip(&blobs) {
+        Blob::new(memory.clone(), &BlobHeader { log: 1, node: [2; 16], blob });
+    }
     let (mut frame, mut lent) = (Vec::new(), Vec::new());
 
+    let mut names = sequence.unwrap_or(0);
     for step in &input.steps {
         let any = |at: u16| usize::from(at) * 8 % log.size();
         match *step {
@@ -140,9 +162,33 @@ fuzz_target!(|input: Input<'_>| {
             Step::Lend => lent.extend(reader.lend()),
             Step::Return(which) if !lent.is_empty() => {
                 let lent = lent.swap_remove(usize::from(which) % lent.len());
-                assert!(lent.len() as u64 <= layout.capacity());
+                assert!(lent.len() as u64 <= layout.capacity().max(BLOB as u64));
             }
             Step::Return(_) => assert!(reader.lends_over()),
+            Step::Blob(blob, mapped) => {
+                let blob = usize::from(blob % 2);
+                reader.add_blob(blob as u64 + 1, mapped.then(|| blobs[blob].clone()));
+            }
+            Step::BlobGone(blob) => reader.remove_blob(u64::from(blob % 2) + 1),
+            Step::Name { blob, generation, at, len } => {
+                let tail = log.load(TAIL, Relaxed);
+                let to = layout.offset(tail);
+                if tail.is_multiple_of(16) && to + 16 + NAME as usize <= log.size() {
+                    let words = [u64::from(blob % 3), u64::from(generation), u64::from(at), u64::from(len)];
+                    log.store(to, NAME | 2 << 32, Relaxed);
+                    log.store(to + 8, names, Relaxed);
+                    for (index, word) in words.into_iter().enumerate() {
+                        log.store(to + 16 + index * 8, word, Relaxed);
+                    }
+                    names += 1;
+                    log.store(TAIL, tail + 16 + NAME, Relaxed);
+                }
+            }
+            Step::BlobWord(blob, at, word) => {
+                let blob = &blobs[usize::from(blob % 2)];
+                blob.store(usize::from(at) * 8 % blob.size(), word, Relaxed);
+            }
+            Step::End => reader.end_at(log.load(TAIL, Relaxed)),
             Step::Flush => {
                 let before = cursors.load(256, Relaxed);
                 reader.flush();

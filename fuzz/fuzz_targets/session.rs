@@ -203,7 +203,7 @@ impl World {
                         Message::PortUp(card) if PortCard::reads(card.role) => 2..=2,
                         Message::Attach(_) => 2..=2,
                         Message::Attached { .. } => 0..=1,
-                        Message::Heartbeat { .. } => 1..=1,
+                        Message::Heartbeat { .. } | Message::Blob { .. } => 1..=1,
                         _ => 0..=0,
                     };
                     assert!(fitting.contains(&fds.len()), "{} fds", fds.len());

@@ -132,19 +132,27 @@ pub enum OpenError {
 pub enum PublishError {
     /// A reader has not kept up, and the port's policy is not to wait (any longer).
     #[error(
-        "log is full: subscriber {reader} is {lag} bytes behind after {waited:?}: make it faster, raise `capacity`, or choose another `overflow` policy"
+        "log is full: subscriber {reader} is {lag} bytes behind after {waited:?}: make it faster, raise `capacity` (for large messages `blob_memory`), or choose another `overflow` policy"
     )]
     Full {
         /// The slowest reader: its node's name, process id and node id.
         reader: String,
-        /// How far it is behind.
+        /// How far it is behind: bytes of the log, and of the blobs that are in use.
         lag: u64,
         /// How long was waited.
         waited: Duration,
     },
-    /// The message can never fit this port's log.
+    /// There is no shared memory for a message that is too large for the log.
     #[error(
-        "payload of {size} bytes, but this log takes at most {limit}: raise `capacity` to {}, or send it in pieces", enough(.size, .limit)
+        "cannot make shared memory for a large message: {reason}: raise the limit (`ulimit -n`, `ulimit -v`, `ulimit -f`, the container's memory) or lower `blob_memory`"
+    )]
+    Memory {
+        /// What the kernel said.
+        reason: String,
+    },
+    /// The message is larger than the port is to send.
+    #[error(
+        "payload of {size} bytes, but this port sends at most {limit}: raise `max_message` (and `blob_memory`), or send it in pieces"
     )]
     TooLarge {
         /// Bytes of the encoded payload.
@@ -206,7 +214,9 @@ pub enum SendError {
         waited: Duration,
     },
     /// The message is too large to be sent in this way.
-    #[error("payload of {size} bytes, but {limit} can be sent: send it in pieces, or publish it on a topic, with a `capacity` of {}", enough(.size, .limit))]
+    #[error(
+        "payload of {size} bytes, but {limit} can be sent: send it in pieces, or publish it on a topic, with a larger `max_message`"
+    )]
     TooLarge {
         /// Bytes of the encoded payload.
         size: usize,
@@ -258,6 +268,7 @@ impl From<PublishError> for SendError {
         match error {
             PublishError::Full { reader, lag, waited } => SendError::Full { reader, lag, waited },
             PublishError::TooLarge { size, limit } => SendError::TooLarge { size, limit },
+            PublishError::Memory { reason } => SendError::Memory { reason },
             PublishError::Encode { reason } => SendError::Encode { reason },
             PublishError::Headers { reason } => SendError::Headers { reason },
             PublishError::Topic(error) => SendError::Name(error),
@@ -346,15 +357,4 @@ pub enum WaitError {
     /// The port was made in a parent process.
     #[error("this process is a fork of the one that opened the port: join again in the child")]
     Forked,
-}
-
-/// The capacity that takes a payload of `size` bytes: a quarter of it is the largest record, of which head
-/// and headers take at most some more than they took here.
-fn enough(size: &usize, limit: &usize) -> u64 {
-    let head = (limit + 1).next_power_of_two() - limit;
-    (*size as u64)
-        .saturating_add(head as u64)
-        .saturating_mul(4)
-        .checked_next_power_of_two()
-        .unwrap_or(u64::MAX)
 }

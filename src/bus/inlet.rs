@@ -13,9 +13,9 @@ use super::node::NodeShared;
 use super::reading::{Change, InletShared, Origin, Purpose, Source, new_cursor_segment};
 use super::stats::{Counters, PortStats};
 use super::topic::Filter;
-use super::turns::Turns;
-use crate::ring::{self, Next, Record, Waiter, layout};
-use crate::wake::{Bell, Patience, Then, Wait};
+use super::turns::{Turn, Turns};
+use crate::ring::{self, Bias, Next, Record, Waiter, layout};
+use crate::wake::{Bell, Habit, Patience, Then, Wait, barrier};
 
 /// Records on topics that are none of the port's that are passed over between two looks at the clock: a busy
 /// publisher over a pattern must not keep a caller beyond its timeout.
@@ -25,22 +25,46 @@ const UNWANTED: usize = 64;
 /// lower priority are on each turn that they get, too.
 const FULLY: u32 = 64;
 
+/// Records in a row, without parking, after which a port promises not to park. To take that back costs a barrier
+/// on other processors, some 12 µs: nothing beside so many records.
+const BUSY: u32 = 1024;
+
+/// Records one after the other, without a look in vain, that show a writer at work.
+const STREAM: u32 = 8;
+
+/// `PAUSE`s of a rest: some 400 ns.
+const REST: u32 = 8;
+
+/// Looks in vain before a port looks ahead.
+const AHEAD: u32 = 4;
+
+/// Logs of a port that looks ahead: each costs two instructions a look.
+const FEW: usize = 4;
+
 /// The reading end of a port, on its user's thread.
 pub(super) struct Inlet {
     shared: Arc<InletShared>,
     node: Arc<NodeShared>,
     wait: Wait,
+    habit: Habit,
     generation: u64,
     /// In the order of `turns`.
     sources: Vec<Source>,
     turns: Turns,
     /// Looks until the next one that looks at each log in full.
     until_full: u32,
+    /// Looks in vain since the last record.
+    idle: u32,
+    /// Records since the last look in vain.
+    run: u32,
     /// To be told to the user before anything else.
     failed: Vec<RecvError>,
     /// Logs of pairs that ended: nothing more comes from them.
     ended: Vec<Source>,
     parked: Waiter,
+    bias: Bias,
+    /// Records since the port last parked.
+    streak: u32,
 }
 
 impl Inlet {
@@ -73,13 +97,18 @@ impl Inlet {
             shared: shared.clone(),
             node: node.clone(),
             wait,
+            habit: Habit::default(),
             generation: 0,
             sources: Vec::new(),
             turns: Turns::default(),
             until_full: 0,
+            idle: 0,
+            run: 0,
             failed: Vec::new(),
             ended: Vec::new(),
             parked: Waiter::new(layout::PARKED),
+            bias: Bias::default(),
+            streak: 0,
         };
         node.ask(|reply| Command::OpenInlet { inlet: shared, reply })?;
         Ok(inlet)
@@ -101,6 +130,7 @@ impl Inlet {
         self.shared.counters.stats(lag, self.sources.len())
     }
 
+    #[inline(always)]
     pub(super) fn source(&self, index: usize) -> &Source {
         &self.sources[index]
     }
@@ -119,54 +149,76 @@ impl Inlet {
     ///
     /// # Errors
     /// What the port's user has to be told; the port goes on after it.
-    #[inline]
-    pub(super) fn look(&mut self) -> Result<Option<(usize, Record)>, RecvError> {
+    ///
+    /// Returns which log's it is. (Results that fit in registers: larger ones are written in words and read in pairs
+    /// of them, for which a processor has to wait each time.)
+    #[inline(always)]
+    pub(super) fn next(&mut self) -> Result<Option<usize>, Box<RecvError>> {
         if !self.is_here() {
-            return Err(RecvError::Forked);
+            return Err(Box::new(RecvError::Forked));
         }
         self.parked.disarm(&self.shared.segment);
         if self.shared.generation.load(Acquire) != self.generation {
             self.take_changes();
         }
         if let Some(failed) = self.failed.pop() {
-            return Err(failed);
+            return Err(Box::new(failed));
         }
         let full = self.until_full == 0;
         self.until_full = if full { FULLY - 1 } else { self.until_full - 1 };
         loop {
-            let sources = &mut self.sources;
-            let found = self.turns.find(|index, below| {
-                let source = &mut sources[index];
-                let rests = source.rests && !source.ended;
-                if rests || (!full && !below && !source.ended && source.reader.quiet()) {
-                    return None;
-                }
-                let found = source.reader.next();
-                if source.reader.take_ring_due() {
-                    source.writer.ring();
-                }
-                match found {
-                    Ok(Next::Empty) if !source.ended => None,
-                    found => Some(found),
-                }
-            });
+            let found = match &mut self.sources[..] {
+                [only] => look_at(only, full).map(|found| (Turn::ONLY, found)),
+                sources => self.turns.find(|index, below| look_at(&mut sources[index], full || below)),
+            };
             match found {
                 // Whoever never sleeps is not told by `arm`.
-                None if full && self.node.is_gone() => return Err(RecvError::NodeGone),
-                None => return Ok(None),
-                Some((turn, Ok(Next::Record(record)))) => {
+                None if full && self.node.is_gone() => return Err(Box::new(RecvError::NodeGone)),
+                None => {
+                    self.look_ahead();
+                    return Ok(None);
+                }
+                Some((turn, Ok(Next::Record(_)))) => {
+                    self.idle = 0;
+                    self.run = self.run.wrapping_add(1);
+                    self.streak = self.streak.wrapping_add(1);
+                    if self.streak == BUSY {
+                        self.promise();
+                    }
                     self.turns.took(turn);
-                    return Ok(Some((turn.log, record)));
+                    return Ok(Some(turn.log));
                 }
                 Some((turn, other)) => {
                     if matches!(other, Ok(Next::Lagged(_))) {
                         self.turns.took(turn); // or one that drops all the time would have every turn
                     }
                     if let Some(error) = self.exception(turn.log, other) {
-                        return Err(error);
+                        return Err(Box::new(error));
                     }
                     // One log less: look again.
                 }
+            }
+        }
+    }
+
+    /// The port has had much to read and has not parked for long: its writers need no fence until it does.
+    #[cold]
+    fn promise(&mut self) {
+        if !self.bias.is_promised() && barrier::has_barriers() {
+            self.bias.promise(&self.shared.segment);
+        }
+    }
+
+    /// A port that has looked in vain for a while, and reads few logs, asks for the lines of what comes next.
+    #[inline(always)]
+    fn look_ahead(&mut self) {
+        if std::mem::take(&mut self.run) >= STREAM {
+            rest();
+        }
+        self.idle = self.idle.saturating_add(1);
+        if self.idle > AHEAD && self.sources.len() <= FEW {
+            for source in &self.sources {
+                source.reader.prefetch();
             }
         }
     }
@@ -187,6 +239,11 @@ impl Inlet {
                 None
             }
         }
+    }
+
+    #[inline(always)]
+    pub(super) fn has_ended(&self) -> bool {
+        !self.ended.is_empty()
     }
 
     /// Logs of pairs that have ended since the last call.
@@ -228,6 +285,16 @@ impl Inlet {
                         source.ended = true;
                     }
                 }
+                Change::Blob { key, blob, memory } => {
+                    if let Some(source) = self.sources.iter_mut().find(|source| source.key == key) {
+                        source.reader.add_blob(blob, memory);
+                    }
+                }
+                Change::BlobGone { key, blob } => {
+                    if let Some(source) = self.sources.iter_mut().find(|source| source.key == key) {
+                        source.reader.remove_blob(blob);
+                    }
+                }
                 Change::Failed { node, reason } => {
                     self.failed.push(RecvError::Unattached { source_node: node, reason });
                 }
@@ -258,6 +325,8 @@ impl Inlet {
             }
         }
         self.until_full = 0; // whatever ends the sleep, or forbids it, may be no record
+        self.streak = 0;
+        self.bias.withdraw(&self.shared.segment, barrier::on_all_processes);
         self.shared.bell.drain();
         self.parked.arm(&self.shared.segment);
         if self.is_ready() {
@@ -280,6 +349,11 @@ impl Inlet {
         &self.shared
     }
 
+    /// For those that wait by other means than [`Inlet::wait`].
+    pub(super) fn habit_mut(&mut self) -> &mut Habit {
+        &mut self.habit
+    }
+
     pub(super) fn sources_mut(&mut self) -> &mut [Source] {
         &mut self.sources
     }
@@ -290,24 +364,28 @@ impl Inlet {
             || self.sources.iter().any(|source| source.ended || (!source.rests && source.reader.is_ready()))
     }
 
-    /// Looks until `deadline`, sleeping as the port's strategy says. `found` turns a record into what the
-    /// user gets, or into `None`: not for this port.
-    #[inline]
-    pub(super) fn wait<T>(
+    /// Looks until `deadline`, sleeping as the port's strategy says; whether anything came. `wanted` is asked
+    /// about each record in hand, and releases those that are not for this port.
+    ///
+    /// # Errors
+    /// What the port's user has to be told; `wanted` may add to it.
+    #[inline(always)]
+    pub(super) fn wait(
         &mut self,
         deadline: Option<Instant>,
-        mut found: impl FnMut(&mut Self, usize, Record) -> Result<Option<T>, RecvError>,
-    ) -> Result<Option<T>, RecvError> {
+        mut wanted: impl FnMut(&mut Self, usize) -> Result<bool, Box<RecvError>>,
+    ) -> Result<bool, Box<RecvError>> {
         let mut patience = Patience::new(self.wait, deadline);
         loop {
-            if let Taken::Value(value) = self.take(&mut found)? {
-                return Ok(Some(value));
+            if self.take(&mut wanted)? == Taken::Wanted {
+                patience.found(&mut self.habit);
+                return Ok(true);
             }
-            match patience.next() {
+            match patience.next(&mut self.habit) {
                 Then::Look => {}
-                Then::GiveUp => return self.take_fully(&mut found),
+                Then::GiveUp => return self.take_fully(&mut wanted),
                 Then::Sleep(timeout) => {
-                    if self.arm()? {
+                    if self.arm().map_err(Box::new)? {
                         self.sleep(timeout);
                     }
                     patience.woke();
@@ -317,27 +395,27 @@ impl Inlet {
     }
 
     /// [`Inlet::wait`] without waiting.
-    #[inline]
-    pub(super) fn try_take<T>(
+    #[inline(always)]
+    pub(super) fn try_take(
         &mut self,
-        mut found: impl FnMut(&mut Self, usize, Record) -> Result<Option<T>, RecvError>,
-    ) -> Result<Option<T>, RecvError> {
-        match self.take(&mut found)? {
-            Taken::Value(value) => Ok(Some(value)),
-            Taken::Unwanted => Ok(None),
-            Taken::Nothing => self.take_fully(&mut found),
+        mut wanted: impl FnMut(&mut Self, usize) -> Result<bool, Box<RecvError>>,
+    ) -> Result<bool, Box<RecvError>> {
+        match self.take(&mut wanted)? {
+            Taken::Wanted => Ok(true),
+            Taken::Unwanted => Ok(false),
+            Taken::Nothing => self.take_fully(&mut wanted),
         }
     }
 
-    #[inline]
-    fn take<T>(
+    #[inline(always)]
+    fn take(
         &mut self,
-        found: &mut impl FnMut(&mut Self, usize, Record) -> Result<Option<T>, RecvError>,
-    ) -> Result<Taken<T>, RecvError> {
+        wanted: &mut impl FnMut(&mut Self, usize) -> Result<bool, Box<RecvError>>,
+    ) -> Result<Taken, Box<RecvError>> {
         for _ in 0..UNWANTED {
-            let Some((index, record)) = self.look()? else { return Ok(Taken::Nothing) };
-            if let Some(value) = found(self, index, record)? {
-                return Ok(Taken::Value(value));
+            let Some(index) = self.next()? else { return Ok(Taken::Nothing) };
+            if wanted(self, index)? {
+                return Ok(Taken::Wanted);
             }
         }
         Ok(Taken::Unwanted)
@@ -345,21 +423,45 @@ impl Inlet {
 
     /// The last look before the caller is told that there is nothing: at each log in full.
     #[cold]
-    fn take_fully<T>(
+    fn take_fully(
         &mut self,
-        found: &mut impl FnMut(&mut Self, usize, Record) -> Result<Option<T>, RecvError>,
-    ) -> Result<Option<T>, RecvError> {
+        wanted: &mut impl FnMut(&mut Self, usize) -> Result<bool, Box<RecvError>>,
+    ) -> Result<bool, Box<RecvError>> {
         self.until_full = 0;
-        match self.take(found)? {
-            Taken::Value(value) => Ok(Some(value)),
-            Taken::Nothing | Taken::Unwanted => Ok(None),
-        }
+        Ok(self.take(wanted)? == Taken::Wanted)
+    }
+}
+
+/// One log's turn; unless in full, one load if no record has come.
+#[inline(always)]
+fn look_at(source: &mut Source, full: bool) -> Option<Result<Next, ring::Corrupt>> {
+    let rests = source.rests && !source.ended;
+    if rests || (!full && !source.ended && source.reader.quiet()) {
+        return None;
+    }
+    let found = source.reader.next();
+    if source.reader.take_ring_due() {
+        source.writer.ring();
+    }
+    match found {
+        Ok(Next::Empty) if !source.ended => None,
+        found => Some(found),
+    }
+}
+
+/// Has caught up with a writer that is at work: each further look would take from it the very lines that it
+/// writes, and make it as slow as a line travels. After a short rest there are several records to read.
+#[inline(never)]
+fn rest() {
+    for _ in 0..REST {
+        std::hint::spin_loop();
     }
 }
 
 /// What a port's looks came to.
-enum Taken<T> {
-    Value(T),
+#[derive(PartialEq, Eq)]
+enum Taken {
+    Wanted,
     /// Nothing is there.
     Nothing,
     /// Only what is none of the port's.

@@ -17,6 +17,7 @@ use parking_lot::Mutex;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::blob::Limits;
 use super::codec::{Body, Bytes, Value};
 use super::core::Command;
 use super::error::{OpenError, SendError};
@@ -29,7 +30,7 @@ use super::topic::Filter;
 use crate::frame::{Encoding, Head, PortUp, Role};
 use crate::wake::Wait;
 
-/// Of each log, in bytes: one message is at most a quarter.
+/// Of each log, in bytes.
 const CAPACITY: u64 = 64 * 1024;
 
 /// The logs of what a node sends.
@@ -148,7 +149,8 @@ fn nested(reason: &'static str) -> SendError {
 
 fn open(node: &Arc<NodeShared>, topic: Filter) -> Result<Outlet, OpenError> {
     let (overflow, wait, priority) = (Overflow::default(), Wait::default(), PortUp::DEFAULT_PRIORITY);
-    Outlet::open(node, topic, OutletConfig { capacity: CAPACITY, overflow, wait, priority })
+    let limits = Limits::default();
+    Outlet::open(node, topic, OutletConfig { capacity: CAPACITY, overflow, wait, priority, limits })
 }
 
 /// A direct message or a broadcast about to be sent; from [`Node::message_to`] or [`Node::message_to_all`].
@@ -187,7 +189,8 @@ impl Node {
     ///
     /// Waits up to 1 s for an inbox that is full. The first message to a name costs this node a log, 68 KiB
     /// of shared memory and two file descriptors; it is closed when a message is sent (to anybody) after the
-    /// last inbox of that name has gone. A payload can have some 16 000 bytes.
+    /// last inbox of that name has gone. A payload can have 64 MiB; those over some 16 000 bytes take memory of their own,
+    /// at most 256 MiB for a name, which is used again.
     ///
     /// # Errors
     /// [`SendError::NotFound`] at once if there is no such inbox; [`SendError`] for others. The message was
@@ -261,8 +264,8 @@ impl Node {
     /// published or sent otherwise.
     ///
     /// Waits up to 1 s for a listener that does not keep up. The first broadcast costs this node a log, 68
-    /// KiB of shared memory and two file descriptors, for as long as the node lives. A payload can have some
-    /// 16 000 bytes.
+    /// KiB of shared memory and two file descriptors, for as long as the node lives. A payload can have 64 MiB, as
+    /// with [`Node::send`].
     ///
     /// # Errors
     /// [`SendError`]; the message was then not sent.

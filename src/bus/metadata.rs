@@ -24,9 +24,15 @@ pub(super) struct Outfit<'a> {
 
 impl<'a> Outfit<'a> {
     /// No headers, and the time if asked for.
-    #[inline]
+    #[inline(always)]
     pub(super) fn plain(timestamp: bool) -> Self {
         Self { timestamp, ..Self::default() }
+    }
+
+    /// Whether nothing goes along.
+    #[inline(always)]
+    pub(super) fn is_plain(&self) -> bool {
+        !self.timestamp && self.headers.is_empty() && self.correlation.is_none()
     }
 
     /// Calls `then` with the frame's headers.
@@ -35,29 +41,37 @@ impl<'a> Outfit<'a> {
     /// Which header cannot be sent, and why; `then` was not called.
     #[inline]
     pub(super) fn with<T>(&self, then: impl FnOnce(frame::Headers<'_>) -> T) -> Result<T, String> {
-        if !self.timestamp && self.headers.is_empty() && self.correlation.is_none() {
+        if self.is_plain() {
             return Ok(then(frame::Headers::EMPTY));
         }
-        let mut room = [0; Digits::MOST];
-        let time = self.timestamp.then(|| Digits::write(clock::unix_ns(), &mut room));
-        let mut all = Vec::with_capacity(self.headers.len() + 2);
-        all.extend(time.map(|time| (TIME, time)));
-        all.extend(self.correlation.map(|correlation| (CORRELATION, correlation)));
-        all.extend_from_slice(&self.headers);
-        let headers = frame::Headers::from_slice(&all);
-        self.check(headers)?;
-        Ok(then(headers))
+        let mut room = Digits::default();
+        let all = self.list(&mut room)?;
+        Ok(then(frame::Headers::from_slice(&all)))
     }
 
-    /// Whether these, of which the user's own are a part, can be sent; which cannot, and why.
-    pub(super) fn check(&self, headers: frame::Headers<'_>) -> Result<(), String> {
+    /// The frame's headers: the bus's own, then the user's.
+    ///
+    /// # Errors
+    /// Which header cannot be sent, and why.
+    pub(super) fn list<'r>(&self, room: &'r mut Digits) -> Result<Vec<(&'r str, &'r str)>, String>
+    where
+        'a: 'r,
+    {
         if let Some((name, _)) = self.headers.iter().find(|(name, _)| name.starts_with(RESERVED)) {
             let name: String = name.chars().take(80).collect();
             return Err(format!(
                 "{name:?} begins with `@`, which is reserved for the bus itself: use another name"
             ));
         }
-        headers.check().map_err(|error| error.to_string())
+        let own = usize::from(self.timestamp) + usize::from(self.correlation.is_some());
+        let mut all: Vec<(&'r str, &'r str)> = Vec::with_capacity(own + self.headers.len());
+        if self.timestamp {
+            all.push((TIME, room.write(clock::unix_ns())));
+        }
+        all.extend(self.correlation.map(|correlation| (CORRELATION, correlation)));
+        all.extend_from_slice(&self.headers);
+        frame::Headers::from_slice(&all).check().map_err(|error| error.to_string())?;
+        Ok(all)
     }
 }
 
@@ -87,15 +101,14 @@ macro_rules! outfit_setters {
 }
 pub(super) use outfit_setters;
 
-/// Decimal digits without an allocation.
-struct Digits;
+/// Room for the decimal digits of the greatest number: no allocation for a time.
+#[derive(Default)]
+pub(super) struct Digits([u8; 20]);
 
 impl Digits {
-    /// Of the greatest number.
-    const MOST: usize = 20;
-
-    fn write(mut number: u64, room: &mut [u8; Self::MOST]) -> &str {
-        let mut start = Self::MOST;
+    fn write(&mut self, mut number: u64) -> &str {
+        let Self(room) = self;
+        let mut start = room.len();
         loop {
             start -= 1;
             room[start] = b'0' + (number % 10) as u8;
@@ -219,8 +232,8 @@ mod tests {
         }
         assert_eq!(timestamp([("time", "1")]), None);
         for nanoseconds in [0, 1, 1_700_000_000_123_456_789, u64::MAX] {
-            let (mut room, time) = ([0; Digits::MOST], UNIX_EPOCH + Duration::from_nanos(nanoseconds));
-            let text = Digits::write(nanoseconds, &mut room);
+            let (mut room, time) = (Digits::default(), UNIX_EPOCH + Duration::from_nanos(nanoseconds));
+            let text = room.write(nanoseconds);
             assert_eq!(text, nanoseconds.to_string());
             assert_eq!(timestamp([(TIME, text), (TIME, "7")]), Some(time));
         }

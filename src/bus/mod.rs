@@ -13,6 +13,7 @@
 //! of an outlet, the list of changes of an inlet, both announced by a counter.
 #![forbid(unsafe_code)]
 
+mod blob;
 mod client;
 mod codec;
 mod core;
@@ -34,7 +35,9 @@ mod peer;
 mod presence;
 mod publisher;
 mod reading;
+mod reception;
 mod server;
+mod spare;
 mod stats;
 mod status;
 mod subscriber;

@@ -26,7 +26,7 @@ use crate::control::{Card, Directory, Driver, NodeId};
 use crate::frame::Role;
 use crate::sys::fork::Origin;
 use crate::sys::{clock, credentials, random};
-use crate::wake::Bell;
+use crate::wake::{Bell, barrier};
 
 /// Stack of the control thread: it keeps its state on the heap.
 const STACK: usize = 256 * 1024;
@@ -71,6 +71,7 @@ impl Node {
         check_name("node name", name)?;
         let io = |what| move |source| JoinError::Io { what, source };
         let origin = Origin::here().map_err(io("watch for forks"))?;
+        barrier::has_barriers(); // now: to register is cheapest while the process has few threads
         // Checked again: the directory may have changed since the bus was opened, or be gone.
         let directory = match &bus.private {
             Some(_) => bus.directory.clone(),

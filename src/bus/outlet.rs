@@ -1,10 +1,10 @@
 //! The writing end of a port: one log, its policy when full, and the bells of its readers.
 
-use std::cell::Cell;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::TopicError;
+use super::blob::{Limits, Pool};
 use super::codec::{Body, BodyError};
 use super::core::Command;
 use super::error::{OpenError, PublishError, WaitError};
@@ -12,11 +12,20 @@ use super::log::{NewLog, OutletShared, Reader};
 use super::node::NodeShared;
 use super::stats::PortStats;
 use super::topic::{Filter, check_topic};
-use crate::frame::{self, EncodeError, Encoding, Head, Headers, PortUp};
+use crate::frame::{Encoding, Head, PortUp};
 use crate::ring;
-use crate::ring::writer::ClaimError;
 use crate::segment::{PeerSegment, Sealed};
-use crate::wake::{Patience, Then, Wait};
+use crate::wake::{Habit, Wait, barrier};
+
+mod fill;
+mod large;
+mod loan;
+mod room;
+mod sending;
+
+use fill::{fill, prefix_len, refuse_body};
+use large::Place;
+pub(super) use sending::Sending;
 
 /// What happens when a publisher's log is full because a subscriber has not kept up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,6 +51,9 @@ impl Default for Overflow {
     }
 }
 
+/// Bytes of the largest frame that is made in private memory and then copied into the log.
+const STAGE: usize = 512;
+
 /// The settings of a writing port.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct OutletConfig {
@@ -49,14 +61,26 @@ pub(super) struct OutletConfig {
     pub(super) overflow: Overflow,
     pub(super) wait: Wait,
     pub(super) priority: u8,
+    pub(super) limits: Limits,
 }
 
 impl OutletConfig {
     /// A log of a pair: what to do when it is full is its port's business.
-    pub(super) fn of_pair(capacity: u64) -> Self {
+    pub(super) fn of_pair(capacity: u64, limits: Limits) -> Self {
         let priority = PortUp::DEFAULT_PRIORITY;
-        Self { capacity, overflow: Overflow::Fail, wait: Wait::default(), priority }
+        Self { capacity, overflow: Overflow::Fail, wait: Wait::default(), priority, limits }
     }
+}
+
+/// What a message needs.
+#[derive(Debug, Clone, Copy)]
+enum Want {
+    /// A record with so many bytes behind its header.
+    Record(u64),
+    /// A blob of this size, and the record that names it; one may be made for it.
+    Blob(u64),
+    /// The same, if enough are out already, without making one.
+    ReturnedBlob(u64),
 }
 
 /// Whether a message went into the log.
@@ -73,6 +97,13 @@ pub(super) struct Outlet {
     shared: Arc<OutletShared>,
     node: Arc<NodeShared>,
     config: OutletConfig,
+    one_topic: bool,
+    pool: Pool<Arc<Sealed>>,
+    /// Where the frame of a loan stands in the blob that was taken, if the loan is in one.
+    lent: Option<Place>,
+    habit: Habit,
+    /// Where small frames are made.
+    stage: Box<[u8; STAGE]>,
 }
 
 impl Outlet {
@@ -107,7 +138,10 @@ impl Outlet {
     /// The writing end of a log that was just made.
     pub(super) fn of(shared: Arc<OutletShared>, node: Arc<NodeShared>, config: OutletConfig) -> Self {
         let writer = ring::Writer::new(shared.segment.clone(), shared.layout, shared.gates.clone());
-        Self { writer, shared, node, config }
+        let writer = if barrier::has_barriers() { writer.biased() } else { writer };
+        let one_topic = !shared.filter.is_pattern();
+        let (pool, stage) = (Pool::new(config.limits.blob_memory), Box::new([0; STAGE]));
+        Self { writer, shared, node, config, one_topic, pool, lent: None, habit: Habit::default(), stage }
     }
 
     pub(super) fn filter(&self) -> &Filter {
@@ -136,6 +170,12 @@ impl Outlet {
         }
     }
 
+    /// Whether frames need not say their topic.
+    #[inline(always)]
+    pub(super) fn has_one_topic(&self) -> bool {
+        self.one_topic
+    }
+
     /// Which topic goes into the frame; `None` where the log has one.
     pub(super) fn topic_for<'t>(&self, topic: Option<&'t str>) -> Result<Option<&'t str>, PublishError> {
         let filter = &self.shared.filter;
@@ -156,8 +196,8 @@ impl Outlet {
         }
     }
 
-    /// Encodes a message straight into the log and publishes it.
-    #[inline]
+    /// Encodes a message and publishes it.
+    #[inline(always)]
     pub(super) fn publish(
         &mut self,
         head: &Head<'_>,
@@ -167,6 +207,22 @@ impl Outlet {
         if !self.node.origin.is_here() {
             return Err(PublishError::Forked);
         }
+        // Small frames are made in private memory, see `ring::Writer::append`.
+        match fill(&mut self.stage[..], head, encoding, body) {
+            Ok((frame, payload)) => return self.publish_staged(frame, payload, head),
+            Err(BodyError::Full) => {}
+            Err(BodyError::Encode(reason)) => return Err(PublishError::Encode { reason }),
+        }
+        self.publish_unstaged(head, encoding, body)
+    }
+
+    #[inline(never)]
+    fn publish_unstaged(
+        &mut self,
+        head: &Head<'_>,
+        encoding: Encoding,
+        body: &impl Body,
+    ) -> Result<(), PublishError> {
         if body.known_size().is_none() {
             // The size is known once it is encoded: try in what is free in one piece.
             self.writer.claim_window();
@@ -182,6 +238,19 @@ impl Outlet {
         self.publish_sized(head, encoding, body)
     }
 
+    #[inline(always)]
+    fn publish_staged(&mut self, frame: usize, payload: usize, head: &Head<'_>) -> Result<(), PublishError> {
+        if self.writer.append(&self.stage[..frame]).is_err() {
+            if self.claim(frame)? == Claimed::Dropped {
+                return Ok(());
+            }
+            self.writer.body_mut()[..frame].copy_from_slice(&self.stage[..frame]);
+            self.writer.commit(ring::Kind::Frame, 0, 0, frame);
+        }
+        self.show(payload, head);
+        Ok(())
+    }
+
     fn publish_sized(
         &mut self,
         head: &Head<'_>,
@@ -190,10 +259,14 @@ impl Outlet {
     ) -> Result<(), PublishError> {
         let size = body.size().map_err(|error| refuse_body(error, 0))?;
         let prefix = prefix_len(head)?;
-        if self.claim(prefix, size, 0)? == Claimed::Dropped {
+        let bytes = prefix.saturating_add(size);
+        if bytes > self.writer.largest_body() as usize {
+            return self.publish_large(head, encoding, body, prefix, size);
+        }
+        if self.claim(bytes)? == Claimed::Dropped {
             return Ok(());
         }
-        let room = &mut self.writer.body_mut()[..prefix + size];
+        let room = &mut self.writer.body_mut()[..bytes];
         let (frame, payload) = fill(room, head, encoding, body).map_err(|error| refuse_body(error, size))?;
         self.finish(0, frame, payload, head);
         Ok(())
@@ -201,19 +274,28 @@ impl Outlet {
 
     /// Publishes a whole frame if there is room for it now.
     pub(super) fn put(&mut self, frame: &[u8]) -> bool {
-        if !self.node.origin.is_here() || self.writer.claim(frame.len() as u64).is_err() {
+        if !self.node.origin.is_here() {
             return false;
         }
-        self.writer.body_mut()[..frame.len()].copy_from_slice(frame);
-        self.writer.commit(ring::Kind::Frame, 0, 0, frame.len());
+        if frame.len() as u64 > self.writer.largest_body() {
+            return self.put_large(frame);
+        }
+        if self.writer.append(frame).is_err() {
+            return false;
+        }
         self.writer.publish();
         self.ring_all();
         true
     }
 
-    /// Bytes of the largest frame that the log takes.
-    pub(super) fn largest_frame(&self) -> usize {
-        self.writer.largest_body() as usize
+    /// Bytes of the largest payload, but for what its head takes of the log.
+    pub(super) fn largest(&self) -> usize {
+        self.largest_payload(0)
+    }
+
+    /// Bytes of the log.
+    pub(super) fn capacity(&self) -> usize {
+        self.shared.layout.capacity() as usize
     }
 
     /// Announces that the port waits for room: its bell rings when a cursor moves. To be tried once more after
@@ -230,6 +312,15 @@ impl Outlet {
         }
     }
 
+    fn ring_wanting(&mut self, topic: &str) {
+        let wanted = |reader: &Reader| reader.filters.iter().any(|filter| filter.matches(topic));
+        self.writer.ring(wanted, |reader| reader.bell.ring());
+        if self.writer.has_corrupt() {
+            self.report_corrupt();
+        }
+    }
+
+    #[inline]
     fn ring_all(&mut self) {
         self.writer.ring(|_| true, |reader| reader.bell.ring());
         if self.writer.has_corrupt() {
@@ -237,67 +328,20 @@ impl Outlet {
         }
     }
 
-    /// Claims room for a payload of `size` bytes that starts 64-byte aligned, and writes the frame up to
-    /// it. Where in the claimed body the frame and the payload start; `None` if it was dropped.
-    pub(super) fn loan(
-        &mut self,
-        head: &Head<'_>,
-        encoding: Encoding,
-        size: usize,
-    ) -> Result<Option<(usize, usize)>, PublishError> {
-        const ALIGN: usize = 64;
-        if !self.node.origin.is_here() {
-            return Err(PublishError::Forked);
-        }
-        let prefix = prefix_len(head)?;
-        if self.claim(prefix, size, ALIGN - 1)? == Claimed::Dropped {
-            return Ok(None);
-        }
-        let filler = (self.writer.body_offset() + prefix).wrapping_neg() % ALIGN;
-        let room = &mut self.writer.body_mut()[filler..];
-        let begun = head.begin(room, encoding).map_err(refuse_head)?;
-        frame::finish_payload(room, begun, size);
-        Ok(Some((filler, filler + prefix)))
-    }
-
-    /// The body claimed by [`Outlet::loan`]; empty in a forked child, which has no such memory.
-    pub(super) fn loaned(&self) -> &[u8] {
-        if self.node.origin.is_here() { self.writer.body() } else { &[] }
-    }
-
-    pub(super) fn loaned_mut(&mut self) -> &mut [u8] {
-        if self.node.origin.is_here() { self.writer.body_mut() } else { &mut [] }
-    }
-
-    /// Publishes the loan.
-    pub(super) fn send_loan(
-        &mut self,
-        filler: usize,
-        payload: std::ops::Range<usize>,
-        topic: Option<&str>,
-    ) -> Result<(), PublishError> {
-        if !self.node.origin.is_here() {
-            return Err(PublishError::Forked);
-        }
-        let head = Head::Event { topic, headers: Headers::EMPTY };
-        self.finish(filler as u8, payload.end - filler, payload.len(), &head);
-        Ok(())
-    }
-
     #[inline]
     fn finish(&mut self, filler: u8, frame: usize, payload: usize, head: &Head<'_>) {
         self.writer.commit(ring::Kind::Frame, 0, filler, frame);
-        self.shared.counters.message(payload);
+        self.show(payload, head);
+    }
+
+    /// Publishes what is committed, and wakes whoever sleeps and wants it.
+    #[inline(always)]
+    fn show(&mut self, payload: usize, head: &Head<'_>) {
         self.writer.publish();
+        self.shared.counters.message(payload);
         match head {
-            Head::Event { topic: Some(topic), .. } => {
-                let wanted = |reader: &Reader| reader.filters.iter().any(|filter| filter.matches(topic));
-                self.writer.ring(wanted, |reader| reader.bell.ring());
-            }
-            _ => return self.ring_all(),
-        }
-        if self.writer.has_corrupt() {
-            self.report_corrupt();
+            Head::Event { topic: Some(topic), .. } => self.ring_wanting(topic),
+            _ => self.ring_all(),
         }
     }
 
@@ -308,79 +352,12 @@ impl Outlet {
         }
     }
 
-    /// Claims room for a frame, and `spare` bytes, under the port's policy.
-    fn claim(&mut self, prefix: usize, payload: usize, spare: usize) -> Result<Claimed, PublishError> {
-        let body = (payload as u64).saturating_add((prefix + spare) as u64);
-        match self.writer.claim(body) {
+    /// Claims room for a record with this body, which the log can take, under the port's policy.
+    fn claim(&mut self, body: usize) -> Result<Claimed, PublishError> {
+        match self.writer.claim(body as u64) {
             Ok(()) => Ok(Claimed::Yes),
-            Err(ClaimError::TooLarge { limit }) => Err(PublishError::TooLarge {
-                size: payload,
-                limit: (limit as usize).saturating_sub(prefix + spare),
-            }),
-            Err(ClaimError::Full) => self.claim_when_full(body),
+            Err(_) => self.claim_when_full(Want::Record(body as u64)),
         }
-    }
-
-    #[cold]
-    fn claim_when_full(&mut self, body: u64) -> Result<Claimed, PublishError> {
-        let start = Instant::now();
-        let claimed = match self.config.overflow {
-            Overflow::Block { timeout } => {
-                let claimed = self.claim_by(body, start.checked_add(timeout));
-                self.shared.counters.blocked(start.elapsed());
-                claimed
-            }
-            Overflow::Fail => false,
-            Overflow::DropNewest => {
-                self.writer.skip();
-                self.writer.ring(|_| true, |reader| reader.bell.ring());
-                self.shared.counters.drop(1);
-                tracing::debug!(topic = %self.shared.filter, "message dropped: the log is full");
-                return Ok(Claimed::Dropped);
-            }
-        };
-        if self.writer.has_corrupt() {
-            self.report_corrupt();
-        }
-        if claimed { Ok(Claimed::Yes) } else { Err(self.full(start.elapsed())) }
-    }
-
-    /// Claims again and again until it goes or the deadline is over.
-    fn claim_by(&mut self, body: u64, deadline: Option<Instant>) -> bool {
-        let mut patience = Patience::new(self.config.wait, deadline);
-        loop {
-            match patience.next() {
-                Then::Look => {}
-                Then::GiveUp => return self.writer.claim(body).is_ok(),
-                Then::Sleep(timeout) => {
-                    self.shared.bell.drain();
-                    self.writer.arm();
-                    // Once more after arming: see `ring::waiter`.
-                    let claimed = self.writer.claim(body).is_ok();
-                    // An error is the kernel's refusal to poll: look again, until the deadline.
-                    let slept = claimed || self.shared.bell.wait(timeout).is_ok();
-                    self.writer.disarm();
-                    if claimed {
-                        return true;
-                    }
-                    if slept {
-                        patience.woke();
-                    }
-                }
-            }
-            if self.writer.claim(body).is_ok() {
-                return true;
-            }
-        }
-    }
-
-    pub(super) fn full(&self, waited: Duration) -> PublishError {
-        let tail = ring::layout::tail(&*self.shared.segment);
-        let (reader, lag) = match self.writer.slowest() {
-            Some(gate) => (gate.info.node.to_string(), tail.saturating_sub(gate.position())),
-            None => ("that has just left".to_owned(), 0),
-        };
-        PublishError::Full { reader, lag, waited }
     }
 }
 
@@ -392,64 +369,4 @@ impl Drop for Outlet {
             self.node.tell(Command::CloseLog { log: self.shared.log });
         }
     }
-}
-
-thread_local! {
-    static SENDING: Cell<bool> = const { Cell::new(false) };
-}
-
-/// This thread writes a log that others write, too. A value is serialised under the log's lock, by code that is
-/// not ours: if that were to send, it could wait for a lock of its own thread, or for one whose holder waits for it.
-pub(super) struct Sending;
-
-impl Sending {
-    /// # Errors
-    /// What the value's serialisation may not do.
-    pub(super) fn begin() -> Result<Self, &'static str> {
-        if SENDING.replace(true) {
-            return Err("a message is sent while another is being serialised: send it before or after");
-        }
-        Ok(Self)
-    }
-}
-
-impl Drop for Sending {
-    fn drop(&mut self) {
-        SENDING.set(false);
-    }
-}
-
-/// Writes head and body; lengths of the frame and of the payload.
-#[inline]
-fn fill(
-    room: &mut [u8],
-    head: &Head<'_>,
-    encoding: Encoding,
-    body: &impl Body,
-) -> Result<(usize, usize), BodyError> {
-    let start = head.begin(room, encoding).map_err(|error| match error {
-        EncodeError::NoSpace { .. } => BodyError::Full,
-        error => BodyError::Encode(error.to_string()),
-    })?;
-    let payload = body.write(&mut room[start..])?;
-    frame::finish_payload(room, start, payload);
-    Ok((start + payload, payload))
-}
-
-/// Bytes before the payload.
-fn prefix_len(head: &Head<'_>) -> Result<usize, PublishError> {
-    head.headers().check().map_err(refuse_head)?;
-    Ok(head.prefix_len())
-}
-
-fn refuse_head(error: EncodeError) -> PublishError {
-    PublishError::Headers { reason: error.to_string() }
-}
-
-fn refuse_body(error: BodyError, size: usize) -> PublishError {
-    let reason = match error {
-        BodyError::Encode(reason) => reason,
-        BodyError::Full => format!("its size changed from {size} bytes between two serialisations"),
-    };
-    PublishError::Encode { reason }
 }

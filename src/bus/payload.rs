@@ -6,17 +6,18 @@ use std::sync::Arc;
 
 use super::node::NodeShared;
 use super::reading::{InletShared, Source};
+use super::spare::Spare;
 use crate::frame::{self, Frame, Head, HeadError, PayloadSpan};
 use crate::ring::{Lent, Record};
 use crate::segment::PeerSegment;
 
-/// Bytes of a frame that are copied at once to read its head: nearly all heads are shorter.
-const PREFIX: usize = 256;
+/// Bytes of a frame that are copied at once to read its head: nearly all heads are shorter, and many frames.
+const PREFIX: usize = 512;
 
 /// A payload, in private memory or where its writer has put it.
 pub(super) enum Payload {
-    Copied { frame: Vec<u8>, payload: Range<usize> },
-    InPlace(InPlace),
+    Copied { frame: Spare, payload: Range<usize> },
+    InPlace(Box<InPlace>),
 }
 
 /// A payload in a peer's log. The log's reader is told when it is dropped, so that the writer gets its room
@@ -32,34 +33,39 @@ pub(super) struct InPlace {
 }
 
 impl Payload {
-    /// Takes the payload of the record in hand, in place if that is wanted and allowed. Releases the record.
+    /// Takes the payload of the record in hand, in place if that is wanted and allowed; `copy` is what
+    /// [`with_head`] has copied of it.
+    #[inline]
     pub(super) fn take(
         source: &mut Source,
         record: &Record,
         span: &PayloadSpan,
         place: Option<Place<'_>>,
+        copy: &mut Spare,
     ) -> Self {
         let payload = span.start..span.start + span.len;
         if let Some(Place { node, reader, port }) = place.filter(|_| source.lend)
             && let Some(frame) = source.reader.lend()
         {
             let (node, reader, _port) = (node.clone(), reader.clone(), port);
-            return Payload::InPlace(InPlace { frame: Some(frame), payload, node, reader, _port });
+            let place = InPlace { frame: Some(frame), payload, node, reader, _port };
+            return Payload::InPlace(Box::new(place));
         }
-        let mut frame = vec![0; record.len as usize];
-        source.reader.copy(0, &mut frame);
+        let len = record.len as usize;
+        if len <= PREFIX {
+            return Payload::Copied { frame: std::mem::take(copy), payload };
+        }
+        let mut frame = Spare::of(len);
+        source.reader.copy(0, &mut frame[..len]);
         Payload::Copied { frame, payload }
     }
 }
 
 impl Payload {
-    /// Copies what is in place: it is going to be kept for long, and would keep its writer's room.
+    /// It is going to be kept for long: a copy of what is in place, which would keep its writer's room, and no
+    /// more memory than it needs.
     pub(super) fn detach(&mut self) {
-        if let Payload::InPlace(_) = self {
-            let frame = self.to_vec();
-            let payload = 0..frame.len();
-            *self = Payload::Copied { frame, payload };
-        }
+        *self = Payload::Copied { frame: Spare::exactly(self), payload: 0..self.len() };
     }
 }
 
@@ -103,39 +109,56 @@ pub(super) enum Incoming<'a> {
     Cancel(u64),
 }
 
-/// Reads a record's head from a private copy of it.
+/// Reads a record's head from a private copy of it, which is left in `copy`: all of the frame, or its first
+/// [`PREFIX`] bytes at least.
 ///
 /// # Errors
 /// What is wrong with it, in words.
+#[inline]
 pub(super) fn with_head<T>(
     source: &Source,
     record: &Record,
-    scratch: &mut Vec<u8>,
+    copy: &mut Spare,
     found: impl FnOnce(Result<Incoming<'_>, String>) -> T,
 ) -> T {
     let len = record.len as usize;
-    let mut room = [0; PREFIX];
-    let prefix = &mut room[..PREFIX.min(len)];
+    if copy.len() < PREFIX {
+        *copy = Spare::of(PREFIX);
+    }
+    let prefix = &mut copy[..PREFIX.min(len)];
     source.reader.copy(0, prefix);
-    let mut needed = match frame::decode_head(prefix, len) {
-        Ok((head, span)) => return found(Ok(Incoming::Message(head, span))),
-        Err(HeadError::Invalid(error)) => return found(Err(error.to_string())),
-        Err(HeadError::NoPayload(_)) => len.min(frame::MAX_HEAD),
-        Err(HeadError::Short { needed }) => needed,
-    };
+    match frame::decode_head(prefix, len) {
+        Ok((head, span)) => found(Ok(Incoming::Message(head, span))),
+        Err(HeadError::Invalid(error)) => found(Err(error.to_string())),
+        Err(HeadError::NoPayload(_)) => with_long_head(source, len, len.min(frame::MAX_HEAD), copy, found),
+        Err(HeadError::Short { needed }) => with_long_head(source, len, needed, copy, found),
+    }
+}
+
+#[cold]
+fn with_long_head<T>(
+    source: &Source,
+    len: usize,
+    mut needed: usize,
+    copy: &mut Spare,
+    found: impl FnOnce(Result<Incoming<'_>, String>) -> T,
+) -> T {
+    let mut copied;
     loop {
         // `needed` is within the frame and the longest head, and grows.
-        scratch.clear();
-        scratch.resize(needed.max(PREFIX * 4).min(len), 0);
-        source.reader.copy(0, scratch);
-        match frame::decode_head(scratch, len) {
-            Err(HeadError::Short { needed: more }) if more > scratch.len() => needed = more,
+        copied = needed.max(PREFIX * 2).min(len);
+        if copy.len() < copied {
+            *copy = Spare::of(copied);
+        }
+        source.reader.copy(0, &mut copy[..copied]);
+        match frame::decode_head(&copy[..copied], len) {
+            Err(HeadError::Short { needed: more }) if more > copied => needed = more,
             _ => break,
         }
     }
-    found(match frame::decode_head(scratch, len) {
+    found(match frame::decode_head(&copy[..copied], len) {
         Ok((head, span)) => Ok(Incoming::Message(head, span)),
-        Err(HeadError::NoPayload(kind)) => match Frame::decode(scratch) {
+        Err(HeadError::NoPayload(kind)) => match Frame::decode(&copy[..copied]) {
             Ok(Frame::Cancel { id }) => Ok(Incoming::Cancel(id)),
             Ok(_) => Err(format!("a frame of kind {kind:?}")),
             Err(error) => Err(error.to_string()),

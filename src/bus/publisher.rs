@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use super::blob::Limits;
 use super::codec::{Body, Bytes, Value};
 use super::error::{OpenError, PublishError, WaitError};
 use super::metadata::{Outfit, outfit_setters};
@@ -15,7 +16,7 @@ use super::node::NodeShared;
 use super::outlet::{Outlet, OutletConfig, Overflow};
 use super::stats::PortStats;
 use super::topic::Filter;
-use crate::frame::{Encoding, Head, PortUp};
+use crate::frame::{Encoding, Head, Headers, PortUp};
 use crate::wake::Wait;
 
 /// Capacity of a log unless asked otherwise, in bytes. Larger rings than the L2 cache measure slower.
@@ -29,7 +30,8 @@ const CAPACITY: u64 = 256 * 1024;
 ///
 /// let node = Bus::private()?.join("camera")?;
 /// let frames = node.publisher_builder("camera/front")
-///     .capacity(4 << 20) // messages up to a quarter of it, less some bytes of envelope
+///     .capacity(1 << 20) // smaller messages that a subscriber may be behind
+///     .max_message(16 << 20)
 ///     .overflow(Overflow::DropNewest)
 ///     .open_raw()?;
 /// # Ok::<(), ringbus::Error>(())
@@ -46,14 +48,31 @@ pub struct PublisherBuilder<'n> {
 impl<'n> PublisherBuilder<'n> {
     pub(super) fn new(node: &'n Arc<NodeShared>, topic: &'n str) -> Self {
         let (overflow, wait) = (Overflow::default(), Wait::default());
-        let config = OutletConfig { capacity: CAPACITY, overflow, wait, priority: PortUp::DEFAULT_PRIORITY };
+        let (priority, limits) = (PortUp::DEFAULT_PRIORITY, Limits::default());
+        let config = OutletConfig { capacity: CAPACITY, overflow, wait, priority, limits };
         Self { node, topic, config, compact: false, timestamps: false }
     }
 
-    /// Bytes of the publisher's log: a power of two from 4 KiB to 4 GiB; default 256 KiB. The largest message
-    /// is a quarter of it. It is memory of this process, and what a subscriber may be behind.
+    /// Bytes of the publisher's log: a power of two from 4 KiB to 4 GiB; default 256 KiB. It is memory of this
+    /// process, and what a subscriber may be behind. A message larger than a quarter of it goes into shared memory
+    /// of its own ([`PublisherBuilder::blob_memory`]).
     pub fn capacity(mut self, bytes: u64) -> Self {
         self.config.capacity = bytes;
+        self
+    }
+
+    /// Bytes of the largest message, at most 2 GiB; default 64 MiB. What fits a quarter of the log is sent in any case.
+    pub fn max_message(mut self, bytes: u64) -> Self {
+        self.config.limits.max_message = bytes;
+        self
+    }
+
+    /// Bytes of memory for messages that are larger than a quarter of the log; default 256 MiB. It is made as it is
+    /// needed, at most 64 pieces of 64 KiB or another power of two, each for one message at a time, and used again when
+    /// all subscribers are done with that. When it is used up, the log counts as full. The largest message is at most
+    /// the largest power of two within it.
+    pub fn blob_memory(mut self, bytes: u64) -> Self {
+        self.config.limits.blob_memory = bytes;
         self
     }
 
@@ -246,7 +265,7 @@ impl RawPublisher {
         Outgoing::new(&mut self.outlet, Bytes(bytes), Encoding::Raw, self.timestamps)
     }
 
-    /// Lends `len` bytes of the log, to be filled in place and sent without a copy. They are 64-byte aligned
+    /// Lends `len` bytes of shared memory, to be filled in place and sent without a copy. They are 64-byte aligned
     /// and hold whatever was there before: this publisher's earlier messages, or zeros.
     ///
     /// # Errors
@@ -317,8 +336,22 @@ impl fmt::Debug for Loan<'_> {
     }
 }
 
-#[inline]
+#[inline(always)]
 fn publish(
+    outlet: &mut Outlet,
+    topic: Option<&str>,
+    outfit: &Outfit<'_>,
+    encoding: Encoding,
+    body: &impl Body,
+) -> Result<(), PublishError> {
+    if topic.is_none() && outlet.has_one_topic() && outfit.is_plain() {
+        return outlet.publish(&Head::Event { topic: None, headers: Headers::EMPTY }, encoding, body);
+    }
+    publish_dressed(outlet, topic, outfit, encoding, body)
+}
+
+#[inline(never)]
+fn publish_dressed(
     outlet: &mut Outlet,
     topic: Option<&str>,
     outfit: &Outfit<'_>,

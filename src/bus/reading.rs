@@ -38,6 +38,8 @@ pub(super) struct Origin {
     pub(super) carries: Carries,
     /// The writing port's.
     pub(super) priority: u8,
+    /// The node that reads it: this one.
+    pub(super) reader: NodeInfo,
 }
 
 /// One log that the port reads.
@@ -74,6 +76,17 @@ pub(super) enum Change {
     End {
         key: LogKey,
         until: u64,
+    },
+    /// A log has a new blob, which may be one that could not be mapped.
+    Blob {
+        key: LogKey,
+        blob: u64,
+        memory: Option<Arc<PeerSegment>>,
+    },
+    /// No record names it any more.
+    BlobGone {
+        key: LogKey,
+        blob: u64,
     },
     /// This process is short of something: a log of this node is not read.
     Failed {

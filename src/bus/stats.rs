@@ -14,7 +14,8 @@ pub struct PortStats {
     pub messages: u64,
     /// Payload bytes published or received.
     pub bytes: u64,
-    /// Messages dropped (publisher) or missed (subscriber).
+    /// Messages dropped (publisher) or missed (subscriber); requests and answers that were dropped (client,
+    /// server: see [`Server::stats`](crate::Server::stats)).
     pub dropped: u64,
     /// Time spent waiting for a slow reader.
     pub blocked: Duration,
@@ -61,6 +62,8 @@ pub(super) struct Counters {
     bytes: AtomicU64,
     dropped: AtomicU64,
     blocked_ns: AtomicU64,
+    /// Of the dropped, answers that gave way to a status.
+    unsent: AtomicU64,
 }
 
 impl Counters {
@@ -72,6 +75,15 @@ impl Counters {
 
     pub(super) fn drop(&self, messages: u64) {
         self.dropped.fetch_add(messages, Relaxed); // a server's by any of its threads
+    }
+
+    pub(super) fn unsent(&self) {
+        self.drop(1);
+        self.unsent.fetch_add(1, Relaxed);
+    }
+
+    pub(super) fn count_unsent(&self) -> u64 {
+        self.unsent.load(Relaxed)
     }
 
     pub(super) fn blocked(&self, time: Duration) {

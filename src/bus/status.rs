@@ -141,8 +141,9 @@ impl Status {
     pub(super) fn from_publish(what: &str, error: PublishError) -> Self {
         match error {
             PublishError::TooLarge { size, limit } => Self::resource_exhausted(format!(
-                "{what} of {size} bytes is too large for its log, which takes {limit}: raise `capacity`"
+                "{what} of {size} bytes is too large, {limit} can be sent: raise `max_message` (and `blob_memory`)"
             )),
+            PublishError::Memory { .. } => Self::resource_exhausted(format!("{what}: {error}")),
             PublishError::Encode { reason } => {
                 Self::invalid_argument(format!("{what} cannot be encoded: {reason}"))
             }

@@ -9,23 +9,16 @@ use std::time::{Duration, Instant};
 use serde::de::DeserializeOwned;
 
 use super::TopicError;
-use super::codec;
 use super::error::{OpenError, RecvError};
 use super::inlet::Inlet;
-use super::message::{Envelope, Message, Sample};
+use super::message::{Message, Sample};
 use super::node::NodeShared;
-use super::reading::{PayloadReader, Purpose};
+use super::reading::Purpose;
+use super::reception::Reception;
 use super::stats::PortStats;
-use super::topic::{Carries, Filter, check_topic};
-use crate::frame::{self, Encoding, Head, HeadError, PayloadSpan, PortUp, Role};
-use crate::ring::{Corrupt, Kind, Record};
+use super::topic::Filter;
+use crate::frame::{self, PortUp, Role};
 use crate::wake::Wait;
-
-/// Bytes of a frame that are copied at once: the whole of a small one, the envelope of nearly all.
-const PREFIX: usize = 256;
-/// Typed payloads up to this size are copied as a whole before they are decoded, larger ones are read
-/// field by field.
-const SCRATCH: usize = 64 * 1024;
 
 /// Settings of a subscriber; from [`Node::subscriber_builder`](crate::Node::subscriber_builder).
 #[must_use = "a builder does nothing until `open`"]
@@ -77,7 +70,7 @@ impl<'n> SubscriberBuilder<'n> {
         }
         let purpose = if self.role == Role::Inbox { Purpose::Inbox } else { Purpose::Subscriber };
         let inlet = Inlet::open(self.node, purpose, filters, PortUp::DEFAULT_PRIORITY, self.wait)?;
-        Ok(Reception { inlet, scratch: Vec::new() })
+        Ok(Reception::of(inlet))
     }
 }
 
@@ -108,11 +101,8 @@ impl<T: DeserializeOwned> Subscriber<T> {
     /// [`RecvError`]; the next call goes on after it.
     #[inline]
     pub fn recv(&mut self) -> Result<Message<T>, RecvError> {
-        loop {
-            if let Some(message) = self.recv_by(None)? {
-                return Ok(message);
-            }
-        }
+        while !self.reception.wait(None)? {}
+        self.reception.message()
     }
 
     /// The next message, if one is there.
@@ -121,8 +111,7 @@ impl<T: DeserializeOwned> Subscriber<T> {
     /// [`RecvError`]; the next call goes on after it.
     #[inline]
     pub fn try_recv(&mut self) -> Result<Option<Message<T>>, RecvError> {
-        let Reception { inlet, scratch } = &mut self.reception;
-        inlet.try_take(|inlet, index, record| decode(inlet, scratch, index, record))
+        if self.reception.look()? { self.reception.message().map(Some) } else { Ok(None) }
     }
 
     /// The next message, or `None` if none came in time.
@@ -133,10 +122,9 @@ impl<T: DeserializeOwned> Subscriber<T> {
         self.recv_by(Instant::now().checked_add(timeout))
     }
 
-    #[inline]
+    #[inline(always)]
     fn recv_by(&mut self, deadline: Option<Instant>) -> Result<Option<Message<T>>, RecvError> {
-        let Reception { inlet, scratch } = &mut self.reception;
-        inlet.wait(deadline, |inlet, index, record| decode(inlet, scratch, index, record))
+        if self.reception.wait(deadline)? { self.reception.message().map(Some) } else { Ok(None) }
     }
 
     /// Messages as they come, for ever: each `next` waits. Ends only where nothing can come any more.
@@ -174,22 +162,19 @@ impl RawSubscriber {
     ///
     /// # Errors
     /// [`RecvError`]; the next call goes on after it.
+    #[inline]
     pub fn recv(&mut self) -> Result<Sample<'_>, RecvError> {
-        loop {
-            if let Some(found) = self.reception.wait(None)? {
-                return Ok(self.reception.sample(found));
-            }
-        }
+        while !self.reception.wait(None)? {}
+        Ok(self.reception.sample())
     }
 
     /// The next message, if one is there.
     ///
     /// # Errors
     /// [`RecvError`]; the next call goes on after it.
+    #[inline]
     pub fn try_recv(&mut self) -> Result<Option<Sample<'_>>, RecvError> {
-        let Reception { inlet, scratch } = &mut self.reception;
-        let found = inlet.try_take(|inlet, index, record| open(inlet, scratch, index, record))?;
-        Ok(found.map(|found| self.reception.sample(found)))
+        Ok(if self.reception.look()? { Some(self.reception.sample()) } else { None })
     }
 
     /// The next message, or `None` if none came in time.
@@ -198,211 +183,7 @@ impl RawSubscriber {
     /// [`RecvError`]; the next call goes on after it.
     pub fn recv_timeout(&mut self, timeout: Duration) -> Result<Option<Sample<'_>>, RecvError> {
         let found = self.reception.wait(Instant::now().checked_add(timeout))?;
-        Ok(found.map(|found| self.reception.sample(found)))
-    }
-}
-
-/// What both kinds of subscriber consist of.
-struct Reception {
-    inlet: Inlet,
-    /// Private memory for what must not be looked at in place; grows to the largest such message.
-    scratch: Vec<u8>,
-}
-
-/// A message whose envelope was read and whose payload is still in the log, its record in hand.
-struct Opened {
-    index: usize,
-    envelope: Envelope,
-    span: PayloadSpan,
-}
-
-impl Reception {
-    fn wait(&mut self, deadline: Option<Instant>) -> Result<Option<Opened>, RecvError> {
-        let Self { inlet, scratch } = self;
-        inlet.wait(deadline, |inlet, index, record| open(inlet, scratch, index, record))
-    }
-
-    fn sample(&mut self, found: Opened) -> Sample<'_> {
-        let Opened { index, envelope, span } = found;
-        let payload = span.start..span.start + span.len;
-        let copy = if self.inlet.source(index).lend {
-            None
-        } else {
-            self.scratch.clear();
-            self.scratch.resize(span.len, 0);
-            self.inlet.source(index).reader.copy(span.start, &mut self.scratch);
-            Some(&*self.scratch)
-        };
-        Sample { inlet: &mut self.inlet, index, payload, copy, encoding: span.encoding, envelope }
-    }
-}
-
-/// Reads a record's envelope from a private copy of it. `None`: on a topic that is none of this port's.
-///
-/// # Errors
-/// [`RecvError`]; the record is then passed over.
-fn open(
-    inlet: &mut Inlet,
-    scratch: &mut Vec<u8>,
-    index: usize,
-    record: Record,
-) -> Result<Option<Opened>, RecvError> {
-    let mut room = [0; PREFIX];
-    let prefix = copy_prefix(inlet, index, &record, &mut room)?;
-    let opened = open_with(inlet, scratch, index, &record, prefix);
-    if !matches!(opened, Ok(Some(_))) {
-        inlet.release(index);
-    }
-    opened
-}
-
-/// [`open`], with the first bytes of the frame already copied.
-#[inline]
-fn open_with(
-    inlet: &mut Inlet,
-    scratch: &mut Vec<u8>,
-    index: usize,
-    record: &Record,
-    prefix: &[u8],
-) -> Result<Option<Opened>, RecvError> {
-    let len = record.len as usize;
-    let (head, span) = match frame::decode_head(prefix, len) {
-        Ok(found) => found,
-        Err(HeadError::Short { needed }) => {
-            let mut needed = needed;
-            loop {
-                // `needed` is within the frame and the longest head, and grows.
-                scratch.clear();
-                scratch.resize(needed.max(PREFIX * 4).min(len), 0);
-                inlet.source(index).reader.copy(0, scratch);
-                match frame::decode_head(scratch, len) {
-                    Ok(found) => break found,
-                    Err(HeadError::Short { needed: more }) if more > scratch.len() => needed = more,
-                    Err(error) => return Err(undecodable(inlet, index, record, None, error.to_string())),
-                }
-            }
-        }
-        Err(error) => return Err(undecodable(inlet, index, record, None, error.to_string())),
-    };
-    let (topic, headers) = match (head, inlet.source(index).origin.carries) {
-        (Head::Event { topic, headers }, Carries::Events) => (topic, headers),
-        (Head::Direct { headers }, Carries::Direct) => (None, headers),
-        (Head::Broadcast { topic: None, headers }, Carries::Broadcasts) => (None, headers),
-        (head, _) => {
-            let reason = format!("a frame of kind {:?} has no place in this log", head.kind());
-            return Err(undecodable(inlet, index, record, None, reason));
-        }
-    };
-    let topic = match topic {
-        None => None,
-        Some(topic) => {
-            if !inlet.filters().iter().any(|filter| filter.matches(topic)) {
-                return Ok(None);
-            }
-            if inlet.source(index).origin.topic.is_some() || check_topic(topic).is_err() {
-                let reason = format!("topic {topic:?} has no place in this log");
-                return Err(undecodable(inlet, index, record, None, reason));
-            }
-            let source = inlet.source_mut(index);
-            match &source.last_topic {
-                Some(last) if **last == *topic => Some(last.clone()),
-                _ => Some(source.last_topic.insert(topic.into()).clone()),
-            }
-        }
-    };
-    if topic.is_none() && inlet.source(index).origin.topic.is_none() {
-        let reason = "names no topic, in a log of many topics".to_owned();
-        return Err(undecodable(inlet, index, record, None, reason));
-    }
-    if span.compressed {
-        let reason = "its payload is compressed, which this version does not read".to_owned();
-        return Err(undecodable(inlet, index, record, topic.as_deref(), reason));
-    }
-    let origin = inlet.source(index).origin.clone();
-    let envelope = Envelope { origin, topic, sequence: record.sequence, headers: headers.into() };
-    inlet.counters().message(span.len);
-    Ok(Some(Opened { index, envelope, span }))
-}
-
-/// Copies the first bytes of a record's frame.
-#[inline]
-fn copy_prefix<'a>(
-    inlet: &mut Inlet,
-    index: usize,
-    record: &Record,
-    room: &'a mut [u8; PREFIX],
-) -> Result<&'a [u8], RecvError> {
-    if record.kind != Kind::Frame {
-        // No writer of this version puts such a record into a subscriber's log.
-        let why = Corrupt::Record { position: record.frame, word: record.kind as u64 };
-        return Err(inlet.cut(index, why));
-    }
-    let prefix = &mut room[..PREFIX.min(record.len as usize)];
-    inlet.source(index).reader.copy(0, prefix);
-    Ok(prefix)
-}
-
-/// Takes a record as a value, and releases it.
-#[inline]
-fn decode<T: DeserializeOwned>(
-    inlet: &mut Inlet,
-    scratch: &mut Vec<u8>,
-    index: usize,
-    record: Record,
-) -> Result<Option<Message<T>>, RecvError> {
-    let mut room = [0; PREFIX];
-    let prefix = copy_prefix(inlet, index, &record, &mut room)?;
-    let opened = open_with(inlet, scratch, index, &record, prefix);
-    let message = opened.and_then(|opened| {
-        let Some(Opened { envelope, span, .. }) = opened else { return Ok(None) };
-        match decode_payload(inlet, scratch, index, &span, prefix) {
-            Ok(value) => Ok(Some(Message { value, envelope })),
-            Err(reason) => Err(undecodable(inlet, index, &record, Some(envelope.topic()), reason)),
-        }
-    });
-    inlet.release(index);
-    message
-}
-
-#[inline]
-fn decode_payload<T: DeserializeOwned>(
-    inlet: &Inlet,
-    scratch: &mut Vec<u8>,
-    index: usize,
-    span: &PayloadSpan,
-    prefix: &[u8],
-) -> Result<T, String> {
-    if span.encoding != Encoding::MessagePack {
-        return Err(format!("its payload is {:?}: use a raw subscriber", span.encoding));
-    }
-    let (start, end) = (span.start, span.start + span.len);
-    if let Some(payload) = prefix.get(start..end) {
-        return codec::decode(payload);
-    }
-    let source = inlet.source(index);
-    if span.len <= SCRATCH {
-        scratch.clear();
-        scratch.resize(span.len, 0);
-        source.reader.copy(start, scratch);
-        return codec::decode(scratch);
-    }
-    codec::decode_from(std::io::BufReader::new(PayloadReader { source, at: start, end }))
-}
-
-#[cold]
-fn undecodable(
-    inlet: &Inlet,
-    index: usize,
-    record: &Record,
-    topic: Option<&str>,
-    reason: String,
-) -> RecvError {
-    let origin = &inlet.source(index).origin;
-    RecvError::Decode {
-        topic: topic.or(origin.topic.as_deref()).unwrap_or("(unknown topic)").to_owned(),
-        source_node: origin.node.clone(),
-        sequence: record.sequence,
-        reason,
+        Ok(if found { Some(self.reception.sample()) } else { None })
     }
 }
 
@@ -410,12 +191,12 @@ macro_rules! about {
     () => {
         /// The filters.
         pub fn filters(&self) -> Vec<&str> {
-            self.reception.inlet.filters().iter().map(Filter::as_str).collect()
+            self.reception.inlet().filters().iter().map(Filter::as_str).collect()
         }
 
         /// What was received so far.
         pub fn stats(&self) -> PortStats {
-            self.reception.inlet.stats()
+            self.reception.inlet().stats()
         }
     };
 }
@@ -445,7 +226,7 @@ impl<T> Subscriber<T> {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn arm(&mut self) -> Result<bool, RecvError> {
-        self.reception.inlet.arm()
+        self.reception.arm()
     }
 
     about!();
@@ -457,7 +238,7 @@ impl RawSubscriber {
     /// # Errors
     /// [`RecvError::Forked`], [`RecvError::NodeGone`].
     pub fn arm(&mut self) -> Result<bool, RecvError> {
-        self.reception.inlet.arm()
+        self.reception.arm()
     }
 
     about!();
@@ -465,7 +246,7 @@ impl RawSubscriber {
 
 impl<T> AsFd for Subscriber<T> {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.reception.inlet.as_fd()
+        self.reception.inlet().as_fd()
     }
 }
 
@@ -477,7 +258,7 @@ impl<T> AsRawFd for Subscriber<T> {
 
 impl AsFd for RawSubscriber {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.reception.inlet.as_fd()
+        self.reception.inlet().as_fd()
     }
 }
 

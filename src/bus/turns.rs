@@ -49,6 +49,11 @@ pub(super) struct Turn {
     below: bool,
 }
 
+impl Turn {
+    /// In a port that has one log.
+    pub(super) const ONLY: Self = Self { log: 0, class: 0, below: false };
+}
+
 impl Turns {
     /// A log of this priority is there; its place in the list, where it is to be inserted.
     pub(super) fn insert(&mut self, priority: u8) -> usize {

@@ -16,15 +16,10 @@ use serde::ser::{SerializeMap, Serializer};
 
 use super::interrupt::Interrupt;
 use super::json::Json;
-use super::publish::{ENVELOPE, STDIN, duration, each_value, header};
+use super::publish::{duration, each_value, header};
 use super::subscribe::{HeaderMap, Source};
 use super::{Common, Failure, Outcome, print, status};
 use crate::{Client, Response, Status};
-
-/// A log of requests unless a larger argument asks for more.
-const CAPACITY: u64 = 64 * 1024;
-/// A log of requests whose arguments are not known beforehand.
-const STDIN_CAPACITY: u64 = 1 << 20;
 
 /// Call a method of a service, and print the result
 #[derive(Debug, Args)]
@@ -71,12 +66,7 @@ pub(super) fn run(common: &Common, options: &Options) -> Outcome {
     each_value(value, options.text, &interrupt, |argument| {
         let client = match &mut opened {
             Some(client) => client,
-            none => {
-                let least = if value == Some(STDIN) { STDIN_CAPACITY } else { CAPACITY };
-                let size = rmp_serde::to_vec(&argument)?.len() as u64;
-                let enough = ((size + ENVELOPE) * 4).next_power_of_two().max(least);
-                none.insert(node.client_builder(&options.service).capacity(enough).open()?)
-            }
+            none => none.insert(node.client(&options.service)?),
         };
         tell(&call(client, options, &argument, &interrupt)?, options.json)
     })

@@ -11,6 +11,8 @@ use serde::Serialize;
 use super::interrupt::Interrupt;
 use super::{Common, Outcome, grouped, print, printable, table};
 use crate::control::Location;
+use crate::sys::credentials;
+use crate::sys::seqpacket::Socket;
 use crate::{Node, NodeId, NodeInfo, NodeStats, Peer, PortInfo, RefusedNode, ReportedPort};
 
 /// How long nodes have to answer.
@@ -31,8 +33,8 @@ JSON:
       \"lag\":N,\"peers\":N,\"rate\":MESSAGES_A_SECOND}, …]}, …],
    \"other_buses\":[NAME,…],\"refused\":[{\"id\":I,\"why\":TEXT}, …],\"silent\":[I,…]}
 A node that stopped answering has \"answers\":false, and null in place of what its ports count; `silent`
-are nodes that never answered (stopped processes, say). `refused` are nodes that cannot be talked to,
-such as those of another version. A subscriber's name is all its filters.")]
+are nodes that never answered (stopped processes, say; the text names their processes). `refused` are nodes
+that cannot be talked to, such as those of another version. A subscriber's name is all its filters.")]
 pub(super) struct Options {
     /// Print JSON
     #[arg(long)]
@@ -47,7 +49,19 @@ struct Listing {
     nodes: Vec<ListedNode>,
     other_buses: Vec<String>,
     refused: Vec<ListedRefusal>,
-    silent: Vec<String>,
+    silent: Vec<Silent>,
+}
+
+/// A node that has a socket and says nothing: its name is not known, but its process is.
+#[derive(Debug, Serialize)]
+#[serde(transparent)]
+struct Silent {
+    id: String,
+    /// As text, for people.
+    #[serde(skip)]
+    process: String,
+    #[serde(skip)]
+    stopped: bool,
 }
 
 #[derive(Debug, Serialize)]
@@ -98,11 +112,12 @@ pub(super) fn run(common: &Common, options: &Options) -> Outcome {
         let node = common.join("ringbus-ls")?;
         listing.nodes = survey(&node, &interrupt)?;
         listing.refused = node.refused().into_iter().map(listed_refusal).collect();
-        listing.silent = sockets(&path);
+        let mut silent = sockets(&path);
         let me = node.info().id().to_string();
         let refused = |id: &String| listing.refused.iter().any(|refused| refused.id.as_ref() == Some(id));
         let listed = |id: &String| listing.nodes.iter().any(|node| node.id == *id);
-        listing.silent.retain(|id| *id != me && !listed(id) && !refused(id));
+        silent.retain(|id| *id != me && !listed(id) && !refused(id));
+        listing.silent = silent.into_iter().map(|id| Silent::of(&path, id)).collect();
     }
     if options.json { print(serde_json::to_string(&listing)?) } else { print(listing.text().trim_end()) }
 }
@@ -114,6 +129,22 @@ fn sockets(path: &Path) -> Vec<String> {
     let mut ids: Vec<String> = entries.filter_map(id).collect();
     ids.sort();
     ids
+}
+
+impl Silent {
+    /// The kernel names the process that listens, whether or not that ever accepts.
+    fn of(dir: &Path, id: String) -> Self {
+        let socket = Socket::connect(&dir.join(format!("{id}.sock")));
+        let pid = socket.and_then(credentials::of_peer).map_or(0, |peer| peer.pid);
+        if pid == 0 {
+            return Self { id, process: String::new(), stopped: false };
+        }
+        let read = |what| fs::read_to_string(format!("/proc/{pid}/{what}")).unwrap_or_default();
+        // What follows the name, which may have any characters, begins with the state.
+        let stopped = read("stat").rsplit(')').next().is_some_and(|rest| rest.starts_with(" T"));
+        let process = format!(", pid {pid}, {}", printable(read("comm").trim_end()));
+        Self { id, process, stopped }
+    }
 }
 
 fn listed_refusal(node: RefusedNode) -> ListedRefusal {
@@ -232,8 +263,9 @@ impl Listing {
         for ListedRefusal { id, why } in refused {
             text += &format!("refused: {}: {}\n", id.as_deref().unwrap_or("a node"), printable(why));
         }
-        for id in silent {
-            text += &format!("node {} does not answer: is its process stopped?\n", printable(id));
+        for Silent { id, process, stopped } in silent {
+            let why = if *stopped { "its process is stopped" } else { "is its process stopped?" };
+            text += &format!("node {}{process} does not answer: {why}\n", printable(id));
         }
         text
     }

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!   mod ── arguments, dispatch, exit codes      interrupt ── Ctrl-C as an fd
+//!    ├── bench      what the bus costs, beside what its parts cost
 //!    ├── demo       four processes that show the bus at work
 //!    ├── ls         who is there, and how fast
 //!    ├── watch      who comes and goes
@@ -27,6 +28,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::{Bus, BusBuilder, Node};
 
+mod bench;
 mod call;
 mod demo;
 mod doctor;
@@ -88,6 +90,9 @@ enum Command {
     ServeEcho(serve_echo::Options),
     Watch(watch::Options),
     Doctor(doctor::Options),
+    Bench(bench::Options),
+    #[command(hide = true)]
+    BenchChild(bench::ChildOptions),
 }
 
 /// How a command ends other than well.
@@ -131,6 +136,8 @@ pub fn main() -> ExitCode {
         Command::ServeEcho(options) => serve_echo::run(common, options),
         Command::Watch(options) => watch::run(common, options),
         Command::Doctor(options) => doctor::run(common, options),
+        Command::Bench(options) => bench::run(common, options),
+        Command::BenchChild(options) => bench::run_child(common, options),
     };
     match outcome {
         Ok(()) | Err(Failure::StdoutClosed) => ExitCode::SUCCESS,

@@ -18,10 +18,8 @@ use crate::{Node, Overflow, PublishError, Publisher, WaitError};
 pub(super) const STDIN: &str = "-";
 /// How often a wait for others looks whether it was interrupted.
 const LOOK: Duration = Duration::from_millis(100);
-/// A log unless a larger message asks for more.
+/// Of the log, unless asked otherwise.
 const CAPACITY: u64 = 256 * 1024;
-/// Room in a log's largest record for what is not payload: topic and headers.
-pub(super) const ENVELOPE: u64 = 20 * 1024;
 /// Longest line of stdin: the largest payload of all.
 const LONGEST_LINE: usize = 1 << 30;
 
@@ -62,10 +60,9 @@ pub(super) struct Options {
     /// Add a header; may be repeated
     #[arg(long = "header", value_name = "KEY=VALUE", value_parser = header)]
     headers: Vec<(String, String)>,
-    /// Bytes of the log, a power of two; the largest message is a quarter of it [default: 262144, or
-    /// enough for VALUE]
-    #[arg(long, value_name = "BYTES")]
-    capacity: Option<u64>,
+    /// Bytes of the log, a power of two: what a subscriber may be behind
+    #[arg(long, value_name = "BYTES", default_value_t = CAPACITY)]
+    capacity: u64,
 }
 
 fn rate(text: &str) -> Result<f64, String> {
@@ -103,7 +100,7 @@ pub(super) fn run(common: &Common, options: &Options) -> Outcome {
     };
     let interrupt = Interrupt::new()?;
     let node = common.join("ringbus-pub")?;
-    let mut port = Port::open(&node, options, &value, &interrupt)?;
+    let mut port = Port::open(&node, options, &interrupt)?;
     port.wait_for_subscribers()?;
     let alone = port.publisher.stats().peers == 0;
     if from_stdin {
@@ -169,13 +166,11 @@ struct Port<'a> {
 }
 
 impl<'a> Port<'a> {
-    fn open(node: &Node, options: &'a Options, value: &Value, interrupt: &'a Interrupt) -> Outcome<Self> {
-        let size = rmp_serde::to_vec(value)?.len() as u64;
-        let enough = ((size + ENVELOPE) * 4).next_power_of_two().max(CAPACITY);
+    fn open(node: &Node, options: &'a Options, interrupt: &'a Interrupt) -> Outcome<Self> {
         let builder = node.publisher_builder(&options.topic);
         // The port waits in slices, so that Ctrl-C is heard.
         let builder = builder.overflow(Overflow::Block { timeout: LOOK });
-        let publisher = builder.capacity(options.capacity.unwrap_or(enough)).open().map_err(with_flag)?;
+        let publisher = builder.capacity(options.capacity).open().map_err(with_flag)?;
         Ok(Self { publisher, options, interrupt, published: 0, first: Instant::now() })
     }
 

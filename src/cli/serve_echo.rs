@@ -14,8 +14,6 @@ use crate::{Code, Context, Status};
 
 /// How often a sleeping method looks whether anybody still waits for it.
 const SLICE: Duration = Duration::from_millis(5);
-/// Of each log of answers, in bytes; the largest answer is a quarter.
-const CAPACITY: u64 = 1 << 20;
 
 /// Serve three methods to try clients on: echo, fail, sleep
 #[derive(Debug, Args)]
@@ -48,7 +46,6 @@ pub(super) fn run(common: &Common, options: &Options) -> Outcome {
         .method("fail", |_ctx, wanted: Value| fail(&wanted))
         .method("sleep", move |ctx, ms: u64| sleep(ctx, ms, &end))
         .workers(options.workers.into())
-        .capacity(CAPACITY)
         .spawn()?;
     print(format!("{} serves {} on bus {}", node.info().name(), server.name(), node.bus().name()))?;
     while interrupt.check().is_ok() {
@@ -103,7 +100,14 @@ fn sleep(ctx: &Context, ms: u64, end: &Interrupt) -> Result<u64, Status> {
     let long = Duration::from_millis(ms);
     while let Some(left) = long.checked_sub(start.elapsed()).filter(|left| !left.is_zero()) {
         if ctx.cancelled() {
-            return Err(Status::cancelled("the caller gave up"));
+            // Of a caller that is late itself, this is the first that it hears.
+            return Err(match ctx.remaining() {
+                Some(left) if left.is_zero() => {
+                    let call = format!("{}.{}", ctx.service(), ctx.method());
+                    Status::deadline_exceeded(format!("{call}: the deadline passed while it slept"))
+                }
+                _ => Status::cancelled("the caller gave up"),
+            });
         }
         let slice = Instant::now() + left.min(SLICE);
         end.sleep_until(slice).map_err(|_| Status::unavailable("the server was stopped"))?;

@@ -98,6 +98,8 @@ pub enum Message {
     Stats { request: u64 },
     StatsReply { request: u64, taken_ns: u64, uptime_ms: u64, more: bool, ports: Vec<PortReport> },
     Heartbeat { log: u64, capacity: u64, interval_ms: u64 },
+    Blob { log: u64, reader_number: u16, blob: u64, size: u64 },
+    BlobGone { log: u64, reader_number: u16, blob: u64 },
 }
 
 impl Message {
@@ -124,6 +126,10 @@ impl Message {
             Control::Heartbeat { log, capacity, interval_ms } => {
                 Message::Heartbeat { log, capacity, interval_ms }
             }
+            Control::Blob { log, reader_number, blob, size } => {
+                Message::Blob { log, reader_number, blob, size }
+            }
+            Control::BlobGone { log, reader_number, blob } => Message::BlobGone { log, reader_number, blob },
             Control::Hello(_)
             | Control::HelloAck(_)
             | Control::Incompatible { .. }
@@ -141,7 +147,7 @@ pub(super) fn fds_fit(control: &Control<'_>, fds: usize) -> bool {
         Control::PortUp(up) if PortCard::reads(up.role) => fds == 2,
         Control::Attach(_) => fds == 2,
         Control::Attached { .. } => fds <= 1,
-        Control::Heartbeat { .. } => fds == 1,
+        Control::Heartbeat { .. } | Control::Blob { .. } => fds == 1,
         _ => fds == 0,
     }
 }

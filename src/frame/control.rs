@@ -138,10 +138,30 @@ pub enum Control<'a> {
         /// Milliseconds between two heartbeats.
         interval_ms: u64,
     },
+    /// A segment that records of this log may name. Comes with one fd: the segment.
+    Blob {
+        /// The log's id.
+        log: u64,
+        /// The reader's number.
+        reader_number: u16,
+        /// The blob's id, never reused within the log.
+        blob: u64,
+        /// Bytes of the segment.
+        size: u64,
+    },
+    /// No record names this blob any more: the reader may let go of it.
+    BlobGone {
+        /// The log's id.
+        log: u64,
+        /// The reader's number.
+        reader_number: u16,
+        /// The blob's id.
+        blob: u64,
+    },
 }
 
 /// How many fields each op has, by its number.
-const FIELDS: [u32; 17] = [6, 6, 2, PortUp::FIELDS, 0, 1, 8, 4, 2, 2, 1, 1, 1, 0, 1, 5, 3];
+const FIELDS: [u32; 19] = [6, 6, 2, PortUp::FIELDS, 0, 1, 8, 4, 2, 2, 1, 1, 1, 0, 1, 5, 3, 4, 3];
 
 impl<'a> Control<'a> {
     /// The op's number on the wire.
@@ -164,6 +184,8 @@ impl<'a> Control<'a> {
             Control::Stats { .. } => 14,
             Control::StatsReply { .. } => 15,
             Control::Heartbeat { .. } => 16,
+            Control::Blob { .. } => 17,
+            Control::BlobGone { .. } => 18,
         }
     }
 
@@ -231,6 +253,17 @@ impl<'a> Control<'a> {
                 capacity: reader.uint()?,
                 interval_ms: reader.uint()?,
             },
+            17 => Control::Blob {
+                log: reader.uint()?,
+                reader_number: reader.uint16("reader number")?,
+                blob: reader.uint()?,
+                size: reader.uint()?,
+            },
+            18 => Control::BlobGone {
+                log: reader.uint()?,
+                reader_number: reader.uint16("reader number")?,
+                blob: reader.uint()?,
+            },
             _ => return Err(DecodeError::UnknownOp { op }),
         })
     }
@@ -290,6 +323,17 @@ impl<'a> Control<'a> {
                 writer.uint(log);
                 writer.uint(capacity);
                 writer.uint(interval_ms);
+            }
+            Control::Blob { log, reader_number, blob, size } => {
+                writer.uint(log);
+                writer.uint(u64::from(reader_number));
+                writer.uint(blob);
+                writer.uint(size);
+            }
+            Control::BlobGone { log, reader_number, blob } => {
+                writer.uint(log);
+                writer.uint(u64::from(reader_number));
+                writer.uint(blob);
             }
         }
         writer.limit("control datagram", writer.written(), MAX_DATAGRAM);

@@ -3,7 +3,7 @@
 use super::payload::{Encoding, PayloadSpan};
 use super::read::Reader;
 use super::write::Writer;
-use super::{Code, DecodeError, EncodeError, Headers, Kind, MAX_STRING};
+use super::{Code, DecodeError, EncodeError, Headers, Kind, MAX_STRING, plain};
 
 /// A frame with a payload, without the payload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -102,6 +102,13 @@ impl<'a> Head<'a> {
             room[9] = encoding.tag(false);
             return Ok(PLAIN_EVENT.len());
         }
+        match plain::begin(self, out, encoding.tag(false)) {
+            Some(start) => Ok(start),
+            None => self.begin_any(out, encoding),
+        }
+    }
+
+    fn begin_any(&self, out: &mut [u8], encoding: Encoding) -> Result<usize, EncodeError> {
         let mut writer = Writer::new(out);
         self.write(&mut writer, 0, encoding.tag(false));
         writer.finish()
@@ -112,6 +119,9 @@ impl<'a> Head<'a> {
     pub fn prefix_len(&self) -> usize {
         if self.is_plain_event() {
             return PLAIN_EVENT.len();
+        }
+        if let Some(len) = plain::prefix_len(self) {
+            return len;
         }
         Writer::measure(|writer| self.write(writer, 0, 0))
     }
@@ -226,13 +236,17 @@ pub enum HeadError {
 pub fn decode_head(prefix: &[u8], frame_len: usize) -> Result<(Head<'_>, PayloadSpan), HeadError> {
     match plain_event(prefix, frame_len) {
         Some(span) => Ok((Head::Event { topic: None, headers: Headers::EMPTY }, span)),
-        None => decode_any_head(prefix, frame_len),
+        None => match plain::decode(prefix, frame_len) {
+            Some(found) => Ok(found),
+            None => decode_any_head(prefix, frame_len),
+        },
     }
 }
 
-/// The span, if this is a valid frame with the head that [`PLAIN_EVENT`] is.
-#[inline]
-fn plain_event(prefix: &[u8], frame_len: usize) -> Option<PayloadSpan> {
+/// Where the payload lies, if this is a valid frame with the commonest of heads: an event without topic and
+/// headers. Of such frames [`decode_head`] says the same.
+#[inline(always)]
+pub fn plain_event(prefix: &[u8], frame_len: usize) -> Option<PayloadSpan> {
     let &[0x94, 0x02, 0xc0, 0xc0, 0xc6, a, b, c, d, tag] = prefix.first_chunk()? else { return None };
     let bin = u32::from_be_bytes([a, b, c, d]) as usize;
     let start = PLAIN_EVENT.len();
@@ -244,7 +258,7 @@ fn plain_event(prefix: &[u8], frame_len: usize) -> Option<PayloadSpan> {
     Some(PayloadSpan { encoding, compressed, start, len })
 }
 
-fn decode_any_head(prefix: &[u8], frame_len: usize) -> Result<(Head<'_>, PayloadSpan), HeadError> {
+pub(super) fn decode_any_head(prefix: &[u8], frame_len: usize) -> Result<(Head<'_>, PayloadSpan), HeadError> {
     let prefix = &prefix[..prefix.len().min(frame_len)];
     let mut reader = Reader::new(prefix);
     let short = |error| match error {

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::wake::{Patience, Then, Wait};
+use crate::wake::{Habit, Patience, Then, Wait};
 
 /// The first sleep, about what the kernel makes of any shorter one.
 const FIRST: Duration = Duration::from_micros(50);
@@ -12,18 +12,20 @@ const LONGEST: Duration = Duration::from_millis(1);
 /// One wait.
 pub(super) struct Nap {
     patience: Patience,
+    /// New in each wait: nobody rings, so a nap is dearer than a sleep, and looking before it always pays.
+    habit: Habit,
     next: Duration,
 }
 
 impl Nap {
     /// A wait that may last until `deadline`; `None`: for ever.
     pub(super) fn new(deadline: Option<Instant>) -> Self {
-        Self { patience: Patience::new(Wait::Adaptive, deadline), next: FIRST }
+        Self { patience: Patience::new(Wait::Adaptive, deadline), habit: Habit::default(), next: FIRST }
     }
 
     /// Called after a look in vain; what the wait has come to.
     pub(super) fn take(&mut self) -> Waited {
-        match self.patience.next() {
+        match self.patience.next(&mut self.habit) {
             Then::Look => Waited::NoTime,
             Then::GiveUp => Waited::Enough,
             Then::Sleep(left) => {

@@ -15,11 +15,16 @@
 //! begins publish *k+1* sees the bump (as does the one before *k* looks for sleepers: a reader that was gated
 //! while *k* was being written, found nothing and slept, is rung). That one publish claims at most L = capacity / 2 from the tail the
 //! gate was set to, so it overwrites nothing from the gate on.
+//!
+//! Where a publish goes without a fence ([`Writer::biased`](super::Writer::biased)), the control thread has a
+//! barrier run on all threads of the process instead. It falls somewhere into the publishing thread's program:
+//! after a load of the generation that missed the bump, hence after the tail stored before that load, which
+//! the control thread then sees; or before the load, which then sees the bump.
 
-use super::layout::{LogLayout, TAIL};
-use super::sync::Ordering::{AcqRel, Acquire, Relaxed, Release, SeqCst};
-use super::sync::{Arc, AtomicU64, Mutex, MutexGuard, fence};
-use super::{Corrupt, Ringer};
+use super::layout::{LogLayout, MAY_PARK, TAIL};
+use super::sync::Ordering::{AcqRel, Acquire, Relaxed, Release};
+use super::sync::{Arc, AtomicU64, Mutex, MutexGuard};
+use super::{Corrupt, Ringer, holds};
 use crate::segment::Memory;
 
 /// A gate's position before anybody has set it.
@@ -163,14 +168,23 @@ impl<R: Memory + Clone, T> Gates<R, T> {
     /// can be told, the sequence number due there (always, but for a publish that takes very long, if the
     /// gates are [numbered](Gates::numbered)).
     /// `None` if the log has given out all its 65 535 reader numbers.
-    pub fn add_late(&self, log: &impl Memory, parked: R, info: T) -> Option<LateGate<R, T>> {
+    ///
+    /// `barrier` is a full memory barrier: of this thread if every publish of the log ends with a fence, of all
+    /// threads of this process if its writer is [biased](super::Writer::biased).
+    pub fn add_late(
+        &self,
+        log: &impl Memory,
+        parked: R,
+        info: T,
+        barrier: impl FnOnce(),
+    ) -> Option<LateGate<R, T>> {
         let gate = {
             let mut table = self.table.lock();
             let gate = Self::push(&mut table, UNSET, parked, info)?;
             self.bump(&table);
             gate
         };
-        fence(SeqCst); // pairs with the fence in `Writer::publish`; see the module's comment
+        barrier(); // pairs with the fence in `Writer::publish`, or stands for it; see the module's comment
         let (tail, due) = match &self.numbering {
             Some(numbering) => numbering.read(log),
             None => (log.load(TAIL, Relaxed), None),
@@ -292,6 +306,12 @@ impl<R: Memory + Clone, T> View<R, T> {
         }));
     }
 
+    /// Whether a publish has to be followed by a fence for any of them.
+    #[inline(always)]
+    pub(super) fn any_may_park(&self) -> bool {
+        self.readers.iter().any(|seen| seen.gate.parked.load(MAY_PARK, Relaxed) != 0)
+    }
+
     pub(super) fn readers(&self) -> &[Seen<R, T>] {
         &self.readers
     }
@@ -302,8 +322,25 @@ impl<R: Memory + Clone, T> View<R, T> {
 
     /// Where the writer must stop: one capacity past the lowest gate. Without readers nothing stops it.
     pub(super) fn limit(&self, layout: LogLayout) -> u64 {
-        let lowest = self.readers.iter().map(|seen| seen.gate.position()).min();
-        lowest.map_or(u64::MAX, |gate| gate.saturating_add(layout.capacity()))
+        self.lowest().saturating_add(layout.capacity())
+    }
+
+    /// Everything before every reader has done with, but for blobs that it holds; `u64::MAX` without readers.
+    pub(super) fn lowest(&self) -> u64 {
+        self.readers.iter().map(|seen| seen.gate.position()).min().unwrap_or(u64::MAX)
+    }
+
+    /// The first reader that holds a blob that is `wanted`. The cursors were looked at before ([`View::advance`]):
+    /// a hold is stored before the cursor passes the record that names the blob.
+    pub(super) fn holder(&self, wanted: impl Fn(u64) -> bool) -> Option<&Gate<R, T>> {
+        let seen = self.readers.iter().find(|seen| {
+            let Some((segment, offset)) = &seen.cursor else { return false };
+            let first = offset + holds::FIRST;
+            // Acquire pairs with the Release stores in `Holds`: of whoever is seen to hold it no more, the loads
+            // are over.
+            (0..holds::ENTRIES).any(|entry| wanted(segment.load(first + entry * 8, Acquire)))
+        });
+        seen.map(|seen| &*seen.gate)
     }
 
     /// Moves every gate to its reader's cursor. Readers whose cursor is impossible lose their gate at

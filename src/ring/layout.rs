@@ -9,10 +9,10 @@
 //!    32  node id (16 bytes)                       32  node id (16 bytes)
 //!    48  port id                                  48  index of this segment within its port
 //!    56  bell kind (0 = eventfd)                  56  bell kind (0 = eventfd)
-//!    64  reserved                                 64  hold table: offset, 72: entries (0 = none)
+//!    64  reserved                                 64  hold table: offset in a line, 72: entries (0 = none)
 //!   128  tail          136  next_sequence        128  parked       136  may_park
-//!   256  waiting                                 256  cursor 0
-//!   384  closed        392  successor log id     384  cursor 1
+//!   256  waiting                                 256  cursor 0      264  its holds
+//!   384  closed        392  successor log id     384  cursor 1      392  its holds
 //!   512  reserved                                  …
 //!  4096  records                                       one 128-byte line a cursor
 //! ```
@@ -20,8 +20,8 @@
 //! All words are little-endian `u64` unless said otherwise. Words that different processes poll stand on
 //! lines of their own; 128 bytes, because adjacent 64-byte lines are prefetched in pairs.
 
-use super::Corrupt;
 use super::sync::Ordering::Relaxed;
+use super::{Corrupt, holds};
 use crate::segment::{Memory, MemoryMut};
 
 /// Version of both layouts; a segment of another version is refused.
@@ -52,6 +52,10 @@ pub const SUCCESSOR: usize = 392;
 pub const PARKED: usize = 128;
 /// Whether writers have to fence before they look at [`PARKED`].
 pub const MAY_PARK: usize = 136;
+/// Where in a cursor's line the holds begin, then their number.
+const HOLDS: usize = 64;
+const HOLDS_PLACE: u64 = holds::FIRST as u64;
+const HOLDS_ENTRIES: u64 = holds::ENTRIES as u64;
 const FIRST_CURSOR: usize = 256;
 
 const LOG_MAGIC: u64 = u64::from_le_bytes(*b"RBUSLOG1");
@@ -189,7 +193,9 @@ impl CursorSegment {
             (32, low),
             (40, high),
             (48, u64::from(index)),
-            // Always 1 for now: writers fence after each publish (see `waiter`).
+            (HOLDS, HOLDS_PLACE),
+            (HOLDS + 8, HOLDS_ENTRIES),
+            // Writers fence after each publish until the reader says otherwise (see `waiter::Bias`).
             (MAY_PARK, 1),
             (0, CURSOR_MAGIC),
         ] {
@@ -213,6 +219,12 @@ impl CursorSegment {
         if segment.load(16, Relaxed) != u64::from(fits.slots) {
             return Err(refuse("slots do not match the size of the segment"));
         }
+        // A reader without holds leaves zeros in its lines, which are looked at all the same.
+        if ![(0, 0), (HOLDS_PLACE, HOLDS_ENTRIES)]
+            .contains(&(segment.load(HOLDS, Relaxed), segment.load(HOLDS + 8, Relaxed)))
+        {
+            return Err(refuse("hold table"));
+        }
         Ok(fits)
     }
 }
@@ -222,16 +234,21 @@ pub fn tail(log: &impl Memory) -> u64 {
     log.load(TAIL, Relaxed)
 }
 
+/// Whether a log is closed as it is now; its writer's datagrams of after that are ordered by the kernel.
+pub fn is_closed(log: &impl Memory) -> bool {
+    log.load(CLOSED, Relaxed) != OPEN
+}
+
 /// A reader's cursor as it is now, for statistics.
 pub fn cursor(segment: &impl Memory, offset: usize) -> u64 {
     segment.load(offset, Relaxed)
 }
 
-fn halves(id: [u8; 16]) -> [u64; 2] {
+pub(super) fn halves(id: [u8; 16]) -> [u64; 2] {
     let id = u128::from_le_bytes(id);
     [id as u64, (id >> 64) as u64]
 }
 
-fn joined(low: u64, high: u64) -> [u8; 16] {
+pub(super) fn joined(low: u64, high: u64) -> [u8; 16] {
     (u128::from(low) | u128::from(high) << 64).to_le_bytes()
 }

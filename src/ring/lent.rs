@@ -19,15 +19,24 @@ use super::sync::{Arc, AtomicBool};
 use crate::segment::Memory;
 
 /// The frame of one record, in place: from [`Reader::lend`](super::Reader::lend). Dropping it gives the
-/// record back; until then the writer gets no further than one capacity beyond the record's start.
+/// record back; until then the writer gets no further than one capacity beyond the record's start. Of a blob, it
+/// keeps the blob from its writer, and nothing else.
 ///
-/// It holds the log's memory and may outlive its reader. As any mapping of a peer's segment it is not there
+/// It holds the memory and may outlive its reader. As any mapping of a peer's segment it is not there
 /// in a forked child: whoever hands it out asks for the process first.
 pub struct Lent<M> {
-    log: M,
+    /// The log, or a blob.
+    memory: M,
     at: usize,
     len: usize,
     over: Arc<AtomicBool>,
+}
+
+impl<M> Lent<M> {
+    /// `len` bytes at offset `at`, until `over` is set. The caller has checked the range.
+    pub(super) fn new(memory: M, at: usize, len: usize, over: Arc<AtomicBool>) -> Self {
+        Self { memory, at, len, over }
+    }
 }
 
 impl<M: Memory> Deref for Lent<M> {
@@ -35,10 +44,11 @@ impl<M: Memory> Deref for Lent<M> {
 
     #[inline]
     fn deref(&self) -> &[u8] {
-        // SAFETY: `Reader::record` checked that the range lies in the log, before the tail. It lies behind
-        // the reader's cursor, and so behind its gate, until `over` is set, which only this value's drop does:
-        // a writer that keeps to the protocol does not store there.
-        unsafe { self.log.slice(self.at, self.len) }
+        // SAFETY: `Reader::record` checked that the range lies in the log, before the tail, `Blobs::find` that it
+        // lies in the blob. It lies behind the reader's cursor, and so behind its gate, or a hold of the reader's
+        // names the blob, until `over` is set, which only this value's drop does: a writer that keeps to the
+        // protocol does not store there.
+        unsafe { self.memory.slice(self.at, self.len) }
     }
 }
 
@@ -74,7 +84,7 @@ impl Lends {
     pub(super) fn lend<M>(&mut self, start: u64, log: M, at: usize, len: usize) -> Lent<M> {
         let over = Arc::new(AtomicBool::new(false));
         self.0.push_back(Lend { start, over: over.clone() });
-        Lent { log, at, len, over }
+        Lent::new(log, at, len, over)
     }
 
     /// Forgets those that are over, up to the first that is not; where that one begins.

@@ -24,12 +24,15 @@
 //! | record bytes against `tail` | Release store in [`Writer::publish`], Acquire load in [`Reader::next`] |
 //! | overwriting against a reader still looking | Release store of the cursor, Acquire load in [`Writer::make_room`] |
 //! | the same against a borrower | Release in the drop of [`Lent`], Acquire before that store of the cursor |
+//! | writing a blob again against a reader that keeps it | hold stored before the cursor, loaded after it ([`blob`]) |
 //! | publish → look at `parked` / set `parked` → look at logs | a SeqCst fence on both sides ([`waiter`]) |
 //! | a late gate against a running publish | generation, a SeqCst fence on both sides ([`gate`]) |
 //!
 //! [`Memory`]: crate::segment::Memory
 
+pub mod blob;
 pub mod gate;
+mod holds;
 pub mod layout;
 mod lent;
 pub mod lossy;
@@ -44,12 +47,13 @@ mod models;
 #[cfg(all(test, not(loom)))]
 mod tests;
 
+pub use blob::{Blob, BlobHeader, Recovery};
 pub use gate::{Gate, Gates, LateGate};
 pub use layout::{CursorSegment, LogHeader, LogLayout, MIN_CAPACITY};
 pub use lent::Lent;
 pub use reader::{Next, Reader};
 pub use record::{HEADER, Kind, Record};
-pub use waiter::{Ringer, Waiter};
+pub use waiter::{Bias, Ringer, Waiter};
 pub use writer::Writer;
 
 /// What a log or cursor segment may not look like: its owner broke the protocol and is to be dropped.
@@ -91,6 +95,16 @@ pub enum Corrupt {
         sequence: u64,
         /// The lowest that could follow.
         expected: u64,
+    },
+    /// A record names a blob that is not as the record says.
+    #[error("record at {position} names blob {blob}: {what}")]
+    Blob {
+        /// Position of the record.
+        position: u64,
+        /// The blob's id as loaded.
+        blob: u64,
+        /// What is wrong.
+        what: &'static str,
     },
     /// `closed` names a position that the reader has already passed, or that the tail never reached.
     #[error("log says it is closed at {closed}, but its tail stands at {tail}")]

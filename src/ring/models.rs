@@ -10,12 +10,13 @@ use std::sync::Arc as StdArc;
 
 use super::layout::PARKED;
 use super::lossy::{LossyNext, LossyReader};
-use super::sync::Arc;
+use super::sync::{Arc, fence};
 use super::waiter::Waiter;
 use super::writer::ClaimError;
 use super::{Gates, Kind, LateGate, LogLayout, Next, Reader, Writer};
 use crate::segment::{Memory, MemoryMut};
 
+mod blob;
 mod lent;
 mod memory;
 mod stale_cursor;
@@ -25,6 +26,9 @@ use memory::{CURSOR, Shared};
 /// Smallest ring with four largest records: a body of 16 bytes, 32 with its header.
 const CAPACITY: u64 = 128;
 const BODY: usize = 16;
+
+/// What the control thread does between the bump and its look at the tail.
+const FENCE: fn() = || fence(Ordering::SeqCst);
 
 type ModelWriter = Writer<Shared, Shared, ()>;
 type ModelReader = Reader<Shared, Shared>;
@@ -164,7 +168,7 @@ fn a_late_gate_holds_from_where_it_was_set() {
             // Whatever the gate stops is not published: the reader joined too early for it.
             (0..N).take_while(|value| write(&mut writer, *value).is_ok()).count() as u64
         });
-        let LateGate { gate, position, .. } = gates.add_late(&log, cursors.clone(), ()).unwrap();
+        let LateGate { gate, position, .. } = gates.add_late(&log, cursors.clone(), (), FENCE).unwrap();
         let mut reader =
             ModelReader::new(log, layout(), cursors.clone(), CURSOR, gate.number(), position, None).unwrap();
         gates.follow(gate.number(), cursors, CURSOR);
@@ -196,7 +200,7 @@ fn a_late_reader_is_told_of_every_drop_from_its_gate_on() {
             write(&mut writer, 3).unwrap();
             writer.close();
         });
-        let late = gates.add_late(&log, cursors.clone(), ()).unwrap();
+        let late = gates.add_late(&log, cursors.clone(), (), FENCE).unwrap();
         let LateGate { gate, position, sequence } = late;
         let mut reader =
             ModelReader::new(log, layout(), cursors, CURSOR, gate.number(), position, sequence).unwrap();
@@ -266,7 +270,7 @@ fn a_reader_gated_while_a_record_is_written_is_woken_by_it() {
             writer.publish();
             writer.ring(|()| true, |()| ring.ring());
         });
-        let LateGate { gate, position, .. } = gates.add_late(&log, cursors.clone(), ()).unwrap();
+        let LateGate { gate, position, .. } = gates.add_late(&log, cursors.clone(), (), FENCE).unwrap();
         let mut reader =
             ModelReader::new(log, layout(), cursors.clone(), CURSOR, gate.number(), position, None).unwrap();
         let mut parked = Waiter::new(PARKED);

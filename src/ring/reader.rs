@@ -12,6 +12,13 @@ use super::sync::fence;
 use super::{Corrupt, Ringer};
 use crate::segment::{Memory, MemoryMut};
 
+mod blobs;
+
+use blobs::Blobs;
+
+/// Bytes of a cache line, or a part of one: only hints depend on it.
+const CACHE_LINE: usize = 64;
+
 /// What a reader finds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Next {
@@ -46,6 +53,8 @@ pub struct Reader<M, C> {
     /// The record that was handed out and not released, and where it ends.
     in_hand: Option<(u64, Record)>,
     lends: Lends,
+    /// `None`: records that name blobs have no place in the log.
+    blobs: Option<Box<Blobs<M>>>,
     /// Sequence number due next; `None` until the first record if the writer could not tell.
     expected: Option<u64>,
     /// Nothing from here on is read: the writer is gone, or not to be listened to any more.
@@ -84,6 +93,7 @@ impl<M: Memory, C: MemoryMut> Reader<M, C> {
             fenced: position,
             in_hand: None,
             lends: Lends::default(),
+            blobs: None,
             expected: sequence,
             until: u64::MAX,
             ringer: Ringer::default(),
@@ -95,7 +105,7 @@ impl<M: Memory, C: MemoryMut> Reader<M, C> {
     ///
     /// # Errors
     /// [`Corrupt`]: the writer broke the protocol; this reader is of no more use.
-    #[inline]
+    #[inline(always)]
     #[allow(clippy::should_implement_trait)] // no iterator: a record is lent until the next call
     pub fn next(&mut self) -> Result<Next, Corrupt> {
         self.release();
@@ -129,19 +139,41 @@ impl<M: Memory, C: MemoryMut> Reader<M, C> {
         self.position == self.tail && self.in_hand.is_none() && self.log.load(TAIL, Acquire) == self.position
     }
 
+    /// Asks for the lines where the next record is going to stand. A reader that polls and does so gets them
+    /// while it waits for the line of the tail, instead of after it: half the latency of a small record. One
+    /// that is about to catch up with its writer must not: it takes the lines away while they are written.
+    #[inline(always)]
+    pub fn prefetch(&self) {
+        let at = self.layout.offset(self.position);
+        self.log.prefetch(at);
+        self.log.prefetch(at + CACHE_LINE);
+    }
+
     /// Reads on to this position (or to the end of the record in hand), and no further.
     pub fn end_at(&mut self, until: u64) {
         let done = self.in_hand.map_or(self.position, |(end, _)| end);
         self.until = until.max(done);
         self.tail = self.tail.min(self.until);
+        if let Some(blobs) = &mut self.blobs {
+            blobs.awaited = false; // in vain
+        }
     }
 
     /// Done with the record in hand: the writer may overwrite it once the cursor is stored.
     #[inline(always)]
     pub fn release(&mut self) {
-        if let Some((end, _)) = self.in_hand.take() {
+        if let Some((end, record)) = self.in_hand.take() {
             self.pass(end);
+            if record.kind == Kind::Blob {
+                self.release_blob();
+            }
         }
+    }
+
+    /// The record that was handed out and not released.
+    #[inline(always)]
+    pub fn in_hand(&self) -> Option<&Record> {
+        self.in_hand.as_ref().map(|(_, record)| record)
     }
 
     /// Lends the frame of the record in hand, in place; empty if none is in hand.
@@ -149,8 +181,12 @@ impl<M: Memory, C: MemoryMut> Reader<M, C> {
     /// Safe as far as this process goes: the slice borrows the reader, and releasing needs it mutably.
     /// That the writer leaves the bytes alone is the protocol's promise, not the kernel's; for a writer that
     /// is not trusted to keep it (another user's, `Trust::Copy`) use [`Reader::copy`].
+    #[inline(always)]
     pub fn frame(&self) -> &[u8] {
         let Some((_, record)) = &self.in_hand else { return &[] };
+        if record.kind == Kind::Blob {
+            return self.blob_frame(record.len as usize);
+        }
         // SAFETY: the record was range-checked by `record`, and lies between gate and tail, where a
         // writer that keeps to the protocol does not store until the record is released.
         unsafe { self.log.slice(self.layout.offset(record.frame), record.len as usize) }
@@ -160,16 +196,20 @@ impl<M: Memory, C: MemoryMut> Reader<M, C> {
     ///
     /// # Panics
     /// If the range leaves the frame, or no record is in hand.
+    #[inline(always)]
     pub fn copy(&self, offset: usize, into: &mut [u8]) {
         let (_, record) = self.in_hand.expect("a record is in hand");
         assert!(offset <= record.len as usize && into.len() <= record.len as usize - offset);
+        if record.kind == Kind::Blob {
+            return self.copy_blob(offset, into);
+        }
         self.log.copy(self.layout.offset(record.frame) + offset, into);
     }
 
-    /// Stores the cursor if it is behind; before parking, and when the port closes.
+    /// Stores the cursor if it is behind, and gives back what was held; before parking, and when the port closes.
     pub fn flush(&mut self) {
         let done = self.done();
-        if self.fenced != done {
+        if self.settle_holds() || self.fenced != done {
             self.store_cursor(done);
         }
     }
@@ -177,14 +217,14 @@ impl<M: Memory, C: MemoryMut> Reader<M, C> {
     /// Whether records may be lent: false only if none is. Those given back since the reader last looked
     /// still count; [`Reader::lends_over`] looks.
     pub fn has_lent(&self) -> bool {
-        !self.lends.is_empty()
+        !self.lends.is_empty() || self.blobs.as_ref().is_some_and(|blobs| !blobs.holds.is_empty())
     }
 
     /// Whether every record that was lent has been given back, and stores the cursor if it is behind: when
     /// this is true, the log may be detached. Look at [`Reader::take_ring_due`] afterwards.
     pub fn lends_over(&mut self) -> bool {
         self.flush();
-        self.lends.is_empty()
+        !self.has_lent()
     }
 
     /// True once after the writer was found asleep for room: ring its bell.
@@ -196,6 +236,14 @@ impl<M: Memory, C: MemoryMut> Reader<M, C> {
     /// Whether anything is there to be told, to the caller or (room that lends took) to the writer, without
     /// taking it: the look after arming.
     pub fn is_ready(&self) -> bool {
+        if let Some(blobs) = &self.blobs {
+            if blobs.holds.is_due() {
+                return true;
+            }
+            if blobs.awaited {
+                return self.lends.is_due(); // and so nothing else, until the blob comes
+            }
+        }
         self.lends.is_due()
             || self.in_hand.map_or(self.position, |(end, _)| end) != self.log.load(TAIL, Acquire)
             || self.log.load(CLOSED, Acquire) != OPEN
@@ -212,7 +260,9 @@ impl<M: Memory, C: MemoryMut> Reader<M, C> {
     /// Caught up: dropped records, the end of the log, or nothing. `None` if records came meanwhile.
     fn at_end(&mut self) -> Result<Option<Next>, Corrupt> {
         let done = self.done();
-        if self.position - self.fenced >= self.layout.capacity() / 8 {
+        if self.settle_holds() {
+            self.store_cursor(done);
+        } else if self.position - self.fenced >= self.layout.capacity() / 8 {
             // Only lends hold it back that far: then any of them may be what the writer waits for.
             if self.fenced != done {
                 self.store_cursor(done);
@@ -294,8 +344,12 @@ impl<M: Memory, C: MemoryMut> Reader<M, C> {
             self.expected = Some(sequence);
             return Ok(Some(Next::Lagged(sequence - expected)));
         }
+        let addressed = header.addressee == 0 || header.addressee == self.number;
+        if header.kind == Kind::Blob && addressed {
+            return self.blob_record(header, sequence, word).map(Some);
+        }
         self.expected = Some(sequence + 1);
-        if header.addressee != 0 && header.addressee != self.number {
+        if !addressed {
             self.pass(position + size);
             return Ok(None);
         }
@@ -318,7 +372,7 @@ impl<M: Memory, C: MemoryMut> Reader<M, C> {
     /// The same as far as lends allow.
     fn pass_on(&mut self) {
         let done = self.done();
-        let due = done - self.fenced >= self.layout.capacity() / 8;
+        let due = self.settle_holds() || done - self.fenced >= self.layout.capacity() / 8;
         if due || (done != self.fenced && self.log.load(WAITING, Relaxed) & 1 == 1) {
             self.store_cursor(done);
         }
@@ -346,8 +400,8 @@ impl<M: Memory, C: MemoryMut> Reader<M, C> {
 
 impl<M: Memory + Clone, C: MemoryMut> Reader<M, C> {
     /// Lends the frame of the record in hand beyond the next call: the reader reads on, at most one capacity,
-    /// and its cursor stays at the oldest record that is lent. `None` if no record is in hand. Costs
-    /// one small allocation. `M`'s clones are the same memory.
+    /// and its cursor stays at the oldest record that is lent. One in a blob keeps the blob only. `None` if no record
+    /// is in hand, or too many blobs are kept: the record stays in hand. Costs one small allocation.
     ///
     /// **Giving back.** The drop of a [`Lent`] tells nobody. A reader that looks anyhow finds out; one that
     /// sleeps has to be woken by whoever dropped it (after a fence, if `parked` is odd: ring the port's
@@ -360,10 +414,18 @@ impl<M: Memory + Clone, C: MemoryMut> Reader<M, C> {
     /// or its writer's takes away before must not be lent, or is to be accepted as a peer's promise is
     /// ([`Reader::frame`]).
     pub fn lend(&mut self) -> Option<Lent<M>> {
-        let (end, record) = self.in_hand.take()?;
-        let at = self.layout.offset(record.frame);
-        let lent = self.lends.lend(self.position, self.log.clone(), at, record.len as usize);
+        let (end, record) = self.in_hand?;
+        let lent = if record.kind == Kind::Blob {
+            self.hold(record.len as usize)?
+        } else {
+            let at = self.layout.offset(record.frame);
+            self.lends.lend(self.position, self.log.clone(), at, record.len as usize)
+        };
+        self.in_hand = None;
         self.pass(end);
+        if record.kind == Kind::Blob {
+            self.flush(); // as in `release_blob`
+        }
         Some(lent)
     }
 }

@@ -1,6 +1,6 @@
 //! Private (in-process) synchronisation of the ring, exchanged for loom's under `--cfg loom`.
 
-pub use std::sync::atomic::Ordering;
+pub use std::sync::atomic::{Ordering, compiler_fence};
 
 #[cfg(not(loom))]
 mod imp {

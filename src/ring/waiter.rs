@@ -18,6 +18,7 @@
 //! The value last rung for spares a syscall a message while a woken sleeper has not yet run; it may be
 //! compared because a value is never used for two sleeps.
 
+use super::layout::MAY_PARK;
 use super::sync::Ordering::{Relaxed, SeqCst};
 use super::sync::fence;
 use crate::segment::{Memory, MemoryMut};
@@ -53,6 +54,43 @@ impl Waiter {
     /// Whether a sleep is announced.
     pub fn is_armed(&self) -> bool {
         self.value & 1 == 1
+    }
+}
+
+/// A reader's promise not to park, for which its writers leave out the fence after each publish.
+///
+/// The reader publishes `may_park = 0`; a writer loads it after each tail it stores, in program order. To take
+/// the promise back the reader stores 1, has a full barrier run on all writers' processors
+/// (`membarrier(2)`, global expedited), and then parks as above. The barrier falls somewhere into each writer's
+/// program: after a load that saw 0, hence after the tail before it, which is then visible to the reader's
+/// look; or before the load, which then sees 1, and the writer fences. (D. Dice, M. Moir, W. Scherer, "Quickly
+/// Reacquirable Locks", 2003, call such a protocol biased.)
+#[derive(Debug, Default)]
+pub struct Bias {
+    promised: bool,
+}
+
+impl Bias {
+    /// Promises not to park. The caller is not armed.
+    pub fn promise(&mut self, own: &impl MemoryMut) {
+        self.promised = true;
+        own.store(MAY_PARK, 0, Relaxed);
+    }
+
+    /// Takes the promise back, if there is one; to be called before [`Waiter::arm`]. `barrier` runs a full
+    /// barrier on every running thread of the processes that write the reader's logs.
+    #[inline]
+    pub fn withdraw(&mut self, own: &impl MemoryMut, barrier: impl FnOnce()) {
+        if self.promised {
+            self.promised = false;
+            own.store(MAY_PARK, 1, Relaxed);
+            barrier();
+        }
+    }
+
+    /// Whether the promise stands.
+    pub fn is_promised(&self) -> bool {
+        self.promised
     }
 }
 

@@ -1,10 +1,11 @@
 //! The writing end of a log: claim, fill, commit, publish.
 
+use super::blob::{Blob, NAME, Recovery};
 use super::gate::View;
 use super::layout::{CLOSED, LogLayout, NEXT_SEQUENCE, PARKED, SUCCESSOR, TAIL, WAITING};
 use super::record::{self, HEADER, Header, Kind};
 use super::sync::Ordering::{Relaxed, Release, SeqCst};
-use super::sync::{Arc, fence};
+use super::sync::{Arc, compiler_fence, fence};
 use super::{Corrupt, Gate, Gates, Waiter};
 use crate::segment::{Memory, MemoryMut};
 
@@ -45,6 +46,10 @@ pub struct Writer<M, R, T> {
     start: u64,
     claimed: u64,
     waiting: Waiter,
+    /// Publishing may go without a fence while no reader may park; see [`super::waiter`].
+    biased: bool,
+    /// Whether a reader may sleep without having seen what was published last.
+    may_sleep: bool,
     corrupt: Vec<(u16, Corrupt)>,
 }
 
@@ -65,8 +70,17 @@ impl<M: MemoryMut, R: Memory + Clone, T> Writer<M, R, T> {
             start: 0,
             claimed: 0,
             waiting: Waiter::new(WAITING),
+            biased: false,
+            may_sleep: true,
             corrupt: Vec::new(),
         }
+    }
+
+    /// Publishes without a fence while every reader says that it does not park. Only for a process that other
+    /// processes' barriers reach, and whose late gates are added with a barrier on all its threads.
+    pub fn biased(mut self) -> Self {
+        self.biased = true;
+        self
     }
 
     /// Largest body (filler and frame) of one record, in bytes.
@@ -83,6 +97,7 @@ impl<M: MemoryMut, R: Memory + Clone, T> Writer<M, R, T> {
     ///
     /// # Errors
     /// [`ClaimError`]; nothing was written.
+    #[inline]
     pub fn claim(&mut self, body: u64) -> Result<(), ClaimError> {
         if body > self.largest_body() {
             return Err(ClaimError::TooLarge { limit: self.largest_body() });
@@ -103,6 +118,23 @@ impl<M: MemoryMut, R: Memory + Clone, T> Writer<M, R, T> {
         Ok(())
     }
 
+    /// Claims, fills and commits a record of one frame, its stores in one go: a reader that polls takes the
+    /// record's lines away at the first of them, and gives each back for the next (hundreds of nanoseconds).
+    ///
+    /// # Errors
+    /// Those of [`Writer::claim`].
+    #[inline]
+    pub fn append(&mut self, frame: &[u8]) -> Result<(), ClaimError> {
+        self.claim(frame.len() as u64)?;
+        let header = Header { len: frame.len() as u32, kind: Kind::Frame, filler: 0, addressee: 0 };
+        self.put_header(self.start, header);
+        self.log.write(self.body_offset(), frame);
+        self.tail = self.start + self.claimed;
+        self.claimed = 0;
+        self.sequence += 1;
+        Ok(())
+    }
+
     /// Claims what is free in one piece at the tail, up to the largest record: for a frame whose size is
     /// known only once it is encoded. May be empty. A later [`Writer::claim`] replaces it.
     pub fn claim_window(&mut self) {
@@ -116,6 +148,7 @@ impl<M: MemoryMut, R: Memory + Clone, T> Writer<M, R, T> {
     }
 
     /// The claimed bytes behind the header.
+    #[inline]
     pub fn body_mut(&mut self) -> &mut [u8] {
         let (at, len) = self.body_range();
         // SAFETY: `start + claimed ≤ limit` (claim), so by this type's invariant no gated reader looks at
@@ -140,6 +173,7 @@ impl<M: MemoryMut, R: Memory + Clone, T> Writer<M, R, T> {
     }
 
     /// Finishes the claimed record: `filler` bytes, then `len` bytes of frame. Not yet visible.
+    #[inline]
     pub fn commit(&mut self, kind: Kind, addressee: u16, filler: u8, len: usize) {
         let body = u64::from(filler) + len as u64;
         let size = record::size(body);
@@ -151,10 +185,51 @@ impl<M: MemoryMut, R: Memory + Clone, T> Writer<M, R, T> {
         self.sequence += 1;
     }
 
+    /// Finishes the claimed record, of [`NAME`] bytes, as the name of a blob of this log that holds a frame of
+    /// `len` bytes at offset `at`. From here on the blob is not written, until [`Writer::recover`] says so.
+    pub fn commit_blob<B: MemoryMut>(&mut self, blob: &mut Blob<B>, at: usize, len: usize) {
+        let name = blob.name(at, len).to_bytes();
+        self.body_mut()[..name.len()].copy_from_slice(&name);
+        self.commit(Kind::Blob, 0, 0, NAME as usize);
+        blob.committed(self.tail);
+    }
+
+    /// Looks at the gates and the cursors: before [`Writer::recover`], and after the last publish.
+    pub fn look_at_cursors(&mut self) {
+        self.refresh();
+        self.read_cursors(0);
+    }
+
+    /// Whether readers are done with a blob of this log, as far as was seen when the cursors were last looked at. If
+    /// so it may be written.
+    ///
+    /// A gate that is added late may stand before the record that names the blob: only if it missed the publish
+    /// of that record, and then `look_at_cursors`, coming after it, has found the gate (see [`super::gate`]).
+    pub fn recover<B: MemoryMut>(&self, blob: &mut Blob<B>) -> Recovery {
+        match blob.end() {
+            Some(end) if end > self.view.lowest() => return Recovery::Unread,
+            Some(_) if self.view.holder(|held| held == blob.id()).is_some() => return Recovery::Held,
+            _ => {}
+        }
+        blob.recovered();
+        Recovery::Back
+    }
+
+    /// A reader that holds a blob of this log.
+    pub fn holder(&self) -> Option<&Gate<R, T>> {
+        self.view.holder(|held| held != 0)
+    }
+
     /// Makes everything committed visible. Look at [`Writer::ring`] afterwards.
+    #[inline]
     pub fn publish(&mut self) {
         self.show_tail();
-        fence(SeqCst); // pairs with `Waiter::arm` (parked) and `Gates::add_late` (a late gate)
+        // The loads come after the tail in program order: whoever takes a reader's bias back relies on it.
+        compiler_fence(SeqCst);
+        self.may_sleep = !self.biased || self.view.any_may_park();
+        if self.may_sleep {
+            fence(SeqCst); // pairs with `Waiter::arm` (parked) and `Gates::add_late` (a late gate)
+        }
     }
 
     /// Consumes a sequence number for a message that is dropped, and tells readers that have caught up.
@@ -166,6 +241,7 @@ impl<M: MemoryMut, R: Memory + Clone, T> Writer<M, R, T> {
         // Release: a reader that loads this before the tail finds every record before the drop.
         self.log.store(NEXT_SEQUENCE, self.sequence, Release);
         self.gates.numbering_after(self.due);
+        self.may_sleep = true;
         fence(SeqCst); // as in `publish`
     }
 
@@ -176,6 +252,7 @@ impl<M: MemoryMut, R: Memory + Clone, T> Writer<M, R, T> {
         self.log.store(NEXT_SEQUENCE, self.sequence, Release);
         self.log.store(SUCCESSOR, 0, Relaxed);
         self.log.store(CLOSED, self.tail, Release); // pairs with the Acquire load in `Reader`
+        self.may_sleep = true;
         fence(SeqCst); // as in `publish`
     }
 
@@ -183,9 +260,13 @@ impl<M: MemoryMut, R: Memory + Clone, T> Writer<M, R, T> {
     /// wanted or not, has left half the log unread: it is in the writer's way soon.
     #[inline(always)]
     pub fn ring(&mut self, wanted: impl Fn(&T) -> bool, mut bell: impl FnMut(&T)) {
-        // Again, after the fence of what is rung for: a reader that was gated since the claim has either
-        // seen it before it slept, or is seen here.
-        self.refresh();
+        // Again, after what is rung for was published: a reader that was gated since the claim has either
+        // seen it before it slept, or is seen here. (That one may park, and `publish` did not know.)
+        if self.refresh() {
+            fence(SeqCst); // as in `publish`
+        } else if !self.may_sleep {
+            return; // each had promised not to, and looks after it has taken that back (see `waiter::Bias`)
+        }
         let mut in_the_way = false;
         let half = self.layout.capacity() / 2;
         for seen in self.view.readers_mut() {
@@ -269,10 +350,12 @@ impl<M: MemoryMut, R: Memory + Clone, T> Writer<M, R, T> {
 
     /// Takes over gates that came or went.
     #[inline(always)]
-    fn refresh(&mut self) {
-        if self.view.refresh(&self.gates, self.published, self.due) {
+    fn refresh(&mut self) -> bool {
+        let changed = self.view.refresh(&self.gates, self.published, self.due);
+        if changed {
             self.limit = self.view.limit(self.layout);
         }
+        changed
     }
 
     /// True if `bytes` from the tail on are free, looking at the cursors only if the cached limit is used up.

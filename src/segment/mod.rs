@@ -34,6 +34,12 @@ pub trait Memory {
     /// copy may then be torn and must be validated afterwards. `at` need not be aligned.
     fn copy(&self, at: usize, into: &mut [u8]);
 
+    /// Asks for the cache line of the byte at offset `at`, which is going to be read soon. Only a hint.
+    #[inline(always)]
+    fn prefetch(&self, at: usize) {
+        let _ = at;
+    }
+
     /// Lends bytes in place.
     ///
     /// # Safety
@@ -46,6 +52,20 @@ pub trait Memory {
 pub trait MemoryMut: Memory {
     /// Stores the 64-bit word at byte offset `at` (a multiple of 8) atomically.
     fn store(&self, at: usize, value: u64, order: Ordering);
+
+    /// Stores bytes from offset `at` (a multiple of 8) on, word by word in ascending order; the rest of the last
+    /// word becomes zero.
+    fn write(&self, at: usize, bytes: &[u8]) {
+        let (words, rest) = bytes.as_chunks::<8>();
+        for (index, word) in words.iter().enumerate() {
+            self.store(at + index * 8, u64::from_ne_bytes(*word), Ordering::Relaxed);
+        }
+        if !rest.is_empty() {
+            let mut word = [0; 8];
+            word[..rest.len()].copy_from_slice(rest);
+            self.store(at + words.len() * 8, u64::from_ne_bytes(word), Ordering::Relaxed);
+        }
+    }
 
     /// Lends bytes for writing.
     ///
@@ -74,6 +94,11 @@ impl<M: Memory> Memory for std::sync::Arc<M> {
     }
 
     #[inline(always)]
+    fn prefetch(&self, at: usize) {
+        (**self).prefetch(at);
+    }
+
+    #[inline(always)]
     unsafe fn slice(&self, at: usize, len: usize) -> &[u8] {
         // SAFETY: the caller's promise, passed on.
         unsafe { (**self).slice(at, len) }
@@ -84,6 +109,11 @@ impl<M: MemoryMut> MemoryMut for std::sync::Arc<M> {
     #[inline(always)]
     fn store(&self, at: usize, value: u64, order: Ordering) {
         (**self).store(at, value, order);
+    }
+
+    #[inline(always)]
+    fn write(&self, at: usize, bytes: &[u8]) {
+        (**self).write(at, bytes);
     }
 
     #[inline(always)]

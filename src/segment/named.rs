@@ -268,6 +268,11 @@ impl Memory for Named {
     }
 
     #[inline(always)]
+    fn prefetch(&self, at: usize) {
+        self.words.prefetch(at);
+    }
+
+    #[inline(always)]
     unsafe fn slice(&self, at: usize, len: usize) -> &[u8] {
         // SAFETY: mapped for as long as `self` lives; the caller keeps the writer away.
         unsafe { self.words.slice(at, len) }

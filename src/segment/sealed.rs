@@ -195,6 +195,11 @@ impl Memory for Sealed {
     }
 
     #[inline(always)]
+    fn prefetch(&self, at: usize) {
+        self.mapping.words.prefetch(at);
+    }
+
+    #[inline(always)]
     unsafe fn slice(&self, at: usize, len: usize) -> &[u8] {
         // SAFETY: mapped for as long as `self` lives; the caller keeps the writer away.
         unsafe { self.mapping.words.slice(at, len) }
@@ -205,6 +210,11 @@ impl MemoryMut for Sealed {
     #[inline(always)]
     fn store(&self, at: usize, value: u64, order: Ordering) {
         self.mapping.words.store(at, value, order);
+    }
+
+    #[inline(always)]
+    fn write(&self, at: usize, bytes: &[u8]) {
+        self.mapping.words.write(at, bytes);
     }
 
     #[inline(always)]
@@ -228,6 +238,11 @@ impl Memory for PeerSegment {
     #[inline(always)]
     fn copy(&self, at: usize, into: &mut [u8]) {
         self.mapping.words.copy(at, into);
+    }
+
+    #[inline(always)]
+    fn prefetch(&self, at: usize) {
+        self.mapping.words.prefetch(at);
     }
 
     #[inline(always)]

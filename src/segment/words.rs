@@ -73,8 +73,39 @@ impl Words {
         self.word(at).store(value, order);
     }
 
+    /// Asks for the cache line of the byte at `at`; a hint, and none for an offset that is not there.
+    #[inline(always)]
+    pub fn prefetch(&self, at: usize) {
+        #[cfg(target_arch = "x86_64")]
+        if at < self.len {
+            use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+            // SAFETY: within the memory; and a prefetch neither faults nor changes anything.
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(self.base.as_ptr().add(at).cast::<i8>()) }
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        let _ = at;
+    }
+
+    /// Stores bytes word by word, in ascending order; the rest of the last word becomes zero.
+    #[inline(always)]
+    pub fn write(&self, at: usize, bytes: &[u8]) {
+        self.check(at, bytes.len().next_multiple_of(8));
+        assert!(at.is_multiple_of(8), "offset is unaligned");
+        let (words, rest) = bytes.as_chunks::<8>();
+        let mut at = at;
+        for word in words {
+            self.store(at, u64::from_ne_bytes(*word), Ordering::Relaxed);
+            at += 8;
+        }
+        if !rest.is_empty() {
+            let mut word = [0; 8];
+            word[..rest.len()].copy_from_slice(rest);
+            self.store(at, u64::from_ne_bytes(word), Ordering::Relaxed);
+        }
+    }
+
     /// Copies bytes out by relaxed loads of the aligned words that contain them.
-    #[inline]
+    #[inline(always)]
     pub fn copy(&self, at: usize, into: &mut [u8]) {
         self.check(at, into.len());
         if into.is_empty() {
@@ -92,7 +123,10 @@ impl Words {
         }
         let (middle, tail) = rest.as_chunks_mut::<8>();
         for chunk in middle {
-            *chunk = self.load(at, Ordering::Relaxed).to_ne_bytes();
+            // SAFETY: a whole word within the range that was checked above, aligned as `at` is; accessed as in
+            // `word`.
+            let word = unsafe { AtomicU64::from_ptr(self.base.as_ptr().add(at).cast()) };
+            *chunk = word.load(Ordering::Relaxed).to_ne_bytes();
             at += 8;
         }
         if !tail.is_empty() {

@@ -1,6 +1,7 @@
 //! Time, as plain numbers that travel between processes (clock_gettime(2)).
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::sync::OnceLock;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use nix::libc;
 
@@ -24,9 +25,39 @@ pub fn monotonic_ns() -> u64 {
     now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
 }
 
+/// The [`Instant`] at which [`monotonic_ns`] tells this time: both read the same clock. Never earlier, and at most
+/// the time later that it takes to read it.
+pub fn instant_at(ns: u64) -> Instant {
+    static BOTH: OnceLock<(u64, Instant)> = OnceLock::new();
+    let (then, instant) = *BOTH.get_or_init(|| {
+        // The best of some tries: a thread may lose its CPU between the two readings.
+        let read = || (monotonic_ns(), Instant::now(), monotonic_ns());
+        let shorter = |one: (u64, Instant, u64), other: (u64, Instant, u64)| {
+            if other.2 - other.0 < one.2 - one.0 { other } else { one }
+        };
+        let (before, instant, _) = (0..7).fold(read(), |best, _| shorter(best, read()));
+        (before, instant)
+    });
+    match ns.checked_sub(then) {
+        Some(later) => instant + Duration::from_nanos(later),
+        None => instant.checked_sub(Duration::from_nanos(then - ns)).unwrap_or(instant),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn both_faces_of_the_monotonic_clock_agree() {
+        for late in [0, 5_000_000_000, u64::from(u32::MAX) * 1_000_000_000] {
+            let (ns, now) = (monotonic_ns(), Instant::now());
+            let instant = instant_at(ns + late) - Duration::from_nanos(late);
+            assert!(instant + Duration::from_millis(100) > now, "{:?} early", now - instant);
+            assert!(instant < now + Duration::from_millis(100), "{:?} late", instant - now);
+        }
+        assert!(instant_at(0) <= Instant::now());
+    }
 
     #[test]
     fn clocks_tell_a_plausible_time() {

@@ -116,7 +116,7 @@ fn requests_that_are_too_late_are_not_run_though_their_client_cannot_say_so() {
     assert_eq!(status.code(), Code::DeadlineExceeded);
     server.signal(Signal::SIGCONT);
     works(&client); // read after the late one
-    let [taken, dropped, _] = counts(&mut server);
+    let [taken, dropped, ..] = counts(&mut server);
     assert_eq!((taken, dropped), (7, 1), "the late one came, and was not run");
 }
 

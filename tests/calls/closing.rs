@@ -245,7 +245,7 @@ pub fn serves_clients_that_never_ask(parent: &mut Parent, args: &[&str]) {
     let (node, other) = (bus.join("stays").unwrap(), bus.join("other").unwrap());
     let (_server, _said) = servant::spawn(&node, |builder| builder);
     let cycle = |_| {
-        let client = other.client(SERVICE).unwrap();
+        let client = other.client_builder(SERVICE).max_message(0).open().unwrap();
         let refused = client.call::<_, i64>("double", &vec![0_u64; 100_000]).unwrap_err();
         assert_eq!(refused.code(), Code::ResourceExhausted);
     };

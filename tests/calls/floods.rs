@@ -5,10 +5,11 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::sys::resource::{UsageWho, getrusage};
+use nix::sys::signal::Signal;
 use ringbus::{Code, Pending, Response, Wait};
 
 use crate::servant::{self, SERVICE, client_of, counts, start, stop, works};
-use crate::support::{DEADLINE, Dir, eventually};
+use crate::support::{self, Child, DEADLINE, Dir, Parent, eventually};
 
 #[test]
 fn a_full_queue_refuses_promptly_and_answers_the_rest() {
@@ -130,6 +131,67 @@ fn requests_of_a_client_that_does_not_read_are_left_in_its_log() {
         assert_eq!(call.wait().unwrap().len(), 900);
     }
     assert_eq!((server.stats().messages, lazy.stats().messages), (1100, 500));
+}
+
+/// Begins so many calls, whose answers have this many bytes, and reads none before it is told to.
+pub fn asks_and_is_stopped(parent: &mut Parent, args: &[&str]) {
+    let node = support::bus(args[0]).join("stopped").unwrap();
+    let [calls, len] = [1, 2].map(|arg| args[arg].parse::<usize>().unwrap());
+    let client = node.client_builder(SERVICE).timeout(Duration::MAX).open().unwrap();
+    client.wait_for_server(DEADLINE).unwrap();
+    let begin = |_| -> Pending<Response<String>> { client.request("text").start(&len).unwrap() };
+    let calls: Vec<_> = (0..calls).map(begin).collect();
+    parent.say("asked");
+    parent.hear("read");
+    let (mut answered, mut refused) = (0, 0);
+    for call in calls {
+        match call.wait() {
+            Ok(text) if text.len() == len => answered += 1,
+            Err(status) if status.code() == Code::ResourceExhausted => refused += 1,
+            other => panic!("{other:?}"),
+        }
+    }
+    works(&client);
+    parent.say(&format!("{answered} {refused}"));
+    parent.stay();
+}
+
+#[test]
+fn a_server_keeps_no_more_than_16_mib_for_a_stopped_client() {
+    const CALLS: usize = 5000;
+    const LEN: usize = 16_000;
+    let dir = Dir::new();
+    let mut server = start(&dir, "server", &[]);
+    let (_node, other) = client_of(&dir, 1);
+    let hold: Pending<Response<i64>> = other.request("hold").timeout(DEADLINE).start(&1).unwrap();
+    server.expect("holds 1");
+    let mut stopped = Child::start("asks and is stopped", &[dir.arg(), &CALLS.to_string(), &LEN.to_string()]);
+    stopped.expect("asked");
+    eventually("all are taken", || counts(&mut server)[2] == CALLS as u64);
+    stop(&stopped);
+    let before = peak_memory(&server);
+    drop(hold);
+    server.expect("lets go of 1");
+    works(&other); // after those that were queued before
+    let [_, dropped, queued, unsent] = counts(&mut server);
+    assert_eq!((queued, dropped), (0, unsent));
+    let kept = (CALLS - unsent as usize) * LEN;
+    let grown = peak_memory(&server) - before;
+    assert!((16 << 20..17 << 20).contains(&kept), "{kept} bytes of answers are kept");
+    assert!(grown < 24 << 20, "grown by {grown} bytes for {} of answers", CALLS * LEN);
+    stopped.signal(Signal::SIGCONT);
+    stopped.tell("read");
+    assert_eq!(stopped.line(), format!("{} {unsent}", CALLS - unsent as usize));
+    assert_eq!(counts(&mut server)[3], unsent);
+    stopped.finish();
+    server.finish();
+}
+
+/// The most memory that a process has had, in bytes.
+fn peak_memory(process: &Child) -> usize {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", process.pid())).unwrap();
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB"));
+    peak.expect("a peak").parse::<usize>().unwrap() * 1024
 }
 
 #[test]

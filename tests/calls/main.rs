@@ -3,12 +3,16 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+#[path = "../support/raw.rs"]
+mod raw_peer;
+
 mod cancels;
 mod closing;
 mod deaths;
 mod floods;
 mod forks;
 mod futures;
+mod hostile;
 mod many;
 mod metadata;
 mod raw;
@@ -26,5 +30,6 @@ fn child() {
         ("opens and closes", closing::opens_and_closes),
         ("serves clients that never ask", closing::serves_clients_that_never_ask),
         ("restarts", deaths::restarts),
+        ("asks and is stopped", floods::asks_and_is_stopped),
     ]);
 }

@@ -166,7 +166,11 @@ fn loans_of_requests_and_answers_are_aligned_and_arrive() {
     for _ in 0..3 {
         assert_eq!(client.request("too large").send_raw(b"").unwrap_err().code(), Code::ResourceExhausted);
     }
-    assert_eq!(client.request("invert").loan(1 << 20).map(drop).unwrap_err().code(), Code::ResourceExhausted);
+    assert_eq!((server.unsent(), server.stats().dropped), (3, 3));
+    assert_eq!(
+        client.request("invert").loan(65 << 20).map(drop).unwrap_err().code(),
+        Code::ResourceExhausted
+    );
     assert_eq!(client.stats().dropped, 0);
 }
 

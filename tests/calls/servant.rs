@@ -117,6 +117,7 @@ pub fn serves(parent: &mut Parent, args: &[&str]) {
                 "workers" => builder.workers(value as usize),
                 "queue" => builder.queue(value as usize),
                 "capacity" => builder.capacity(value),
+                "max_message" => builder.max_message(value),
                 _ => panic!("{key}"),
             };
         }
@@ -137,7 +138,8 @@ pub fn serves(parent: &mut Parent, args: &[&str]) {
             "count" => {
                 let server = server.as_ref().expect("it serves");
                 let stats = server.stats();
-                parent.say(&format!("{} {} {}", stats.messages, stats.dropped, server.queued()));
+                let (queued, unsent) = (server.queued(), server.unsent());
+                parent.say(&format!("{} {} {queued} {unsent}", stats.messages, stats.dropped));
             }
             _ => panic!("{line}"),
         }
@@ -156,12 +158,12 @@ pub fn stop(server: &Child) {
     });
 }
 
-/// What a serving process has counted: requests taken, requests dropped, requests that wait.
-pub fn counts(server: &mut Child) -> [u64; 3] {
+/// What a serving process has counted: requests taken, dropped, those that wait, and answers that could not be sent.
+pub fn counts(server: &mut Child) -> [u64; 4] {
     server.tell("count");
     let line = server.line();
     let counts: Vec<u64> = line.split(' ').map(|count| count.parse().expect("a number")).collect();
-    counts.try_into().expect("three counts")
+    counts.try_into().expect("four counts")
 }
 
 /// A node with a client of the service, which knows of so many servers.

@@ -201,8 +201,10 @@ fn a_node_of_ones_choice() {
 #[test]
 fn too_large_either_way_is_resource_exhausted_and_the_client_goes_on() {
     let dir = Dir::new();
-    let server = start(&dir, "server", &[("capacity", 4096)]);
-    let (_node, client) = client_of(&dir, 1);
+    let mut server = start(&dir, "server", &[("capacity", 4096), ("max_message", 0)]);
+    let node = dir.join("client");
+    let client = node.client_builder(SERVICE).max_message(0).open().unwrap();
+    client.wait_for_server(DEADLINE).unwrap();
     for len in [900, 1100, 20_000, 200_000, 700] {
         // The log of requests takes 16 KiB, that of answers about 1000 bytes.
         let request = client.call::<_, usize>("length", &"x".repeat(len));
@@ -211,7 +213,7 @@ fn too_large_either_way_is_resource_exhausted_and_the_client_goes_on() {
         } else {
             let status = request.unwrap_err();
             assert_eq!(status.code(), Code::ResourceExhausted);
-            assert!(status.message().contains("the request") && status.message().contains("capacity"));
+            assert!(status.message().contains("the request") && status.message().contains("max_message"));
         }
         let answer = client.call::<_, String>("text", &len);
         if len <= 900 {
@@ -219,13 +221,18 @@ fn too_large_either_way_is_resource_exhausted_and_the_client_goes_on() {
         } else {
             let status = answer.unwrap_err();
             assert_eq!(status.code(), Code::ResourceExhausted);
-            assert!(status.message().contains("the answer") && status.message().contains("capacity"));
+            assert!(status.message().contains("the answer") && status.message().contains("max_message"));
         }
         let raw = client.request("mirror").send_raw(&vec![7; len]);
         assert_eq!(raw.is_ok(), len <= 900, "{raw:?}");
         works(&client);
     }
     assert_eq!(client.stats().dropped, 0, "one answer a call");
+    let [_, dropped, _, unsent] = servant::counts(&mut server);
+    assert_eq!((dropped, unsent), (4, 4), "three texts and one mirrored");
+    let ports = node.survey(DEADLINE).into_iter().flat_map(|node| node.ports);
+    let told: u64 = ports.filter(|port| port.role == "server").map(|port| port.stats.dropped).sum();
+    assert_eq!(told, 4, "as others see it");
     server.finish();
 }
 

@@ -153,6 +153,28 @@ fn a_call_that_takes_too_long_ends_in_time() {
     assert_eq!(place.succeed(&["call", "echo", "echo", "1", "--timeout", "30s"]), "1\n");
 }
 
+/// It hears of its deadline from the server, which was there first.
+#[test]
+fn a_caller_that_is_stopped_across_its_deadline_is_told_that_it_passed() {
+    let place = Place::new();
+    let server = serve(&place, &[]);
+    let node = place.join("watcher");
+    let taken = || {
+        let ports = node.survey(DEADLINE).into_iter().flat_map(|node| node.ports);
+        ports.filter(|port| port.role == "server").map(|port| port.stats.messages).sum::<u64>()
+    };
+    let call = place.start(&["call", "echo", "sleep", "3600000", "--timeout", "1s"]);
+    eventually("the request is taken", || taken() == 1);
+    call.signal(Signal::SIGSTOP);
+    // Its only worker is free again: the answer is written.
+    assert_eq!(place.succeed(&["call", "echo", "echo", "1", "--timeout", "30s"]), "1\n");
+    call.signal(Signal::SIGCONT);
+    let output = call.output();
+    let error = text(&output.stderr);
+    assert!(error.starts_with("error: deadline exceeded: echo.sleep"), "{error}");
+    drop(server);
+}
+
 #[test]
 fn an_interrupted_call_is_cancelled_at_the_server() {
     let place = Place::new();

@@ -8,7 +8,7 @@ use nix::unistd::Pid;
 use super::*;
 
 /// Processes whose parent this one is, with their command lines.
-fn children(parent: i32) -> Vec<(i32, String)> {
+pub(super) fn children(parent: i32) -> Vec<(i32, String)> {
     let mut found = Vec::new();
     for entry in fs::read_dir("/proc").expect("/proc").flatten() {
         let Ok(pid) = entry.file_name().to_string_lossy().parse::<i32>() else { continue };
@@ -27,7 +27,7 @@ fn status(pid: i32) -> Option<(char, i32)> {
     Some((fields.next()?.chars().next()?, fields.next()?.parse().ok()?))
 }
 
-fn has_ended(pid: i32) -> bool {
+pub(super) fn has_ended(pid: i32) -> bool {
     // Whoever inherits the orphans may be slow to reap them.
     status(pid).is_none_or(|(state, _)| matches!(state, 'Z' | 'X'))
 }

@@ -13,6 +13,7 @@ use ringbus::{Bus, Node};
 use serde_json::Value;
 use tempfile::TempDir;
 
+mod bench;
 mod calls;
 mod demo;
 mod look;
@@ -200,16 +201,30 @@ impl Lines {
 #[test]
 fn every_command_tells_its_exit_codes_and_hidden_ones_stay_hidden() {
     let place = Place::new();
-    for name in
-        ["demo", "ls", "pub", "sub", "send", "inbox", "broadcast", "call", "serve-echo", "watch", "doctor"]
-    {
+    for name in [
+        "demo",
+        "ls",
+        "pub",
+        "sub",
+        "send",
+        "inbox",
+        "broadcast",
+        "call",
+        "serve-echo",
+        "watch",
+        "doctor",
+        "bench",
+    ] {
         let help = place.succeed(&[name, "--help"]);
         assert_eq!(help.matches("Exit codes: 0 ").count(), 1, "{name}: {help}");
     }
     let mut bare = place.command(&[]);
     let bare = bare.env("RINGBUS_BUS", "any").output().expect("to run");
     let said = text(&bare.stdout) + &text(&bare.stderr);
-    assert!(bare.status.code() == Some(2) && !said.contains("demo-process"), "{said}");
+    assert!(
+        bare.status.code() == Some(2) && !said.contains("demo-process") && !said.contains("bench-child"),
+        "{said}"
+    );
 }
 
 #[track_caller]

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::ops::Deref;
+use std::sync::Arc;
 
 use serde::de::DeserializeOwned;
 
@@ -9,15 +10,16 @@ use crate::bus::codec;
 use crate::bus::message::Headers;
 use crate::bus::payload::Payload;
 use crate::bus::peer::NodeInfo;
+use crate::bus::reading::Origin;
 use crate::bus::status::Status;
 use crate::frame::{Code, Encoding};
 
 /// An answer to a request, successful or not.
 pub(super) struct Answer {
     pub(super) id: u64,
-    pub(super) source: NodeInfo,
+    pub(super) origin: Arc<Origin>,
     pub(super) code: Code,
-    pub(super) message: Option<String>,
+    pub(super) message: Option<Box<str>>,
     pub(super) headers: Headers,
     pub(super) encoding: Encoding,
     pub(super) payload: Payload,
@@ -54,7 +56,17 @@ macro_rules! about {
     () => {
         /// The server's node.
         pub fn source(&self) -> &NodeInfo {
-            &self.source
+            &self.origin.node
+        }
+
+        /// The node that called, which is this one.
+        pub fn destination(&self) -> &NodeInfo {
+            &self.origin.reader
+        }
+
+        /// The priority of the server's port.
+        pub fn priority(&self) -> u8 {
+            self.origin.priority
         }
 
         /// Number of the call, unique among those of its client: what the server knows it by.
@@ -62,9 +74,16 @@ macro_rules! about {
             self.id
         }
 
-        /// When the answer was written, if the server says so.
+        /// When the answer was written, if the server says so
+        /// ([`ServiceBuilder::timestamps`](crate::ServiceBuilder::timestamps)).
         pub fn timestamp(&self) -> Option<std::time::SystemTime> {
             self.headers.timestamp()
+        }
+
+        /// What the answer belongs to: what the request did, if its caller said so
+        /// ([`Request::correlation`](crate::Request::correlation)).
+        pub fn correlation(&self) -> Option<&str> {
+            self.headers.correlation()
         }
 
         /// Headers that the server added.
@@ -77,7 +96,7 @@ macro_rules! about {
 /// A call's result, with what came along; dereferences to it.
 pub struct Response<T> {
     id: u64,
-    source: NodeInfo,
+    origin: Arc<Origin>,
     headers: Headers,
     value: T,
 }
@@ -101,7 +120,7 @@ impl<T> Deref for Response<T> {
 
 impl<T: fmt::Debug> fmt::Debug for Response<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Response").field("source", &self.source).field("value", &self.value).finish()
+        f.debug_struct("Response").field("source", self.source()).field("value", &self.value).finish()
     }
 }
 
@@ -112,7 +131,7 @@ impl<T: DeserializeOwned> Sealed for Response<T> {
 
     #[allow(private_interfaces)]
     fn from_answer(answer: Answer, service: &str, method: &str) -> Result<Self, Status> {
-        let Answer { id, source, headers, encoding, payload, .. } = answer.success()?;
+        let Answer { id, origin, headers, encoding, payload, .. } = answer.success()?;
         if encoding != Encoding::MessagePack {
             return Err(Status::internal(format!(
                 "the answer of {service}.{method} is {encoding:?}, not MessagePack: call it with `send_raw`"
@@ -121,7 +140,7 @@ impl<T: DeserializeOwned> Sealed for Response<T> {
         let value = codec::decode(&payload).map_err(|reason| {
             Status::internal(format!("the answer of {service}.{method} is another type: {reason}"))
         })?;
-        Ok(Self { id, source, headers, value })
+        Ok(Self { id, origin, headers, value })
     }
 }
 
@@ -130,7 +149,7 @@ impl<T: DeserializeOwned> Sealed for Response<T> {
 /// this is dropped: copy what you keep.
 pub struct RawResponse {
     id: u64,
-    source: NodeInfo,
+    origin: Arc<Origin>,
     headers: Headers,
     encoding: Encoding,
     payload: Payload,
@@ -138,6 +157,11 @@ pub struct RawResponse {
 
 impl RawResponse {
     about!();
+
+    #[cfg(feature = "tower")]
+    pub(in crate::bus) fn origin(&self) -> &Arc<Origin> {
+        &self.origin
+    }
 
     /// How the bytes are encoded.
     pub fn encoding(&self) -> Encoding {
@@ -155,7 +179,7 @@ impl Deref for RawResponse {
 
 impl fmt::Debug for RawResponse {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RawResponse").field("source", &self.source).field("len", &self.len()).finish()
+        f.debug_struct("RawResponse").field("source", self.source()).field("len", &self.len()).finish()
     }
 }
 
@@ -166,7 +190,7 @@ impl Sealed for RawResponse {
 
     #[allow(private_interfaces)]
     fn from_answer(answer: Answer, _: &str, _: &str) -> Result<Self, Status> {
-        let Answer { id, source, headers, encoding, payload, .. } = answer.success()?;
-        Ok(Self { id, source, headers, encoding, payload })
+        let Answer { id, origin, headers, encoding, payload, .. } = answer.success()?;
+        Ok(Self { id, origin, headers, encoding, payload })
     }
 }

@@ -11,12 +11,13 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering::Acquire, Ordering::Release};
 use std::task::Waker;
 use std::thread::Thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 use slab::Slab;
 
 use super::answer::Answer;
+use super::routes::List;
 use crate::bus::status::Status;
 
 /// Bits of a call's id that say where it stands in the table: the rest are never used twice.
@@ -64,6 +65,8 @@ pub(super) enum Watched {
 
 #[derive(Default)]
 pub(super) struct Table {
+    /// The servers: here, so that a call takes one lock to choose one and to be registered.
+    pub(super) servers: List,
     calls: Slab<Call>,
     begun: u64,
     /// Threads that are asleep and could lead.
@@ -98,26 +101,25 @@ pub(super) struct Calls {
 }
 
 impl Calls {
+    #[inline]
     pub(super) fn lock(&self) -> Locked<'_> {
         Locked(Some(self.table.lock()))
     }
 
-    pub(super) fn failures(&self) -> u64 {
-        self.failures.load(Acquire) // pairs with the Release in `fail`
+    /// Sleeps until `over` is, woken by `changed`, or until the timeout.
+    pub(super) fn wait_for<'a>(
+        &'a self,
+        changed: &Condvar,
+        timeout: Duration,
+        over: impl Fn(&Table) -> bool,
+    ) -> Locked<'a> {
+        let mut table = self.table.lock();
+        changed.wait_while_for(&mut table, |table| !over(table), timeout);
+        Locked(Some(table))
     }
 
-    /// Registers a call; its id.
-    pub(super) fn begin(&self, route: u32, raw: bool) -> Result<u64, Status> {
-        let mut table = self.lock();
-        if table.calls.len() >= 1 << INDEX_BITS {
-            return Err(Status::resource_exhausted("this client has 16 777 216 calls in flight"));
-        }
-        let begun = table.begun;
-        table.begun += 1;
-        let entry = table.calls.vacant_entry();
-        let id = begun << INDEX_BITS | entry.key() as u64;
-        entry.insert(Call { id, route, raw, outcome: None, waiter: Waiter::None });
-        Ok(id)
+    pub(super) fn failures(&self) -> u64 {
+        self.failures.load(Acquire) // pairs with the Release in `fail`
     }
 
     /// Ends every call of a route that has no answer. A leader that sleeps is to be rung after it.
@@ -208,9 +210,13 @@ impl DerefMut for Locked<'_> {
 }
 
 impl Drop for Locked<'_> {
+    #[inline]
     fn drop(&mut self) {
-        let discarded = self.0.take().map(|mut table| std::mem::take(&mut table.discarded));
-        drop(discarded);
+        if let Some(mut table) = self.0.take().filter(|table| !table.discarded.is_empty()) {
+            let discarded = std::mem::take(&mut table.discarded);
+            drop(table);
+            drop(discarded);
+        }
     }
 }
 
@@ -219,6 +225,21 @@ impl Table {
         (id & ((1 << INDEX_BITS) - 1)) as usize
     }
 
+    /// Registers a call; its id.
+    #[inline]
+    pub(super) fn begin(&mut self, route: u32, raw: bool) -> Result<u64, Status> {
+        if self.calls.len() >= 1 << INDEX_BITS {
+            return Err(Status::resource_exhausted("this client has 16 777 216 calls in flight"));
+        }
+        let begun = self.begun;
+        self.begun += 1;
+        let entry = self.calls.vacant_entry();
+        let id = begun << INDEX_BITS | entry.key() as u64;
+        entry.insert(Call { id, route, raw, outcome: None, waiter: Waiter::None });
+        Ok(id)
+    }
+
+    #[inline]
     fn call(&mut self, id: u64) -> Option<&mut Call> {
         self.calls.get_mut(Self::index(id)).filter(|call| call.id == id)
     }
@@ -226,11 +247,21 @@ impl Table {
     /// Whether this call still wants an answer by this route, and in place if so. An answer by another route
     /// is an answer to nothing: a server knows no ids but those it was sent.
     ///
-    /// In place only if somebody waits for it (`own`: whoever reads it does). One that lies here until its
-    /// caller has time would keep the log's room, and so the answers that other calls wait for.
-    pub(super) fn wants(&mut self, id: u64, route: u32, own: bool) -> Option<bool> {
+    /// In place only if somebody waits for it. One that lies here until its caller has time would keep the log's
+    /// room, and so the answers that other calls wait for.
+    pub(super) fn wants(&mut self, id: u64, route: u32) -> Option<bool> {
         let call = self.call(id).filter(|call| call.route == route && call.outcome.is_none())?;
-        Some(call.raw && (own || !matches!(call.waiter, Waiter::None)))
+        Some(call.raw && !matches!(call.waiter, Waiter::None))
+    }
+
+    /// Takes out a call whose answer has come by this route, and whose caller has it; false if it wants none.
+    #[inline]
+    pub(super) fn settle(&mut self, id: u64, route: u32) -> bool {
+        let wants = self.call(id).is_some_and(|call| call.route == route && call.outcome.is_none());
+        if wants {
+            self.forget(id);
+        }
+        wants
     }
 
     pub(super) fn len(&self) -> usize {
@@ -299,6 +330,9 @@ impl Table {
 
     /// Those that wait for room, to be woken.
     pub(super) fn take_cramped(&mut self) -> Vec<Wake> {
+        if self.cramped.is_empty() && self.cramped_tasks.is_empty() {
+            return Vec::new();
+        }
         let threads = self.cramped.drain(..).map(Waiter::Thread);
         let tasks = self.cramped_tasks.drain().map(|(_, waker)| Waiter::Task(waker));
         threads.chain(tasks).map(Wake).collect()
@@ -364,6 +398,11 @@ impl Table {
             }
         }
         (None, None)
+    }
+
+    /// Whether there is anybody to be woken by a leader that goes.
+    pub(super) fn has_waiting(&self) -> bool {
+        !self.followers.is_empty() || !self.cramped.is_empty() || !self.cramped_tasks.is_empty()
     }
 
     /// A thread that can lead, to be woken.

@@ -18,11 +18,13 @@ use parking_lot::Mutex;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::blob::Limits;
 use super::error::{OpenError, WaitError};
 use super::inlet::Inlet;
 use super::node::NodeShared;
 use super::peer::NodeInfo;
 use super::reading::{InletShared, Purpose};
+use super::spare::Spare;
 use super::stats::PortStats;
 use super::status::Status;
 use super::topic::Filter;
@@ -56,6 +58,7 @@ pub struct ClientBuilder<'n> {
     node: &'n Arc<NodeShared>,
     service: &'n str,
     capacity: u64,
+    limits: Limits,
     timeout: Duration,
     wait: Wait,
     priority: u8,
@@ -64,13 +67,29 @@ pub struct ClientBuilder<'n> {
 impl<'n> ClientBuilder<'n> {
     pub(super) fn new(node: &'n Arc<NodeShared>, service: &'n str) -> Self {
         let (capacity, priority) = (PAIR_CAPACITY, PortUp::DEFAULT_PRIORITY);
-        Self { node, service, capacity, timeout: TIMEOUT, wait: Wait::default(), priority }
+        let (limits, wait) = (Limits::default(), Wait::default());
+        Self { node, service, capacity, limits, timeout: TIMEOUT, wait, priority }
     }
 
     /// Bytes of each log of requests, one per server that is called: a power of two from 4 KiB to 4 GiB;
-    /// default 64 KiB. The largest request is a quarter of it.
+    /// default 64 KiB. A request larger than a quarter of it goes into shared memory of its own
+    /// ([`ClientBuilder::blob_memory`]).
     pub fn capacity(mut self, bytes: u64) -> Self {
         self.capacity = bytes;
+        self
+    }
+
+    /// Bytes of the largest request, and of the largest answer that is taken; at most 2 GiB, default 64 MiB. What fits
+    /// a quarter of a log is sent in any case.
+    pub fn max_message(mut self, bytes: u64) -> Self {
+        self.limits.max_message = bytes;
+        self
+    }
+
+    /// Bytes of memory for requests that are larger than a quarter of their log, for each server; default 256 MiB. See
+    /// [`PublisherBuilder::blob_memory`](crate::PublisherBuilder::blob_memory).
+    pub fn blob_memory(mut self, bytes: u64) -> Self {
+        self.limits.blob_memory = bytes;
         self
     }
 
@@ -112,8 +131,9 @@ impl<'n> ClientBuilder<'n> {
             routes,
             port: inlet.shared().clone(),
             bell: inlet.shared().bell.clone(),
-            receiver: Mutex::new(Receiver { inlet, scratch: Vec::new() }),
+            receiver: Mutex::new(Receiver { inlet, copy: Spare::default() }),
             capacity: self.capacity,
+            limits: self.limits,
             timeout: self.timeout,
             wait: self.wait,
             tasks: Mutex::default(),
@@ -177,6 +197,7 @@ pub(super) struct ClientShared {
     bell: Bell,
     receiver: Mutex<Receiver>,
     capacity: u64,
+    limits: Limits,
     timeout: Duration,
     wait: Wait,
     /// The thread that waits for calls that tasks wait for, once there was one.
@@ -186,7 +207,8 @@ pub(super) struct ClientShared {
 /// The port that reads the answers: whoever holds its lock leads.
 struct Receiver {
     inlet: Inlet,
-    scratch: Vec<u8>,
+    /// Of the record in hand.
+    copy: Spare,
 }
 
 impl Client {
@@ -245,7 +267,8 @@ impl Client {
         if self.shared.node.origin.is_here() { self.shared.routes.nodes() } else { Vec::new() }
     }
 
-    /// What was called so far: answers received, and answers dropped because nobody waited for them any more.
+    /// What was called so far: answers received, and those dropped because nobody waited for them any more, or
+    /// because they were none.
     pub fn stats(&self) -> PortStats {
         if !self.shared.node.origin.is_here() {
             return PortStats::default();

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use super::answer::FromAnswer;
 use super::calls::Watched;
-use super::request::{finish, overdue};
+use super::request::{Departure, finish, overdue};
 use super::wait::Mine;
 use super::{ClientShared, Handle};
 use crate::bus::status::Status;
@@ -49,12 +49,13 @@ pub struct Pending<T> {
 impl<T: FromAnswer> Pending<T> {
     pub(super) fn new(
         client: Arc<Handle>,
-        id: u64,
+        departure: Departure<'_>,
         method: &str,
-        deadline: Option<Instant>,
         timeout: Duration,
     ) -> Self {
-        Self { client, id, method: method.into(), deadline, timeout, over: false, answers: PhantomData }
+        let deadline = departure.deadline();
+        let (id, method) = (departure.call.keep(), method.into());
+        Self { client, id, method, deadline, timeout, over: false, answers: PhantomData }
     }
 
     /// Number of the call, unique among those of its client: what the server knows it by.

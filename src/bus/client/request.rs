@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
-use parking_lot::{ArcMutexGuard, RawMutex};
+use parking_lot::{ArcMutexGuard, MutexGuard, RawMutex};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -25,39 +25,44 @@ use crate::frame::{Code, Encoding, Head, PortUp};
 use crate::sys::clock;
 
 /// Why a request was not sent in time.
-const NO_ROOM: &str = "no room in the log of requests: the server does not read";
+pub(super) const NO_ROOM: &str = "no room in the log of requests: the server does not read";
 /// How long whoever waits for another that writes does before it looks whether that is a loan.
 const MOMENT: Duration = Duration::from_millis(1);
 
 /// A call about to be made; from [`Client::request`](crate::Client::request).
 #[must_use = "nothing is called until `send`"]
 pub struct Request<'c> {
-    client: &'c Arc<Handle>,
-    method: &'c str,
-    timeout: Duration,
+    pub(super) client: &'c Arc<Handle>,
+    pub(super) method: &'c str,
+    pub(super) timeout: Duration,
     to: Option<NodeId>,
     outfit: Outfit<'c>,
 }
 
 /// Where a request goes, and until when an answer is of use.
-struct Departure<'c> {
-    route: Arc<Route>,
-    call: Registered<'c>,
-    deadline: Option<Instant>,
-    /// The same on the clock that all processes of the host share.
-    deadline_ns: Option<u64>,
+pub(super) struct Departure<'c> {
+    pub(super) route: Arc<Route>,
+    pub(super) call: Registered<'c>,
+    /// On the clock that all processes of the host share; `None` also where that would not tell it.
+    pub(super) deadline_ns: Option<u64>,
+}
+
+impl Departure<'_> {
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        self.deadline_ns.map(clock::instant_at)
+    }
 }
 
 /// A call in the table; dropped, it is taken out, and an answer is of no use.
-struct Registered<'c> {
-    client: &'c ClientShared,
-    id: u64,
-    kept: bool,
+pub(super) struct Registered<'c> {
+    pub(super) client: &'c ClientShared,
+    pub(super) id: u64,
+    pub(super) kept: bool,
 }
 
 impl Registered<'_> {
     /// Somebody else takes care of it.
-    fn keep(mut self) -> u64 {
+    pub(super) fn keep(mut self) -> u64 {
         self.kept = true;
         self.id
     }
@@ -132,7 +137,7 @@ impl<'c> Request<'c> {
         self.begin(Encoding::Raw, &Bytes(bytes))
     }
 
-    /// Lends `len` bytes of the log of requests, 64-byte aligned, to be filled in place. Other calls of this
+    /// Lends `len` bytes of shared memory, 64-byte aligned, to be filled in place. Other calls of this
     /// client to the same server wait meanwhile.
     ///
     /// # Errors
@@ -140,14 +145,17 @@ impl<'c> Request<'c> {
     /// no room just now.
     pub fn loan(self, len: usize) -> Result<RequestLoan<'c>, Status> {
         let (departure, (requests, filler, start)) = self.set_out(true, |departure| {
-            let requests = self.requests_on(departure, true)?;
+            self.check(departure)?;
+            let log = &departure.route.requests;
+            let requests = match departure.deadline() {
+                Some(deadline) => log.try_lock_arc_until(deadline),
+                None => Some(log.lock_arc()),
+            };
             let mut requests =
                 requests.ok_or_else(|| self.late("another request to this server is being filled"))?;
-            let lent = match requests.as_mut() {
-                Some(requests) => {
-                    self.with_head(departure, |head| requests.loan(&head, Encoding::Raw, len))?
-                }
-                None => Ok(None),
+            let lent = {
+                let requests = self.prepare(&departure.route, &mut requests)?;
+                self.with_head(departure, |head| requests.loan(&head, Encoding::Raw, len))?
             };
             let room = || Status::resource_exhausted("no room in the log of requests: the server is slow");
             match lent {
@@ -163,14 +171,14 @@ impl<'c> Request<'c> {
 
     fn call<T: FromAnswer>(self, encoding: Encoding, body: &impl Body) -> Result<T, Status> {
         let (departure, ()) = self.set_out(T::RAW, |departure| self.send_on(departure, encoding, body))?;
-        let (id, deadline) = (departure.call.keep(), departure.deadline);
+        let deadline = departure.deadline();
+        let id = departure.call.keep();
         finish(self.client, id, self.method, deadline, self.timeout)
     }
 
     fn begin<T: FromAnswer>(self, encoding: Encoding, body: &impl Body) -> Result<Pending<T>, Status> {
         let (departure, ()) = self.set_out(T::RAW, |departure| self.send_on(departure, encoding, body))?;
-        let (id, deadline) = (departure.call.keep(), departure.deadline);
-        Ok(Pending::new(self.client.clone(), id, self.method, deadline, self.timeout))
+        Ok(Pending::new(self.client.clone(), departure, self.method, self.timeout))
     }
 
     /// Sends to a server; to another, if that one has gone before anything was sent.
@@ -198,7 +206,7 @@ impl<'c> Request<'c> {
             .map_err(|reason| Status::invalid_argument(format!("headers: {reason}")))
     }
 
-    fn depart(&self, raw: bool) -> Result<Departure<'c>, Status> {
+    pub(super) fn depart(&self, raw: bool) -> Result<Departure<'c>, Status> {
         let client: &'c ClientShared = self.client;
         if !client.node.origin.is_here() {
             return Err(Status::failed_precondition(
@@ -208,25 +216,23 @@ impl<'c> Request<'c> {
         if self.timeout.is_zero() {
             return Err(self.late("the timeout is zero"));
         }
-        let deadline = Instant::now().checked_add(self.timeout);
-        let deadline_ns = deadline
-            .and_then(|_| clock::monotonic_ns().checked_add(u64::try_from(self.timeout.as_nanos()).ok()?));
+        let timeout = u64::try_from(self.timeout.as_nanos()).ok();
+        let deadline_ns = timeout.and_then(|timeout| clock::monotonic_ns().checked_add(timeout));
         let (route, call) = self.choose(raw)?;
-        Ok(Departure { route, call, deadline, deadline_ns })
+        Ok(Departure { route, call, deadline_ns })
     }
 
     /// Chooses a server and registers the call.
     fn choose(&self, raw: bool) -> Result<(Arc<Route>, Registered<'c>), Status> {
         let client: &'c ClientShared = self.client;
-        let route = match client.routes.pick(self.to) {
-            Some(route) => route,
+        let (route, id) = match client.routes.begin(self.to, raw)? {
+            Some(begun) => begun,
             None => {
                 // One that has come meanwhile may stand in a socket.
                 let _ = client.node.ask(Command::Sweep);
-                client.routes.pick(self.to).ok_or_else(|| self.nobody())?
+                client.routes.begin(self.to, raw)?.ok_or_else(|| self.nobody())?
             }
         };
-        let id = client.routes.calls.begin(route.number, raw)?;
         Ok((route, Registered { client, id, kept: false }))
     }
 
@@ -243,24 +249,33 @@ impl<'c> Request<'c> {
         }
     }
 
-    fn late(&self, why: &str) -> Status {
+    pub(super) fn late(&self, why: &str) -> Status {
         Status::deadline_exceeded(format!("{}.{}: {why}", self.client.name, self.method))
     }
 
-    /// The log of requests, once no other thread writes it. `None`: one does until the deadline, or has it lent
-    /// (`sits_out`: that is waited for, too).
-    fn requests_on(&self, departure: &Departure<'_>, sits_out: bool) -> Result<Option<Requests>, Status> {
-        let Departure { route, deadline, .. } = departure;
+    /// Whether anybody is there to send to.
+    fn check(&self, departure: &Departure<'_>) -> Result<(), Status> {
         // Registered first, looked at afterwards: see `Routes::remove`.
-        if route.is_gone() {
-            return Err(Status::unavailable(format!("server {} has gone", route.node)));
+        if departure.route.is_gone() {
+            return Err(Status::unavailable(format!("server {} has gone", departure.route.node)));
         }
         if self.client.node.is_gone() {
             return Err(left());
         }
-        let locked = match deadline {
+        Ok(())
+    }
+
+    /// The log of requests, once the thread that writes it has done. `None`: it does until the deadline, or has it
+    /// lent (`sits_out`: that is waited for, too).
+    #[cold]
+    fn wait_for_log<'d>(
+        departure: &'d Departure<'_>,
+        sits_out: bool,
+    ) -> Option<MutexGuard<'d, Option<Outlet>>> {
+        let (route, deadline) = (&departure.route, departure.deadline());
+        match deadline {
             _ if !sits_out => loop {
-                let locked = route.requests.try_lock_arc_for(MOMENT);
+                let locked = route.requests.try_lock_for(MOMENT);
                 // The bell orders the end of a loan before the look of whoever it wakes.
                 let late = || deadline.is_some_and(|deadline| deadline <= Instant::now());
                 if locked.is_some() || route.lent.load(Relaxed) || late() {
@@ -268,15 +283,21 @@ impl<'c> Request<'c> {
                 }
             },
             // A loan keeps it for as long as its holder likes, who may be this very thread.
-            Some(deadline) => route.requests.try_lock_arc_until(*deadline),
-            None => Some(route.requests.lock_arc()),
-        };
-        let Some(mut locked) = locked else { return Ok(None) };
-        match &mut *locked {
-            Some(requests) => route.put_cancels(requests),
-            None => *locked = Some(self.client.open_requests(route)?),
+            Some(deadline) => route.requests.try_lock_until(deadline),
+            None => Some(route.requests.lock()),
         }
-        Ok(Some(locked))
+    }
+
+    /// The log, made if it is not there yet, with what the server is to know before.
+    #[inline]
+    fn prepare<'o>(&self, route: &Route, requests: &'o mut Option<Outlet>) -> Result<&'o mut Outlet, Status> {
+        match requests {
+            Some(requests) => {
+                route.put_cancels(requests);
+                Ok(requests)
+            }
+            None => Ok(requests.insert(self.client.open_requests(route)?)),
+        }
     }
 
     /// Publishes the request; waits for room if there is none.
@@ -286,14 +307,14 @@ impl<'c> Request<'c> {
         }
         // Whoever waits may have the port that all read, which a loan must not keep: it rings when it is over.
         let waiting = || self.attempt(departure, encoding, body, false, true);
-        let sent = self.client.send_when_room(departure.deadline, waiting);
+        let sent = self.client.send_when_room(departure.deadline(), waiting);
         self.client.stop_waiting(&departure.route);
         if sent? { Ok(()) } else { Err(self.late(NO_ROOM)) }
     }
 
     /// Publishes the request if there is room, and the log is not lent (or that is over: `sits_out`). Whoever
     /// `waits` for room announces that before the look.
-    fn attempt(
+    pub(super) fn attempt(
         &self,
         departure: &Departure<'_>,
         encoding: Encoding,
@@ -302,8 +323,12 @@ impl<'c> Request<'c> {
         waits: bool,
     ) -> Result<bool, Status> {
         let _sending = Sending::begin().map_err(Status::invalid_argument)?;
-        let Some(mut requests) = self.requests_on(departure, sits_out)? else { return Ok(false) };
-        let Some(requests) = requests.as_mut() else { return Ok(false) };
+        self.check(departure)?;
+        let locked = departure.route.requests.try_lock();
+        let Some(mut requests) = locked.or_else(|| Self::wait_for_log(departure, sits_out)) else {
+            return Ok(false);
+        };
+        let requests = self.prepare(&departure.route, &mut requests)?;
         if waits {
             requests.arm();
         }
@@ -313,47 +338,6 @@ impl<'c> Request<'c> {
             Err(PublishError::Full { .. }) => Ok(false),
             Err(error) => Err(Status::from_publish("the request", error)),
         }
-    }
-}
-
-/// A registered call that is still to be sent: what it takes to try again.
-#[cfg(feature = "tower")]
-pub(super) struct Ticket {
-    pub(super) route: Arc<Route>,
-    deadline: Option<Instant>,
-    deadline_ns: Option<u64>,
-}
-
-#[cfg(feature = "tower")]
-impl<'c> Request<'c> {
-    /// Chooses a server and registers the call, for [`Request::try_send`].
-    pub(super) fn enlist<T: FromAnswer>(self) -> Result<(Ticket, Pending<T>), Status> {
-        let Departure { route, call, deadline, deadline_ns } = self.depart(T::RAW)?;
-        let pending = Pending::new(self.client.clone(), call.keep(), self.method, deadline, self.timeout);
-        Ok((Ticket { route, deadline, deadline_ns }, pending))
-    }
-
-    /// Publishes the request of a registered call if there is room; if it `waits`, see
-    /// [`ClientShared::stop_waiting`].
-    pub(super) fn try_send(
-        &self,
-        ticket: &Ticket,
-        id: u64,
-        encoding: Encoding,
-        payload: &[u8],
-        waits: bool,
-    ) -> Result<bool, Status> {
-        let call = Registered { client: self.client, id, kept: true };
-        let Ticket { route, deadline, deadline_ns } = ticket;
-        let (route, deadline, deadline_ns) = (route.clone(), *deadline, *deadline_ns);
-        let departure = Departure { route, call, deadline, deadline_ns };
-        // A task must not wait on its thread for another's loan.
-        self.attempt(&departure, encoding, &Bytes(payload), false, waits)
-    }
-
-    /// What became of a request for which there was no room in time.
-    pub(super) fn never_sent(&self) -> Status {
-        self.late(NO_ROOM)
     }
 }
 
@@ -369,7 +353,7 @@ pub(super) fn finish<T: FromAnswer>(
     deadline: Option<Instant>,
     timeout: Duration,
 ) -> Result<T, Status> {
-    match client.wait(id, deadline) {
+    match client.wait(id, T::RAW, deadline) {
         Some(outcome) => T::from_answer(outcome?, &client.name, method),
         None => Err(overdue(client, method, timeout)),
     }
@@ -404,7 +388,8 @@ impl ClientShared {
         })
         .map_err(|error| Status::resource_exhausted(error.to_string()))?;
         let shared = Arc::new(shared);
-        let outlet = Outlet::of(shared.clone(), self.node.clone(), OutletConfig::of_pair(self.capacity));
+        let outlet =
+            Outlet::of(shared.clone(), self.node.clone(), OutletConfig::of_pair(self.capacity, self.limits));
         self.node
             .ask(|reply| Command::OpenPair { outlet: shared.clone(), reply })
             .map_err(|error| Status::unavailable(error.to_string()))?;
@@ -469,7 +454,8 @@ impl RequestLoan<'_> {
             sent.map_err(|error| Status::from_publish("the request", error))?;
         }
         drop(held);
-        let (id, deadline) = (departure.call.keep(), departure.deadline);
+        let deadline = departure.deadline();
+        let id = departure.call.keep();
         finish(request.client, id, request.method, deadline, request.timeout)
     }
 }

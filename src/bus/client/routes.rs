@@ -1,7 +1,7 @@
 //! The servers that a client may call, in turn.
 //!
 //! Written by the control thread, which learns who comes and goes; read by the calling threads. The control
-//! thread takes the lock of the list and of the calls only, for moments, never that of a log.
+//! thread takes the lock of the list, which is that of the calls, only for moments, and never that of a log.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 
-use super::calls::Calls;
+use super::calls::{Calls, Table};
 use crate::bus::error::WaitError;
 use crate::bus::outlet::Outlet;
 use crate::bus::peer::NodeInfo;
@@ -41,18 +41,33 @@ impl Route {
     }
 }
 
+/// The servers, behind the lock of the calls.
 #[derive(Default)]
-struct List {
+pub(super) struct List {
     routes: Vec<Arc<Route>>,
     /// Whose turn it is.
     next: usize,
     numbers: u32,
 }
 
+impl List {
+    /// The next server in turn, or the one asked for. `None`: there is none.
+    #[inline]
+    fn pick(&mut self, node: Option<NodeId>) -> Option<&Arc<Route>> {
+        match node {
+            Some(node) => self.routes.iter().find(|route| route.node.id() == node),
+            None => {
+                let turn = if self.next < self.routes.len() { self.next } else { 0 };
+                self.next = turn + 1;
+                self.routes.get(turn)
+            }
+        }
+    }
+}
+
 /// The servers of one service, and the calls to them that are not over.
 #[derive(Default)]
 pub(in crate::bus) struct Routes {
-    list: Mutex<List>,
     changed: Condvar,
     pub(super) calls: Calls,
 }
@@ -60,7 +75,8 @@ pub(in crate::bus) struct Routes {
 impl Routes {
     /// A server has come; one that is known already is not added again.
     pub(in crate::bus) fn add(&self, node: NodeInfo, port: u64) {
-        let mut list = self.list.lock();
+        let mut table = self.calls.lock();
+        let list = &mut table.servers;
         if list.routes.iter().any(|route| route.node.id() == node.id() && route.port == port) {
             return;
         }
@@ -76,7 +92,7 @@ impl Routes {
             cancelled: AtomicUsize::new(0),
             gone: AtomicBool::new(false),
         }));
-        drop(list);
+        drop(table);
         self.changed.notify_all();
     }
 
@@ -84,10 +100,11 @@ impl Routes {
     /// of them), else now.
     /// False if the client does not know the server.
     pub(in crate::bus) fn remove(&self, node: NodeId, port: u64, why: &str, answers: bool) -> bool {
-        let mut list = self.list.lock();
-        let Some(at) = list.routes.iter().position(|route| route.is(node, port)) else { return false };
-        let route = list.routes.remove(at);
-        drop(list);
+        let mut table = self.calls.lock();
+        let routes = &mut table.servers.routes;
+        let Some(at) = routes.iter().position(|route| route.is(node, port)) else { return false };
+        let route = routes.remove(at);
+        drop(table);
         // Before the calls are failed: a call that is registered later looks at it afterwards.
         route.gone.store(true, Relaxed);
         let status = Status::unavailable(format!("server {}: {why}", route.node));
@@ -108,47 +125,50 @@ impl Routes {
 
     /// What the route to a server is called.
     pub(in crate::bus) fn number(&self, node: NodeId, port: u64) -> Option<u32> {
-        self.list.lock().routes.iter().find(|route| route.is(node, port)).map(|route| route.number)
+        let table = self.calls.lock();
+        table.servers.routes.iter().find(|route| route.is(node, port)).map(|route| route.number)
     }
 
     /// The route with this number, if its server is still there.
     pub(super) fn numbered(&self, number: u32) -> Option<Arc<Route>> {
-        self.list.lock().routes.iter().find(|route| route.number == number).cloned()
+        self.calls.lock().servers.routes.iter().find(|route| route.number == number).cloned()
     }
 
     /// [`Routes::reset`] of all servers of a node.
     pub(super) fn reset_node(&self, node: &NodeInfo, why: &str) {
-        let list = self.list.lock();
-        let theirs = list.routes.iter().filter(|route| route.node.id() == node.id());
+        let table = self.calls.lock();
+        let theirs = table.servers.routes.iter().filter(|route| route.node.id() == node.id());
         let ports: Vec<u64> = theirs.map(|route| route.port).collect();
-        drop(list);
+        drop(table);
         for port in ports {
             self.reset(node, port, why);
         }
     }
 
     /// The next server in turn, or the one asked for. `None`: there is none.
+    #[cfg(fuzzing)]
     pub(super) fn pick(&self, node: Option<NodeId>) -> Option<Arc<Route>> {
-        let mut list = self.list.lock();
-        match node {
-            Some(node) => list.routes.iter().find(|route| route.node.id() == node).cloned(),
-            None => {
-                let turn = list.next;
-                list.next = turn.wrapping_add(1);
-                let count = list.routes.len();
-                turn.checked_rem(count).and_then(|turn| list.routes.get(turn).cloned())
-            }
-        }
+        self.calls.lock().servers.pick(node).cloned()
+    }
+
+    /// Registers a call to the next server in turn, or to the one asked for; which one, and the call's id. `None`:
+    /// there is none.
+    #[inline]
+    pub(super) fn begin(&self, node: Option<NodeId>, raw: bool) -> Result<Option<(Arc<Route>, u64)>, Status> {
+        let mut table = self.calls.lock();
+        let Some(route) = table.servers.pick(node).cloned() else { return Ok(None) };
+        let id = table.begin(route.number, raw)?;
+        Ok(Some((route, id)))
     }
 
     pub(super) fn nodes(&self) -> Vec<NodeInfo> {
-        self.list.lock().routes.iter().map(|route| route.node.clone()).collect()
+        self.calls.lock().servers.routes.iter().map(|route| route.node.clone()).collect()
     }
 
     pub(super) fn wait(&self, service: &str, timeout: Duration) -> Result<(), WaitError> {
-        let mut list = self.list.lock();
-        self.changed.wait_while_for(&mut list, |list| list.routes.is_empty(), timeout);
-        if list.routes.is_empty() {
+        let is_there = |table: &Table| !table.servers.routes.is_empty();
+        let table = self.calls.wait_for(&self.changed, timeout, is_there);
+        if !is_there(&table) {
             return Err(WaitError::NoServer { service: service.to_owned(), waited: timeout });
         }
         Ok(())
@@ -156,7 +176,7 @@ impl Routes {
 
     /// Drops every log of requests: the client is closed.
     pub(super) fn close(&self) {
-        let routes = std::mem::take(&mut self.list.lock().routes);
+        let routes = std::mem::take(&mut self.calls.lock().servers.routes);
         for route in routes {
             drop(route.requests.lock().take());
         }

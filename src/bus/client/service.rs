@@ -8,13 +8,15 @@ use std::task::{Context, Poll};
 
 use tower_service::Service;
 
-use super::answer::RawResponse;
+use super::answer::{FromAnswer, RawResponse};
 use super::pending::Pending;
-use super::request::{Request, Ticket};
+use super::request::{Departure, NO_ROOM, Registered, Request};
+use super::routes::Route;
 use super::{Client, Handle};
+use crate::bus::codec::Bytes;
 use crate::bus::status::Status;
 use crate::bus::tower::{self, Response};
-use crate::frame::Code;
+use crate::frame::{Code, Encoding};
 
 impl Service<tower::Request> for Client {
     type Response = Response;
@@ -72,12 +74,51 @@ fn prepare<'c>(client: &'c Arc<Handle>, request: &'c tower::Request) -> Request<
     if let Some(correlation) = &request.correlation {
         prepared = prepared.correlation(correlation);
     }
+    if request.timestamp {
+        prepared = prepared.timestamp();
+    }
     if let Some(timeout) = request.timeout() {
         prepared = prepared.timeout(timeout);
     }
     match request.to {
         Some(node) => prepared.to(node),
         None => prepared,
+    }
+}
+
+/// A registered call that is still to be sent: what it takes to try again.
+struct Ticket {
+    route: Arc<Route>,
+    deadline_ns: Option<u64>,
+}
+
+impl<'c> Request<'c> {
+    /// Chooses a server and registers the call, for [`Request::try_send`].
+    fn enlist<T: FromAnswer>(self) -> Result<(Ticket, Pending<T>), Status> {
+        let departure = self.depart(T::RAW)?;
+        let ticket = Ticket { route: departure.route.clone(), deadline_ns: departure.deadline_ns };
+        Ok((ticket, Pending::new(self.client.clone(), departure, self.method, self.timeout)))
+    }
+
+    /// Publishes the request of a registered call if there is room; if it `waits`, see
+    /// [`ClientShared::stop_waiting`].
+    fn try_send(
+        &self,
+        ticket: &Ticket,
+        id: u64,
+        encoding: Encoding,
+        payload: &[u8],
+        waits: bool,
+    ) -> Result<bool, Status> {
+        let call = Registered { client: self.client, id, kept: true };
+        let departure = Departure { route: ticket.route.clone(), call, deadline_ns: ticket.deadline_ns };
+        // A task must not wait on its thread for another's loan.
+        self.attempt(&departure, encoding, &Bytes(payload), false, waits)
+    }
+
+    /// What became of a request for which there was no room in time.
+    fn never_sent(&self) -> Status {
+        self.late(NO_ROOM)
     }
 }
 

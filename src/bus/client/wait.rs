@@ -6,18 +6,20 @@
 //! answers wakes each thread once.
 //!
 //! No wake-up is lost: a follower lists itself, and then tries to lead once more; a leader gives the port back,
-//! and then looks at the list. Whichever of the two locks comes second sees the other.
+//! and then looks at the list. Whichever of the two locks comes second sees the other. A leader may also look at the
+//! list and give the port back before it lets go of the list's lock: whoever is listed later finds the port free.
 
 use std::time::Instant;
 
 use super::answer::Answer;
-use super::calls::Outcome;
+use super::calls::{Locked, Outcome};
 use super::{ClientShared, Receiver};
 use crate::bus::error::RecvError;
 use crate::bus::payload::{Incoming, Payload, Place, with_head};
+use crate::bus::reading::Source;
 use crate::bus::status::Status;
 use crate::frame::{Code, Head};
-use crate::ring::Record;
+use crate::ring::Kind;
 use crate::wake::{Patience, Then, Wait};
 
 /// Answers that are read in a row before the leader looks at the time and at those who wait for room.
@@ -28,8 +30,8 @@ const LOOKS: u32 = 256;
 /// Whose answers a leader waits for.
 #[derive(Clone, Copy)]
 pub(super) enum Mine {
-    /// The answer to this call.
-    Call(u64),
+    /// The answer to this call, in place if it is `raw`.
+    Call { id: u64, raw: bool },
     /// Those of all calls that tasks wait for.
     Tasks,
     /// None: for room in a log of requests, which the bell tells of.
@@ -37,19 +39,25 @@ pub(super) enum Mine {
 }
 
 /// Why a leader stops.
-pub(super) enum Led {
-    Over(Outcome),
+pub(super) enum Led<'a> {
+    /// The call is over; the table comes along where it was looked at last.
+    Over(Outcome, Option<Locked<'a>>),
     /// The deadline, or nothing more to wait for.
     Done,
 }
 
 impl ClientShared {
     /// Waits until the call is over. `None`: it was not in time, and the server was told.
-    pub(super) fn wait(&self, id: u64, deadline: Option<Instant>) -> Option<Outcome> {
+    pub(super) fn wait(&self, id: u64, raw: bool, deadline: Option<Instant>) -> Option<Outcome> {
         let outcome = loop {
             if let Some(mut receiver) = self.receiver.try_lock() {
-                match self.lead(&mut receiver, Mine::Call(id), deadline, || true) {
-                    Led::Over(outcome) => break Some(outcome),
+                match self.lead(&mut receiver, Mine::Call { id, raw }, deadline, || true) {
+                    Led::Over(outcome, table) => {
+                        let table = table.unwrap_or_else(|| self.routes.calls.lock());
+                        drop(receiver); // with the table locked
+                        self.hand_over(table);
+                        return Some(outcome);
+                    }
                     Led::Done => break None,
                 }
             }
@@ -86,8 +94,12 @@ impl ClientShared {
 
     /// Hands the port to another thread that waits, if nobody has it.
     pub(super) fn leave(&self) {
-        let mut table = self.routes.calls.lock();
-        if self.receiver.is_locked() {
+        self.hand_over(self.routes.calls.lock());
+    }
+
+    #[inline]
+    fn hand_over(&self, mut table: Locked<'_>) {
+        if !table.has_waiting() || self.receiver.is_locked() {
             return; // whoever has it comes here after giving it back
         }
         let (leader, cramped) = (table.next_leader(), table.take_cramped());
@@ -153,23 +165,30 @@ impl ClientShared {
 
     /// Reads answers until what it waits for is there. `sleep` is asked after everything was prepared for a
     /// sleep: false if there is something else to do.
-    pub(super) fn lead(
-        &self,
+    pub(super) fn lead<'a>(
+        &'a self,
         receiver: &mut Receiver,
         mine: Mine,
         deadline: Option<Instant>,
         mut sleep: impl FnMut() -> bool,
-    ) -> Led {
+    ) -> Led<'a> {
         let mut patience = Patience::new(self.wait, deadline);
         let calls = &self.routes.calls;
         let mut failures = None;
         let mut looks = 0u32;
         loop {
-            match self.read(receiver, mine) {
-                Ok((Some(outcome), _)) => return Led::Over(outcome),
-                Ok((None, read)) => {
+            let found = match receiver.inlet.next() {
+                Ok(None) if !receiver.inlet.has_ended() => Ok(Found { own: None, read: 0, table: None }),
+                looked => self.read(receiver, looked, mine),
+            };
+            match found {
+                Ok(Found { own: Some(outcome), table, .. }) => {
+                    patience.found(receiver.inlet.habit_mut());
+                    return Led::Over(outcome, table);
+                }
+                Ok(Found { own: None, read, .. }) => {
                     if read > 0 {
-                        patience.woke();
+                        patience.found(receiver.inlet.habit_mut());
                     }
                     looks = looks.wrapping_add(1);
                     let looked_long = looks.is_multiple_of(LOOKS);
@@ -190,16 +209,16 @@ impl ClientShared {
                 failures = now;
                 let mut table = calls.lock();
                 match mine {
-                    Mine::Call(id) => {
+                    Mine::Call { id, .. } => {
                         if let Some(outcome) = table.take(id) {
-                            return Led::Over(outcome);
+                            return Led::Over(outcome, Some(table));
                         }
                     }
                     Mine::Tasks if !table.has_tasks(deadline) => return Led::Done,
                     _ => {}
                 }
             }
-            match patience.next() {
+            match patience.next(receiver.inlet.habit_mut()) {
                 Then::Look => {}
                 Then::GiveUp => return Led::Done,
                 Then::Sleep(timeout) => {
@@ -233,85 +252,143 @@ impl ClientShared {
         cramped.into_iter().for_each(|wake| wake.wake());
     }
 
-    /// Reads what is there, at most a batch; the leader's own outcome if it is among it, and how many records
-    /// were read. Having found its own, it reads on for the others.
-    fn read(&self, receiver: &mut Receiver, mine: Mine) -> Result<(Option<Outcome>, usize), Status> {
-        let mut own = None;
-        for read in 0..BATCH {
-            match receiver.inlet.look() {
-                Ok(Some((index, record))) => {
-                    if let Some(outcome) = self.take(receiver, index, record, mine) {
+    /// Reads what is there, at most a batch, after a first look. Having found the leader's own, it reads on for the
+    /// others.
+    #[inline]
+    fn read<'a>(
+        &'a self,
+        receiver: &mut Receiver,
+        mut looked: Looked,
+        mine: Mine,
+    ) -> Result<Found<'a>, Status> {
+        let (mut own, mut read) = (None, 0);
+        loop {
+            match looked {
+                Ok(Some(index)) => {
+                    if let Some((outcome, table)) = self.take(receiver, index, mine) {
                         own = Some(outcome);
-                        if self.routes.calls.lock().len() == 0 {
-                            return Ok((own, read + 1));
+                        if table.len() == 0 {
+                            return Ok(Found { own, read: read + 1, table: Some(table) });
                         }
                     }
                 }
                 Ok(None) => {
                     self.note_ended(receiver);
-                    return Ok((own, read));
+                    return Ok(Found { own, read, table: None });
                 }
-                Err(RecvError::Unattached { source_node, reason }) => {
-                    // Nor would it be by later calls: they begin anew.
-                    self.routes.reset_node(&source_node, &format!("its answers cannot be read: {reason}"));
-                }
-                Err(RecvError::PeerCorrupt { .. }) => self.note_ended(receiver),
-                Err(RecvError::Lagged { .. } | RecvError::Decode { .. }) => {}
-                Err(error) => {
-                    return own
-                        .map_or(Err(Status::unavailable(error.to_string())), |own| Ok((Some(own), read)));
-                }
+                Err(error) => match *error {
+                    RecvError::Unattached { source_node, reason } => {
+                        // Nor would it be by later calls: they begin anew.
+                        let why = format!("its answers cannot be read: {reason}");
+                        self.routes.reset_node(&source_node, &why);
+                    }
+                    RecvError::PeerCorrupt { .. } => self.note_ended(receiver),
+                    RecvError::Lagged { .. } | RecvError::Decode { .. } => {}
+                    error => {
+                        return match own {
+                            None => Err(Status::unavailable(error.to_string())),
+                            own => Ok(Found { own, read, table: None }),
+                        };
+                    }
+                },
             }
+            read += 1;
+            if read == BATCH {
+                self.note_ended(receiver); // though another server's answers go on and on
+                return Ok(Found { own, read, table: None });
+            }
+            looked = receiver.inlet.next();
         }
-        self.note_ended(receiver); // though another server's answers go on and on
-        Ok((own, BATCH))
     }
 
+    #[inline]
     fn note_ended(&self, receiver: &mut Receiver) {
-        for source in receiver.inlet.take_ended() {
-            if let Some(route) = source.route {
-                self.routes.calls.ended(route);
+        if receiver.inlet.has_ended() {
+            for source in receiver.inlet.take_ended() {
+                if let Some(route) = source.route {
+                    self.routes.calls.ended(route);
+                }
             }
         }
     }
 
-    /// Takes one answer: the leader's own is returned, another's goes to whoever waits for it.
-    fn take(&self, receiver: &mut Receiver, index: usize, record: Record, mine: Mine) -> Option<Outcome> {
-        let Receiver { inlet, scratch } = receiver;
-        let is_own = |id| matches!(mine, Mine::Call(own) if own == id);
+    #[cold]
+    fn not_an_answer<T>(&self, source: &Source, reason: &str) -> Option<T> {
+        tracing::warn!(service = %self.name, server = %source.origin.node, %reason, "no answer");
+        None
+    }
+
+    /// Takes one answer: the leader's own is returned, with the table that no longer has the call; another's goes
+    /// to whoever waits for it.
+    #[inline]
+    fn take<'a>(
+        &'a self,
+        receiver: &mut Receiver,
+        index: usize,
+        mine: Mine,
+    ) -> Option<(Outcome, Locked<'a>)> {
+        let Receiver { inlet, copy } = receiver;
+        let record = *inlet.source(index).reader.in_hand()?;
+        let calls = &self.routes.calls;
         let source = inlet.source(index);
-        let answer = with_head(source, &record, scratch, |found| match found {
+        let route = source.route;
+        let mut own = false;
+        let answer = with_head(source, &record, copy, |found| match found {
             Ok(Incoming::Message(Head::Response { id, status, message, headers }, span)) => {
-                let message = message.filter(|_| status != Code::Ok).map(str::to_owned);
-                let raw = self.routes.calls.lock().wants(id, source.route?, is_own(id))?;
+                let message = message.filter(|_| status != Code::Ok).map(Box::from);
+                let raw = match mine {
+                    // Whether it wants this answer is looked at when the table is locked to take it out.
+                    Mine::Call { id: mine, raw } if mine == id => {
+                        own = true;
+                        raw
+                    }
+                    _ => calls.lock().wants(id, route?)?,
+                };
                 Some((id, status, message, headers.into(), span, raw))
             }
-            _ => None,
+            Ok(Incoming::Message(head, _)) => {
+                self.not_an_answer(source, &format!("a frame of kind {:?}", head.kind()))
+            }
+            Ok(Incoming::Cancel(_)) => self.not_an_answer(source, "a frame of kind Cancel"),
+            Err(reason) => self.not_an_answer(source, &reason),
         });
-        let counters = inlet.counters();
         let Some((id, code, message, headers, span, raw)) = answer else {
             // Nobody waits for it any more, or it is no answer.
-            counters.drop(1);
+            inlet.counters().drop(1);
             inlet.release(index);
             return None;
         };
-        counters.message(span.len);
         let place = raw.then(|| Place { node: &self.node, reader: &self.port, port: self.keeper() });
         let source = inlet.source_mut(index);
-        let payload = if span.compressed { None } else { Some(Payload::take(source, &record, &span, place)) };
-        let outcome = match payload {
-            Some(payload) => {
-                let (node, encoding) = (source.origin.node.clone(), span.encoding);
-                Ok(Answer { id, source: node, code, message, headers, encoding, payload })
-            }
-            None => Err(Status::unimplemented("the answer is compressed, which this version does not read")),
+        let (limit, is_large) = (self.limits.max_message, record.kind == Kind::Blob);
+        let mut outcome = if span.compressed {
+            Err(Status::unimplemented("the answer is compressed, which this version does not read"))
+        } else if is_large && span.len as u64 > limit {
+            Err(Status::resource_exhausted(format!(
+                "an answer of {} bytes, but the client takes {limit}: raise its `max_message`",
+                span.len
+            )))
+        } else {
+            let payload = Payload::take(source, &record, &span, place, copy);
+            let (origin, encoding) = (source.origin.clone(), span.encoding);
+            Ok(Answer { id, origin, code, message, headers, encoding, payload })
         };
         inlet.release(index);
-        let mut table = self.routes.calls.lock();
-        if is_own(id) {
-            table.forget(id);
-            return Some(outcome);
+        if own {
+            let mut table = calls.lock();
+            if route.is_some_and(|route| table.settle(id, route)) {
+                inlet.counters().message(span.len);
+                return Some((outcome, table));
+            }
+            drop(table);
+            inlet.counters().drop(1);
+            return None;
         }
+        inlet.counters().message(span.len);
+        if let Ok(Answer { payload: payload @ Payload::Copied { .. }, .. }) = &mut outcome {
+            payload.detach();
+        }
+        let mut table = calls.lock();
         let wake = table.end(id, outcome);
         drop(table);
         if let Some(wake) = wake {
@@ -319,4 +396,17 @@ impl ClientShared {
         }
         None
     }
+}
+
+/// Whose record is in hand, if there is one.
+type Looked = Result<Option<usize>, Box<RecvError>>;
+
+/// What came of looks at the answers.
+struct Found<'a> {
+    /// The leader's own.
+    own: Option<Outcome>,
+    /// How many records were read.
+    read: usize,
+    /// The table, if there is no other call in it.
+    table: Option<Locked<'a>>,
 }

@@ -4,19 +4,21 @@ use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use super::super::log::{OutletShared, PREFAULT, Reader};
+use super::super::log::{OutletShared, Reader};
 use super::super::open::Trust;
 use super::super::reading::{
     Change, InletShared, LogKey, Origin, Purpose, Reply, Source, new_cursor_segment,
 };
 use super::super::topic::Carries;
+use super::blobs::LocalBlobs;
 use super::peers::open_cursor_segment;
-use super::{Core, Trouble, bell_trouble, pairs, segment_trouble};
+use super::segments::open_log;
+use super::{Core, Trouble, bell_trouble, pairs};
 use crate::control::NodeId;
 use crate::frame::{Attach, Control, Role};
-use crate::ring::{self, Corrupt, CursorSegment, LateGate, LogHeader, LogLayout, layout};
+use crate::ring::{self, Corrupt, CursorSegment, LateGate, LogHeader, layout};
 use crate::segment::{Memory, PeerSegment, Sealed};
-use crate::wake::Bell;
+use crate::wake::{Bell, barrier};
 
 /// Most cursor segments of one of a peer's ports.
 const MOST_CURSOR_SEGMENTS: usize = 128;
@@ -26,6 +28,13 @@ pub(super) struct LocalOutlet {
     pub(super) shared: Arc<OutletShared>,
     /// The gates' numbers, by the reader's node and port.
     pub(super) readers: HashMap<(NodeId, u64), u16>,
+    pub(super) blobs: LocalBlobs,
+}
+
+impl LocalOutlet {
+    pub(super) fn new(shared: Arc<OutletShared>) -> Self {
+        Self { shared, readers: HashMap::new(), blobs: LocalBlobs::new() }
+    }
 }
 
 /// A reading port of this node.
@@ -50,8 +59,12 @@ pub(super) struct LocalSource {
     log: Arc<PeerSegment>,
     /// The port that writes it.
     writer: u64,
+    /// Bytes of each blob of the log.
+    pub(super) blobs: HashMap<u64, u64>,
     /// The port has finished; the slot is free once the writer has said that it looks there no more.
     done: bool,
+    /// The port was told to finish: the session is another, or the writer has gone.
+    ended: bool,
 }
 
 impl LocalSource {
@@ -62,6 +75,16 @@ impl LocalSource {
 
     pub(super) fn is_done(&self) -> bool {
         self.done
+    }
+
+    /// The port is told to finish.
+    pub(super) fn end(&mut self) {
+        self.ended = true;
+    }
+
+    /// Whether its writer's node still has the gate of an open log.
+    pub(super) fn is_live(&self) -> bool {
+        !self.done && !self.ended && !layout::is_closed(&self.log)
     }
 }
 
@@ -105,7 +128,7 @@ impl Core {
     /// Opens a writing port: every reader that is known is gated at position 0 before the first publish.
     pub(super) fn open_outlet(&mut self, shared: Arc<OutletShared>) {
         let (log, card) = (shared.log, shared.card());
-        self.outlets.insert(log, LocalOutlet { shared, readers: HashMap::new() });
+        self.outlets.insert(log, LocalOutlet::new(shared));
         for peer in self.peers.keys().copied().collect::<Vec<_>>() {
             self.send_port(peer, &card, &[]);
         }
@@ -142,7 +165,7 @@ impl Core {
             let first = |gate| LateGate { gate, position: 0, sequence: Some(0) };
             shared.gates.add_first(segment, info).map(first)
         } else {
-            shared.gates.add_late(&*shared.segment, segment, info)
+            shared.gates.add_late(&*shared.segment, segment, info, barrier::on_own_threads)
         };
         let Some(LateGate { gate, position, sequence }) = added else {
             tracing::error!(
@@ -165,6 +188,7 @@ impl Core {
         };
         let fds = [shared.segment.shared_fd(), shared.bell.shared_fd()];
         self.send(node, &Control::Attach(attach), &fds);
+        self.send_blobs(log, node, gate.number());
         match self.driver.mark(node) {
             Some(mark) => self.attaching.push((shared, node, mark)),
             None => self.count_gates(&shared), // this node's own port
@@ -246,6 +270,7 @@ impl Core {
     pub(super) fn close_log(&mut self, log: u64) {
         let Some(outlet) = self.outlets.remove(&log) else { return };
         self.attaching.retain(|(other, ..)| !Arc::ptr_eq(other, &outlet.shared));
+        self.sharing.retain(|sharing| !sharing.is_of(&outlet.shared));
         if outlet.shared.only.is_none() {
             self.broadcast(&Control::PortDown { port: outlet.shared.port }, &[]);
         }
@@ -309,6 +334,7 @@ impl Core {
         let (topic, carries) = match inlet.shared.role() {
             Role::Client | Role::Server => {
                 pairs::check(&inlet.shared, writer)?;
+                pairs::check_first(&self.sources, &inlet.shared, (from, attach.writer_port))?;
                 (None, Carries::Calls)
             }
             _ => {
@@ -327,7 +353,7 @@ impl Core {
         let (log, layout) = open_log(&log, attach.capacity, header)?;
         let bell = Bell::from_peer(bell).map_err(|error| bell_trouble(&error))?;
         let (node, priority) = (peer.node.clone(), writer.card.priority);
-        let origin = Origin { node, log: attach.log, topic, carries, priority };
+        let origin = Origin { node, log: attach.log, topic, carries, priority, reader: self.me.clone() };
         let same_user = peer.node.uid() == self.me.uid();
 
         let slot = inlet.take_slot(*self.me.id().as_bytes())?;
@@ -359,7 +385,7 @@ impl Core {
             attach.position,
             attach.sequence,
         ) {
-            Ok(reader) => reader,
+            Ok(reader) => reader.with_blobs(),
             Err(error) => {
                 inlet.free.push(slot);
                 if let Some(Reply::Made(reply)) = reply {
@@ -391,7 +417,8 @@ impl Core {
             reply,
             rests: false,
         })));
-        let source = LocalSource { slot, log, writer: attach.writer_port, done: false };
+        let (writer, blobs) = (attach.writer_port, HashMap::new());
+        let source = LocalSource { slot, log, writer, blobs, done: false, ended: false };
         self.sources.insert((attach.reader_port, key), source);
         let Slot { segment, slot } = slot;
         let attached = Control::Attached { log: attach.log, reader_port: attach.reader_port, segment, slot };
@@ -434,7 +461,7 @@ impl Core {
         let mut finished = Vec::new();
         let theirs = self
             .sources
-            .iter()
+            .iter_mut()
             .filter(|((_, key), source)| key.node == node && port.is_none_or(|port| port == source.writer));
         for ((reader, key), source) in theirs {
             match self.inlets.get(reader) {
@@ -442,6 +469,7 @@ impl Core {
                     let unwanted = cut || inlet.shared.role() == Role::Server;
                     let until = if unwanted { 0 } else { layout::tail(&source.log) };
                     inlet.shared.change(Change::End { key: *key, until });
+                    source.end();
                 }
                 _ => finished.push(*key),
             }
@@ -450,16 +478,6 @@ impl Core {
         if port.is_none() {
             for key in finished {
                 self.free_slot(key);
-            }
-        }
-    }
-
-    /// Ends the logs that one port of this node reads of one port of a peer.
-    pub(super) fn end_logs_to(&mut self, reader: u64, (node, writer): (NodeId, u64)) {
-        let Some(inlet) = self.inlets.get(&reader) else { return };
-        for ((port, key), source) in &self.sources {
-            if *port == reader && key.node == node && source.is_written_by(writer) {
-                inlet.shared.change(Change::End { key: *key, until: 0 });
             }
         }
     }
@@ -475,21 +493,4 @@ impl Core {
             (lag + unread, count + 1)
         })
     }
-}
-
-/// Checks and maps a peer's log, which is said to have this capacity and header.
-pub(super) fn open_log(
-    fd: &OwnedFd,
-    capacity: u64,
-    header: LogHeader,
-) -> Result<(Arc<PeerSegment>, LogLayout), Trouble> {
-    let claimed = LogLayout::new(capacity).ok_or("a log of an impossible capacity")?;
-    let size = claimed.segment_size();
-    let segment = PeerSegment::open(fd, size, size <= PREFAULT + layout::DATA)
-        .map_err(|error| segment_trouble("a log", &error))?;
-    let (layout, found) = LogLayout::check(&segment).map_err(|error| format!("a log: {error}"))?;
-    if layout != claimed || found != header {
-        return Err("a log whose header is another's".into());
-    }
-    Ok((Arc::new(segment), layout))
 }

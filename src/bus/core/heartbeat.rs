@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use super::super::peer::Heartbeat;
 use super::super::presence::PeerChange;
-use super::attach::open_log;
+use super::segments::open_log;
 use super::{Core, Trouble};
 use crate::control::{BEAT, NodeId};
 use crate::frame::{Control, Frame, Stats};

@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Release};
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError};
 use std::time::{Duration, Instant};
 
+use super::blob::NewBlob;
 use super::log::OutletShared;
 use super::open::{Bus, PrivateDirectory, Trust};
 use super::peer::{NodeInfo, Peer, RefusedNode};
@@ -27,11 +28,13 @@ use crate::ring::Corrupt;
 use crate::segment::SegmentError;
 
 mod attach;
+mod blobs;
 mod heartbeat;
 mod pairs;
 mod peers;
 mod presence;
 mod report;
+mod segments;
 
 use attach::{LocalInlet, LocalOutlet, LocalSource};
 pub(super) use heartbeat::Pulse;
@@ -57,6 +60,17 @@ pub(super) enum Command {
     OpenPair {
         outlet: Arc<OutletShared>,
         reply: SyncSender<()>,
+    },
+    /// A log has a new blob; the reply comes at once, [`NewBlob::shared`] later if a reader does not read its socket.
+    ShareBlob {
+        log: u64,
+        new: NewBlob,
+        reply: SyncSender<()>,
+    },
+    /// A log has no such blob any more.
+    BlobGone {
+        log: u64,
+        blob: u64,
     },
     /// A log is closed, and its port with it, unless that reads logs too.
     CloseLog {
@@ -168,6 +182,8 @@ pub(super) struct Core {
     waiting: Vec<Waiting>,
     /// Readers that have a gate, and whose Attach is not in their socket yet.
     attaching: Vec<(Arc<OutletShared>, NodeId, u64)>,
+    /// Blobs that are not in every reader's socket yet.
+    sharing: Vec<blobs::Sharing>,
     refused: VecDeque<RefusedNode>,
     presences: Vec<Arc<PresenceShared>>,
     pulse: Pulse,
@@ -202,6 +218,7 @@ impl Core {
             loopback: VecDeque::new(),
             waiting: Vec::new(),
             attaching: Vec::new(),
+            sharing: Vec::new(),
             refused: VecDeque::new(),
             presences: Vec::new(),
             pulse,
@@ -237,6 +254,7 @@ impl Core {
             }
             self.driver.flush();
             self.count_attached();
+            self.count_shared();
             self.handle_waiting();
             let deadline = self.waiting.iter().map(|waiting| waiting.deadline).min();
             if let Err(error) = self.driver.turn(deadline) {
@@ -323,6 +341,11 @@ impl Core {
                 self.open_pair(outlet);
                 self.reply_when_sent(reply);
             }
+            Command::ShareBlob { log, new, reply } => {
+                self.share_blob(log, new);
+                let _ = reply.send(());
+            }
+            Command::BlobGone { log, blob } => self.blob_gone(log, blob),
             Command::CloseLog { log } => self.close_log(log),
             Command::ClosePort { port } => self.close_port(port),
             Command::Sweep(reply) => {

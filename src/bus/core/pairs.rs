@@ -9,12 +9,13 @@
 //!
 //! Each log has one reader. Neither end waits for the other's Attached: until then the gate stands at 0.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::super::log::{Gates, NewLog, OutletShared};
-use super::super::reading::{InletShared, Purpose};
-use super::attach::LocalOutlet;
+use super::super::reading::{Change, InletShared, LogKey, Purpose};
+use super::attach::{LocalOutlet, LocalSource};
 use super::peers::{PeerState, RemotePort};
 use super::{Core, Trouble};
 use crate::control::{Gone, NodeId};
@@ -34,6 +35,22 @@ pub(super) fn check(reader: &InletShared, writer: &RemotePort) -> Result<(), Str
     Ok(())
 }
 
+/// Whether a server may give this client a log: it has one there at a time. (Of a client's second log, see
+/// [`Core::open_reply`].)
+pub(super) fn check_first(
+    sources: &HashMap<(u64, LogKey), LocalSource>,
+    reader: &InletShared,
+    (node, server): (NodeId, u64),
+) -> Result<(), String> {
+    let is_first = |((port, key), source): (&(u64, LogKey), &LocalSource)| {
+        *port == reader.port && key.node == node && source.is_written_by(server) && source.is_live()
+    };
+    if reader.role() == Role::Client && sources.iter().any(is_first) {
+        return Err(format!("a second log of answers from server {server}"));
+    }
+    Ok(())
+}
+
 fn service(port: &InletShared) -> &str {
     port.filters.first().map_or("", |filter| filter.as_str())
 }
@@ -48,7 +65,7 @@ impl Core {
     pub(super) fn open_pair(&mut self, shared: Arc<OutletShared>) {
         let Some((node, server)) = shared.only else { return };
         let log = shared.log;
-        self.outlets.insert(log, LocalOutlet { shared, readers: Default::default() });
+        self.outlets.insert(log, LocalOutlet::new(shared));
         self.add_gate(log, node, server, true);
     }
 
@@ -60,7 +77,7 @@ impl Core {
     ) -> Result<Arc<OutletShared>, Trouble> {
         let only = (client, attach.writer_port);
         // One without a gate is left of an earlier session: the port has not let go of it yet.
-        if self.outlets.values().any(|LocalOutlet { shared, readers }| {
+        if self.outlets.values().any(|LocalOutlet { shared, readers, .. }| {
             shared.port == attach.reader_port && shared.only == Some(only) && !readers.is_empty()
         }) {
             return Err(format!("client {} attached twice", attach.writer_port).into());
@@ -95,6 +112,17 @@ impl Core {
         for log in self.outlets.iter().filter_map(stale).collect::<Vec<_>>() {
             self.close_log(log);
             self.end_logs_to(server, client);
+        }
+    }
+
+    /// Ends the logs that one port of this node reads of one port of a peer.
+    fn end_logs_to(&mut self, reader: u64, (node, writer): (NodeId, u64)) {
+        let Some(inlet) = self.inlets.get(&reader) else { return };
+        for ((port, key), source) in &mut self.sources {
+            if *port == reader && key.node == node && source.is_written_by(writer) {
+                inlet.shared.change(Change::End { key: *key, until: 0 });
+                source.end();
+            }
         }
     }
 

@@ -145,6 +145,13 @@ impl Core {
             Message::Heartbeat { log, capacity, interval_ms } => {
                 self.heartbeat_log(from, log, capacity, interval_ms, fds)
             }
+            Message::Blob { log, reader_number, blob, size } => {
+                self.take_blob(from, (log, reader_number), (blob, size), fds)
+            }
+            Message::BlobGone { log, reader_number, blob } => {
+                self.drop_blob(from, (log, reader_number), blob);
+                Ok(())
+            }
         };
         match handled {
             Ok(()) => {}

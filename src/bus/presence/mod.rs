@@ -12,7 +12,7 @@ use super::error::{OpenError, RecvError};
 use super::node::NodeShared;
 use super::peer::Peer;
 use crate::control::Gone;
-use crate::wake::{Bell, Patience, Then, Wait};
+use crate::wake::{Bell, Habit, Patience, Then, Wait};
 
 mod queue;
 
@@ -116,8 +116,8 @@ impl PresenceShared {
 /// waits for the next change; it ends where nothing can come any more, because the node has left the bus or
 /// the process is a fork of the one that opened it.
 ///
-/// Changes wait to be read; from 1024 on, those that cancel each other out are dropped (a node that has come
-/// and gone, say), so that an unread one takes no more memory than the nodes of the bus do.
+/// Changes wait to be read; from 1024 on, or 1 MiB of them, those that cancel each other out are dropped (a node that
+/// has come and gone, say), so that an unread one takes no more memory than the nodes of the bus do.
 ///
 /// # Examples
 /// ```
@@ -186,12 +186,12 @@ impl Presence {
     }
 
     fn recv_by(&mut self, deadline: Option<Instant>) -> Result<Option<PeerChange>, RecvError> {
-        let mut patience = Patience::new(Wait::Park, deadline);
+        let (mut patience, mut habit) = (Patience::new(Wait::Park, deadline), Habit::default());
         loop {
             if let Some(change) = self.try_recv()? {
                 return Ok(Some(change));
             }
-            match patience.next() {
+            match patience.next(&mut habit) {
                 Then::Look => {}
                 Then::GiveUp => return Ok(None),
                 Then::Sleep(timeout) => {

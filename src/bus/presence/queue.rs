@@ -1,16 +1,24 @@
 //! Changes that wait to be read: each one as it was while they are few, what they come to when they are many.
 //!
-//! A reader that never reads must not make this grow. So beyond [`VERBATIM`] changes, those of each node are
-//! folded: what comes and goes before the reader looks leaves nothing. At most three are left of a node
+//! A reader that never reads must not make this grow. So beyond [`VERBATIM`] changes, or [`BYTES`] of them, those of
+//! each node are folded: what comes and goes before the reader looks leaves nothing. At most three are left of a node
 //! (`Left`, `Joined`, `Stalled`), and none of a node that the reader does not know of and that is gone.
+//!
+//! A change of a node with a name of the 255 bytes that one may have, without ports, takes less than 500 bytes: so 1024
+//! of those make half of [`BYTES`]. Ports may make one far larger: a node may have 16 384, each with 20 KiB of filters
+//! and version. What is left of folding is at most three times what this process knows of its peers anyway, and
+//! of those that have left since the reader has read of them.
 
 use std::collections::{HashMap, VecDeque};
 
-use super::PeerChange;
+use super::{Departure, PeerChange};
+use crate::bus::peer::PortInfo;
 use crate::control::NodeId;
 
 /// Changes that are kept as they are.
 const VERBATIM: usize = 1024;
+/// Bytes of changes that are kept as they are.
+const BYTES: usize = 1 << 20;
 
 /// Changes in the order in which they are to be read.
 pub(super) struct Queue {
@@ -19,6 +27,10 @@ pub(super) struct Queue {
     /// constant time per change.
     limit: usize,
     verbatim: usize,
+    /// What the changes take.
+    bytes: usize,
+    /// As `limit`.
+    most_bytes: usize,
 }
 
 impl Queue {
@@ -27,28 +39,49 @@ impl Queue {
     }
 
     fn keeping(verbatim: usize) -> Self {
-        Self { changes: VecDeque::new(), limit: verbatim, verbatim }
+        Self { changes: VecDeque::new(), limit: verbatim, verbatim, bytes: 0, most_bytes: BYTES }
     }
 
     pub(super) fn push(&mut self, change: PeerChange) {
+        self.bytes += weight(&change);
         self.changes.push_back(change);
-        if self.changes.len() > self.limit {
+        if self.changes.len() > self.limit || self.bytes > self.most_bytes {
             self.changes = Folding::of(self.changes.drain(..));
+            self.bytes = self.changes.iter().map(weight).sum();
             self.limit = self.verbatim.max(2 * self.changes.len());
+            self.most_bytes = BYTES.max(2 * self.bytes);
         }
     }
 
     pub(super) fn pop(&mut self) -> Option<PeerChange> {
-        let change = self.changes.pop_front();
+        let change = self.changes.pop_front()?;
+        self.bytes -= weight(&change);
         if self.changes.is_empty() {
-            self.limit = self.verbatim;
+            (self.limit, self.most_bytes) = (self.verbatim, BYTES);
         }
-        change
+        Some(change)
     }
 
     pub(super) fn is_empty(&self) -> bool {
         self.changes.is_empty()
     }
+}
+
+/// Bytes that a change takes, with all that it holds; what it shares with another counts for each.
+fn weight(change: &PeerChange) -> usize {
+    let peer = change.peer();
+    let text =
+        |filters: &[String]| filters.iter().map(|text| size_of::<String>() + text.len()).sum::<usize>();
+    let ports = peer.ports().iter().map(|port| {
+        size_of::<PortInfo>() + text(&port.filters) + port.version.as_ref().map_or(0, String::len)
+    });
+    let stats = peer.heartbeat().into_iter().flat_map(|heartbeat| heartbeat.stats.keys());
+    let stats = stats.map(|name| size_of::<(String, u64)>() + name.len());
+    let why = match change {
+        PeerChange::Left(_, Departure::Cut { why }) => why.len(),
+        _ => 0,
+    };
+    size_of::<PeerChange>() + peer.name().len() + ports.chain(stats).sum::<usize>() + why
 }
 
 /// Changes of which some have been taken back.
@@ -99,7 +132,6 @@ mod tests {
     use proptest::prelude::*;
 
     use super::super::super::peer::{NodeInfo, Peer};
-    use super::super::Departure;
     use super::*;
 
     fn peer(id: u8) -> Peer {
@@ -149,6 +181,7 @@ mod tests {
                 truth.read(&change)?;
                 queue.push(change);
                 prop_assert!(queue.changes.len() <= verbatim.max(6 * usize::from(nodes)));
+                prop_assert_eq!(queue.bytes, queue.changes.iter().map(weight).sum::<usize>());
                 if reads && let Some(change) = queue.pop() {
                     reader.read(&change)?;
                 }
@@ -186,6 +219,36 @@ mod tests {
             queue.push(PeerChange::Left(peer, Departure::Died));
             assert!(queue.changes.len() <= VERBATIM, "{} in round {round}", queue.changes.len());
         }
+    }
+
+    #[test]
+    fn nodes_of_many_ports_are_folded_before_they_are_many() {
+        let port = PortInfo {
+            id: 1,
+            role: "subscriber",
+            filters: vec!["x".repeat(255); 64],
+            capacity: None,
+            priority: 128,
+            version: None,
+        };
+        let large = |id: u8| Peer { ports: vec![port.clone(); 8].into(), ..peer(id) };
+        let mut queue = Queue::new();
+        queue.push(PeerChange::Joined(large(0)));
+        let one = queue.bytes;
+        assert!(one > 8 * 64 * 255, "{one}");
+        for id in 0..VERBATIM {
+            let id = 1 + (id % 200) as u8;
+            queue.push(PeerChange::Joined(large(id)));
+            queue.push(PeerChange::Left(large(id), Departure::Died));
+            assert!(queue.bytes <= BYTES + 2 * one, "{} bytes", queue.bytes);
+        }
+        assert!(matches!(queue.pop(), Some(PeerChange::Joined(peer)) if peer.id() == NodeId([0; 16])));
+        while queue.pop().is_some() {}
+        assert_eq!((queue.bytes, queue.most_bytes, queue.limit), (0, BYTES, VERBATIM));
+        // A plain one is small, whatever its name is.
+        let name = "x".repeat(255);
+        let plain = Peer::new(NodeInfo::new(NodeId([1; 16]), name.into(), 0, 0, 0));
+        assert!(weight(&PeerChange::Joined(plain)) < 500);
     }
 
     #[test]

@@ -6,11 +6,12 @@ use std::time::{Duration, Instant, SystemTime};
 
 use parking_lot::{ArcMutexGuard, RawMutex};
 
+use super::ServerShared;
 use super::pair::{Pair, unwritten};
 use super::slot::Slot;
 use crate::bus::error::PublishError;
 use crate::bus::message::Headers;
-use crate::bus::metadata::Outfit;
+use crate::bus::metadata::{Digits, Outfit};
 use crate::bus::outlet::Outlet;
 use crate::bus::peer::NodeInfo;
 use crate::bus::status::Status;
@@ -20,13 +21,27 @@ use crate::sys::clock;
 /// A call, as its handler sees it.
 pub struct Context {
     pub(super) pair: Arc<Pair>,
-    pub(super) slot: Arc<Slot>,
+    pub(super) desk: Desk,
     pub(super) id: u64,
-    pub(super) method: Arc<str>,
+    pub(super) method: Called,
     pub(super) deadline_ns: Option<u64>,
     pub(super) headers: Headers,
     pub(super) reply_headers: Vec<(String, String)>,
     pub(super) encoding: Encoding,
+}
+
+/// Where a worker sits: moved into each call's context and out of it again, so that no call counts references.
+pub(super) struct Desk {
+    pub(super) server: Arc<ServerShared>,
+    pub(super) slot: Arc<Slot>,
+}
+
+/// Which method a request calls.
+pub(super) enum Called {
+    /// One that has a handler: its place among them.
+    Known(usize),
+    /// Another, for the handler of all others.
+    Other(Arc<str>),
 }
 
 impl Context {
@@ -42,7 +57,7 @@ impl Context {
 
     /// The method that is called.
     pub fn method(&self) -> &str {
-        &self.method
+        self.desk.server.method_name(&self.method)
     }
 
     /// The request's headers.
@@ -89,38 +104,42 @@ impl Context {
     /// Whether the answer is of no use any more: the caller gave up, has gone, or its deadline is over. A
     /// handler that takes long looks now and then. A caller's word takes some milliseconds to get here.
     pub fn cancelled(&self) -> bool {
-        self.slot.is_cancelled() || self.pair.is_gone() || self.remaining().is_some_and(|left| left.is_zero())
+        self.desk.slot.is_cancelled()
+            || self.pair.is_gone()
+            || self.remaining().is_some_and(|left| left.is_zero())
     }
 
-    /// Adds a header to the answer: at most 64 of them, 16 KiB together. Names that begin with `@` are the bus's
-    /// own; what cannot be sent fails the call with `Internal`.
+    /// Adds a header to the answer: at most 64 of them, 16 KiB together, the request's correlation (which the
+    /// answer has as well) and the time counted. Names that begin with `@` are the bus's own; what cannot be sent
+    /// fails the call with `Internal`.
     pub fn header(&mut self, key: impl Into<String>, value: impl Into<String>) {
         self.reply_headers.push((key.into(), value.into()));
     }
 
-    /// Lends `len` bytes for the answer of a raw method, 64-byte aligned in the log of answers where there is
-    /// room in it just now, else in private memory. Headers are to be added before. Other answers to the same
+    /// Lends `len` bytes for the answer of a raw method, 64-byte aligned in shared memory where there is room in it
+    /// just now, else in private memory. Headers are to be added before. Other answers to the same
     /// client wait until it is returned or dropped.
     ///
     /// # Errors
-    /// `ResourceExhausted`: the log of answers takes no answer of this size; raise
-    /// [`ServiceBuilder::capacity`](crate::ServiceBuilder::capacity).
+    /// `ResourceExhausted`: an answer of this size is too large; raise
+    /// [`ServiceBuilder::max_message`](crate::ServiceBuilder::max_message).
     pub fn loan(&self, len: usize) -> Result<ReplyLoan, Status> {
         // Private memory is not for what the log could never take.
         let limit = self.pair.largest();
         if len > limit {
-            return Err(unwritten(PublishError::TooLarge { size: len, limit }));
+            return Err(self.pair.refuse(unwritten(PublishError::TooLarge { size: len, limit })));
         }
         let memory = match self.pair.lock() {
             Some(mut answers) => {
-                let headers = self.reply_headers()?;
+                let mut room = Digits::default();
+                let headers = self.reply_headers(&mut room)?;
                 let head = ok_head(self.id, &headers);
                 match answers.loan(&head, Encoding::Raw, len) {
                     Ok(Some((filler, start))) => {
                         Memory::Log { answers: Some(answers), filler, payload: start..start + len }
                     }
                     Ok(None) | Err(PublishError::Full { .. }) => Memory::Private(vec![0; len]),
-                    Err(error) => return Err(unwritten(error)),
+                    Err(error) => return Err(self.pair.refuse(unwritten(error))),
                 }
             }
             None => Memory::Private(vec![0; len]),
@@ -136,18 +155,22 @@ impl Context {
         }
     }
 
-    /// The headers of the answer.
+    /// The headers of the answer, the bus's own among them.
     ///
     /// # Errors
     /// Why they cannot be sent.
-    pub(super) fn reply_headers(&self) -> Result<Vec<(&str, &str)>, Status> {
+    #[inline]
+    pub(super) fn reply_headers<'a>(
+        &'a self,
+        room: &'a mut Digits,
+    ) -> Result<Vec<(&'a str, &'a str)>, Status> {
+        if self.reply_headers.is_empty() && !self.pair.timestamps && self.correlation().is_none() {
+            return Ok(Vec::new());
+        }
         let headers: Vec<_> =
             self.reply_headers.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
-        let outfit = Outfit { headers, ..Outfit::default() };
-        match outfit.check(frame::Headers::from_slice(&outfit.headers)) {
-            Ok(()) => Ok(outfit.headers),
-            Err(reason) => Err(Status::internal(format!("headers of the answer: {reason}"))),
-        }
+        let outfit = Outfit { headers, timestamp: self.pair.timestamps, correlation: self.correlation() };
+        outfit.list(room).map_err(|reason| Status::internal(format!("headers of the answer: {reason}")))
     }
 }
 

@@ -5,11 +5,10 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use super::ServerShared;
-use super::context::Context;
-use super::method::Method;
+use super::context::{Called, Context, Desk};
 use super::pair::Pair;
 use super::queue::Waits;
-use super::slot::{CallId, Slot};
+use super::slot::CallId;
 use crate::bus::core::Command;
 use crate::bus::error::RecvError;
 use crate::bus::inlet::Inlet;
@@ -17,9 +16,10 @@ use crate::bus::message::Headers;
 use crate::bus::outlet::{Outlet, OutletConfig};
 use crate::bus::payload::{Incoming, Payload, Place, with_head};
 use crate::bus::reading::Reply;
+use crate::bus::spare::Spare;
 use crate::bus::status::Status;
 use crate::frame::{Encoding, Head};
-use crate::ring::Record;
+use crate::ring::Kind;
 use crate::wake::{Patience, Then};
 
 /// Records that are taken in a row before the clock and other duties are looked at.
@@ -28,8 +28,7 @@ const BATCH: usize = 64;
 pub(super) struct Job {
     pub(super) pair: Arc<Pair>,
     pub(super) id: u64,
-    pub(super) handler: Arc<dyn Method>,
-    pub(super) method: Arc<str>,
+    pub(super) method: Called,
     pub(super) deadline_ns: Option<u64>,
     pub(super) headers: Headers,
     pub(super) encoding: Encoding,
@@ -39,11 +38,12 @@ pub(super) struct Job {
 }
 
 impl Job {
-    pub(super) fn split(self, slot: Arc<Slot>) -> (Context, Arc<dyn Method>, Payload) {
-        let Job { pair, id, handler, method, deadline_ns, headers, encoding, payload, .. } = self;
+    #[inline]
+    pub(super) fn split(self, desk: Desk) -> (Context, Payload) {
+        let Job { pair, id, method, deadline_ns, headers, encoding, payload, .. } = self;
         let reply_headers = Vec::new();
-        let context = Context { pair, slot, id, method, deadline_ns, headers, reply_headers, encoding };
-        (context, handler, payload)
+        let context = Context { pair, desk, id, method, deadline_ns, headers, reply_headers, encoding };
+        (context, payload)
     }
 }
 
@@ -64,7 +64,8 @@ impl Waits for Job {
 /// The port that reads requests: one thread at a time has it.
 pub(super) struct Intake {
     pub(super) inlet: Inlet,
-    scratch: Vec<u8>,
+    /// Of the record in hand.
+    copy: Spare,
     pairs: u64,
     /// How many sources rest.
     resting: usize,
@@ -73,30 +74,37 @@ pub(super) struct Intake {
     backlogged: Arc<AtomicUsize>,
 }
 
-/// What came of a look.
+/// What came of a look: small, for most find nothing.
 enum Looked {
     Nothing,
-    /// Something that is no request, or one that was answered at once.
+    /// In hand, of this log.
+    Record(usize),
+    /// Something else.
     Handled,
-    Request(Job),
     /// The port is of no more use.
     Over,
 }
 
 impl Intake {
     pub(super) fn new(inlet: Inlet) -> Self {
-        Self { inlet, scratch: Vec::new(), pairs: 0, resting: 0, backlogged: Arc::default() }
+        Self { inlet, copy: Spare::default(), pairs: 0, resting: 0, backlogged: Arc::default() }
     }
 
     /// Waits for a request. `None` when `leave` says so: it is asked before each sleep, and after each batch.
+    #[inline]
     pub(super) fn next(&mut self, server: &ServerShared, leave: impl Fn() -> bool) -> Option<Job> {
         let mut patience = Patience::new(server.wait, None);
         loop {
             for _ in 0..BATCH {
                 match self.look(server) {
-                    Looked::Request(job) => return Some(job),
-                    Looked::Handled => {}
                     Looked::Nothing => break,
+                    Looked::Record(index) => {
+                        patience.found(self.inlet.habit_mut());
+                        if let Some(job) = self.take(server, index) {
+                            return Some(job);
+                        }
+                    }
+                    Looked::Handled => patience.found(self.inlet.habit_mut()),
                     Looked::Over => {
                         server.stop();
                         return None;
@@ -106,7 +114,7 @@ impl Intake {
             if leave() {
                 return None;
             }
-            match patience.next() {
+            match patience.next(self.inlet.habit_mut()) {
                 Then::Look | Then::GiveUp => {}
                 Then::Sleep(timeout) => {
                     match self.inlet.arm() {
@@ -124,18 +132,29 @@ impl Intake {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn look(&mut self, server: &ServerShared) -> Looked {
         self.tend_backlogs();
-        let looked = match self.inlet.look() {
-            Ok(Some((index, record))) => self.take(server, index, record),
+        let looked = match self.inlet.next() {
+            Ok(Some(index)) => Looked::Record(index),
             Ok(None) => Looked::Nothing,
-            Err(RecvError::Forked | RecvError::NodeGone) => Looked::Over,
-            Err(error) => {
-                tracing::warn!(service = %server.name, %error, "a client cannot be served");
-                Looked::Handled
-            }
+            Err(error) => match *error {
+                RecvError::Forked | RecvError::NodeGone => Looked::Over,
+                error => {
+                    tracing::warn!(service = %server.name, %error, "a client cannot be served");
+                    Looked::Handled
+                }
+            },
         };
+        if self.inlet.has_ended() {
+            self.end(server);
+        }
+        looked
+    }
+
+    /// Clients have gone.
+    #[cold]
+    fn end(&mut self, server: &ServerShared) {
         for source in self.inlet.take_ended() {
             self.resting -= usize::from(source.rests);
             match source.reply {
@@ -148,7 +167,6 @@ impl Intake {
                 None => {}
             }
         }
-        looked
     }
 
     /// Writes answers for which there is room again, and lets the requests of those pairs rest that have more;
@@ -188,13 +206,16 @@ impl Intake {
         }
     }
 
-    fn take(&mut self, server: &ServerShared, index: usize, record: Record) -> Looked {
+    /// Takes a request. `None`: it is none, or was answered at once.
+    #[inline]
+    fn take(&mut self, server: &ServerShared, index: usize) -> Option<Job> {
+        let record = *self.inlet.source(index).reader.in_hand()?;
         let Some(pair) = self.pair(server, index) else {
             self.inlet.release(index);
-            return Looked::Handled;
+            return None;
         };
         let source = self.inlet.source_mut(index);
-        let found = with_head(source, &record, &mut self.scratch, |found| match found? {
+        let found = with_head(source, &record, &mut self.copy, |found| match found? {
             Incoming::Message(Head::Request { id, method, deadline, headers }, span) => {
                 Ok(Ok((id, server.method(method), deadline, Headers::from(headers), span)))
             }
@@ -206,48 +227,62 @@ impl Intake {
             Ok(Err(id)) => {
                 self.inlet.release(index);
                 server.cancel(|call| call == (pair.number, id));
-                return Looked::Handled;
+                return None;
             }
             Err(reason) => {
                 tracing::warn!(service = %server.name, client = %pair.client, %reason, "no request");
+                self.inlet.counters().drop(1);
                 self.inlet.release(index);
-                return Looked::Handled;
+                return None;
             }
         };
         self.inlet.counters().message(span.len);
+        let limit = server.limits.max_message;
         let refused = match method {
-            Ok((method, handler)) if !span.compressed => {
-                let place =
-                    handler.is_raw().then(|| Place { node: &server.node, reader: &server.port, port: None });
-                let payload = Payload::take(self.inlet.source_mut(index), &record, &span, place);
+            // What is in the log was taken before anybody could refuse it.
+            _ if record.kind == Kind::Blob && span.len as u64 > limit => Status::resource_exhausted(format!(
+                "a request of {} bytes, but the server takes {limit}: raise its `max_message`",
+                span.len
+            )),
+            Ok(method) if !span.compressed => {
+                let is_raw = server.handler(&method).is_some_and(|handler| handler.is_raw());
+                let place = is_raw.then(|| Place { node: &server.node, reader: &server.port, port: None });
+                let source = self.inlet.source_mut(index);
+                let payload = Payload::take(source, &record, &span, place, &mut self.copy);
                 self.inlet.release(index);
                 let encoding = span.encoding;
                 let bytes = record.len as usize;
-                let job = Job { pair, id, handler, method, deadline_ns, headers, encoding, payload, bytes };
-                return Looked::Request(job);
+                return Some(Job { pair, id, method, deadline_ns, headers, encoding, payload, bytes });
             }
             Ok(_) => Status::unimplemented("the request is compressed, which this version does not read"),
             Err(status) => status,
         };
         self.inlet.release(index);
         pair.fail(id, &refused, &[]);
-        Looked::Handled
+        None
     }
 
     /// The pair that a log of requests belongs to, with its log of answers.
+    #[inline]
     fn pair(&mut self, server: &ServerShared, index: usize) -> Option<Arc<Pair>> {
+        match &self.inlet.source(index).reply {
+            Some(Reply::Open(pair)) => Some(pair.clone()),
+            _ => self.open_pair(server, index),
+        }
+    }
+
+    #[cold]
+    fn open_pair(&mut self, server: &ServerShared, index: usize) -> Option<Arc<Pair>> {
         let port = self.inlet.shared().clone();
         let source = self.inlet.source_mut(index);
-        if let Some(Reply::Made(shared)) = &source.reply {
-            let config = OutletConfig::of_pair(shared.layout.capacity());
-            let answers = Outlet::of(shared.clone(), server.node.clone(), config);
-            let pair = Pair::new(self.pairs, &source.origin, answers, port, self.backlogged.clone());
-            self.pairs += 1;
-            source.reply = Some(Reply::Open(Arc::new(pair)));
-        }
-        match &source.reply {
-            Some(Reply::Open(pair)) => Some(pair.clone()),
-            _ => None,
-        }
+        let Some(Reply::Made(shared)) = &source.reply else { return None };
+        let config = OutletConfig::of_pair(shared.layout.capacity(), server.limits);
+        let answers = Outlet::of(shared.clone(), server.node.clone(), config);
+        let (number, backlogged) = (self.pairs, self.backlogged.clone());
+        let pair = Pair::new(number, &source.origin, answers, server.timestamps, port, backlogged);
+        let pair = Arc::new(pair);
+        self.pairs += 1;
+        source.reply = Some(Reply::Open(pair.clone()));
+        Some(pair)
     }
 }

@@ -10,6 +10,7 @@ use serde::de::DeserializeOwned;
 use super::context::{Bytes, Context, Reply};
 use super::pair::Outgoing;
 use crate::bus::codec::{self, Body, Value};
+use crate::bus::metadata::Digits;
 use crate::bus::status::Status;
 use crate::frame::Encoding;
 
@@ -50,7 +51,7 @@ where
                 other => Err(format!("they are {other:?}, not MessagePack")),
             };
             let arguments = arguments.map_err(|reason| {
-                Status::invalid_argument(format!("arguments of {service}.{}: {reason}", context.method))
+                Status::invalid_argument(format!("arguments of {service}.{}: {reason}", context.method()))
             })?;
             (self.handler)(context, arguments)
         });
@@ -99,7 +100,8 @@ fn panic_text(panic: &(dyn Any + Send)) -> String {
 }
 
 pub(super) fn answer(context: &Context, result: Result<impl Body, &Status>, encoding: Encoding) {
-    let (headers, bad) = match context.reply_headers() {
+    let mut room = Digits::default();
+    let (headers, bad) = match context.reply_headers(&mut room) {
         Ok(headers) => (headers, None),
         Err(status) => (Vec::new(), Some(status)),
     };
@@ -112,7 +114,7 @@ pub(super) fn answer(context: &Context, result: Result<impl Body, &Status>, enco
         (Err(status), _) => Err(status.clone()),
     };
     if let Err(status) = written {
-        tracing::debug!(method = %context.method, %status, "call failed");
+        tracing::debug!(method = %context.method(), %status, "call failed");
         context.pair.fail(context.id, &status, &headers);
     }
 }

@@ -20,6 +20,7 @@ use parking_lot::Mutex;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::blob::Limits;
 use super::client::PAIR_CAPACITY;
 use super::error::OpenError;
 use super::inlet::Inlet;
@@ -46,6 +47,7 @@ pub(super) use pair::Pair;
 #[cfg(feature = "tower")]
 pub use service::Serving;
 
+use context::Called;
 use intake::{Intake, Job};
 use method::Method;
 use queue::Queue;
@@ -81,8 +83,10 @@ pub struct ServiceBuilder<'n> {
     workers: usize,
     limit: usize,
     capacity: u64,
+    limits: Limits,
     wait: Wait,
     priority: u8,
+    timestamps: bool,
     version: Option<String>,
 }
 
@@ -96,8 +100,10 @@ impl<'n> ServiceBuilder<'n> {
             workers: 1,
             limit: QUEUE,
             capacity: PAIR_CAPACITY,
+            limits: Limits::default(),
             wait: Wait::default(),
             priority: PortUp::DEFAULT_PRIORITY,
+            timestamps: false,
             version: None,
         }
     }
@@ -180,10 +186,29 @@ impl<'n> ServiceBuilder<'n> {
         self
     }
 
-    /// Bytes of each log of answers, one per client: a power of two from 4 KiB to 4 GiB; default 64 KiB. The
-    /// largest answer is a quarter of it.
+    /// Bytes of each log of answers, one per client: a power of two from 4 KiB to 4 GiB; default 64 KiB. An
+    /// answer larger than a quarter of it goes into shared memory of its own ([`ServiceBuilder::blob_memory`]); one
+    /// larger than [`ServiceBuilder::max_message`] is `ResourceExhausted` for its caller, and counted here
+    /// ([`Server::unsent`]).
+    ///
+    /// Answers for which a client makes no room wait in private memory: 16 MiB of them at most for each client, or
+    /// `bytes` if that is more. Those beyond are `ResourceExhausted` as well.
     pub fn capacity(mut self, bytes: u64) -> Self {
         self.capacity = bytes;
+        self
+    }
+
+    /// Bytes of the largest answer, and of the largest request that is taken; at most 2 GiB, default 64 MiB. What fits
+    /// a quarter of a log is sent in any case.
+    pub fn max_message(mut self, bytes: u64) -> Self {
+        self.limits.max_message = bytes;
+        self
+    }
+
+    /// Bytes of memory for answers that are larger than a quarter of their log, for each client; default 256 MiB. See
+    /// [`PublisherBuilder::blob_memory`](crate::PublisherBuilder::blob_memory).
+    pub fn blob_memory(mut self, bytes: u64) -> Self {
+        self.limits.blob_memory = bytes;
         self
     }
 
@@ -196,6 +221,22 @@ impl<'n> ServiceBuilder<'n> {
     /// Clients read the answers of servers with a higher priority first; default 128.
     pub fn priority(mut self, priority: u8) -> Self {
         self.priority = priority;
+        self
+    }
+
+    /// Sends with each answer the time at which it was written (one that is lent: lent), by the wall clock of this
+    /// host: some 30 bytes an answer. By default none has it.
+    ///
+    /// # Examples
+    /// ```
+    /// # let node = ringbus::Bus::private()?.join("worker")?;
+    /// let server = node.service("clock").timestamps().method("tick", |_ctx, ()| Ok(())).spawn()?;
+    /// let answer: ringbus::Response<()> = node.client("clock")?.request("tick").send(&())?;
+    /// assert!(answer.timestamp().is_some_and(|time| time <= std::time::SystemTime::now()));
+    /// # Ok::<(), ringbus::Error>(())
+    /// ```
+    pub fn timestamps(mut self) -> Self {
+        self.timestamps = true;
         self
     }
 
@@ -260,9 +301,11 @@ impl<'n> ServiceBuilder<'n> {
             queue: Mutex::default(),
             queued: AtomicUsize::new(0),
             limit: self.limit,
+            limits: self.limits,
             slots: (0..self.workers).map(|_| Arc::default()).collect(),
             rota: work::Rota::default(),
             wait: self.wait,
+            timestamps: self.timestamps,
             stopped: AtomicBool::new(false),
         }))
     }
@@ -282,19 +325,42 @@ struct ServerShared {
     /// How many are in the queue: what is looked at instead of its lock.
     queued: AtomicUsize,
     limit: usize,
+    limits: Limits,
     slots: Vec<Arc<Slot>>,
     rota: work::Rota,
     wait: Wait,
+    timestamps: bool,
     stopped: AtomicBool,
 }
 
 impl ServerShared {
-    fn method(&self, name: &str) -> Result<(Arc<str>, Arc<dyn Method>), Status> {
-        let found = self.methods.iter().find(|(method, _)| **method == *name);
-        let found = found.map(|(method, handler)| (method.clone(), handler.clone()));
-        found
-            .or_else(|| Some((name.into(), self.fallback.clone()?)))
-            .ok_or_else(|| Status::unimplemented(format!("service {:?} has no method {name:?}", &*self.name)))
+    /// Which method has this name.
+    ///
+    /// # Errors
+    /// There is none, and no handler for all others.
+    #[inline]
+    fn method(&self, name: &str) -> Result<Called, Status> {
+        match self.methods.iter().position(|(method, _)| **method == *name) {
+            Some(place) => Ok(Called::Known(place)),
+            None if self.fallback.is_some() => Ok(Called::Other(name.into())),
+            None => Err(Status::unimplemented(format!("service {:?} has no method {name:?}", &*self.name))),
+        }
+    }
+
+    /// The handler of a method that [`ServerShared::method`] has found.
+    #[inline]
+    fn handler(&self, method: &Called) -> Option<&dyn Method> {
+        match method {
+            Called::Known(place) => Some(&*self.methods[*place].1),
+            Called::Other(_) => self.fallback.as_deref(),
+        }
+    }
+
+    fn method_name<'a>(&'a self, method: &'a Called) -> &'a str {
+        match method {
+            Called::Known(place) => &self.methods[*place].0,
+            Called::Other(name) => name,
+        }
     }
 
     fn has_queued(&self) -> bool {
@@ -332,7 +398,7 @@ impl Server {
     fn start(
         &mut self,
         name: &str,
-        run: impl FnOnce(&ServerShared) + Send + 'static,
+        run: impl FnOnce(&Arc<ServerShared>) + Send + 'static,
     ) -> Result<(), OpenError> {
         let shared = self.shared.clone();
         let thread = std::thread::Builder::new().name(name.into()).spawn(move || run(&shared));
@@ -345,9 +411,28 @@ impl Server {
         &self.shared.name
     }
 
-    /// Requests taken so far, and those dropped: expired, cancelled, refused, or answered for nobody.
+    /// Requests taken so far, and those dropped: no requests at all, expired, cancelled, refused, answered for
+    /// nobody, or with an answer that could not be sent ([`Server::unsent`]).
     pub fn stats(&self) -> PortStats {
         self.shared.port.counters.stats(0, 0)
+    }
+
+    /// Answers whose callers got `ResourceExhausted` in their place: too large
+    /// ([`ServiceBuilder::max_message`]), or one too many for a client that does not read. What [`Context::loan`]
+    /// refuses as too large counts, too. They are among those dropped in [`Server::stats`], which `ringbus ls`
+    /// shows.
+    ///
+    /// # Examples
+    /// ```
+    /// # let node = ringbus::Bus::private()?.join("worker")?;
+    /// let text = node.service("text").max_message(0); // and so what fits a quarter of the log
+    /// let server = text.method("a", |_ctx, len: usize| Ok("a".repeat(len))).spawn()?;
+    /// let refused = node.client("text")?.call::<_, String>("a", &100_000).unwrap_err();
+    /// assert_eq!((refused.code(), server.unsent()), (ringbus::Code::ResourceExhausted, 1));
+    /// # Ok::<(), ringbus::Error>(())
+    /// ```
+    pub fn unsent(&self) -> u64 {
+        self.shared.port.counters.count_unsent()
     }
 
     /// Requests that wait for a worker just now.

@@ -2,8 +2,8 @@
 //!
 //! Several threads answer: workers, and whoever reads the requests. None of them ever waits for the client: an
 //! answer that finds the log full, or another thread writing it, goes to the pair's backlog, and whoever held
-//! the log writes it afterwards. While there is a backlog the pair's requests rest, so that it is bounded by
-//! the requests that were taken before.
+//! the log writes it afterwards. While there is a backlog the pair's requests rest, so that it has no more answers
+//! than requests were taken before; and once it has [`BACKLOG`] bytes, what is added are statuses alone.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -22,6 +22,11 @@ use crate::frame::{Code, Encoding, Frame, Head, Headers, Payload};
 /// No fewer bytes than all but the message takes of an answer that has nothing else.
 const BESIDE_MESSAGE: usize = 64;
 
+/// Most bytes of answers that wait for one client, unless its log holds more; what was refused for it not counted.
+const BACKLOG: usize = 16 << 20;
+/// Most bytes of a message that says so, as many times as requests were taken.
+const SHORT: usize = 256;
+
 /// One client, as a server answers it.
 pub(in crate::bus) struct Pair {
     /// Tells the pairs of a server apart.
@@ -29,10 +34,14 @@ pub(in crate::bus) struct Pair {
     pub(super) client: NodeInfo,
     /// The client's port's.
     pub(super) priority: u8,
+    /// Answers say when they were written.
+    pub(super) timestamps: bool,
     answers: Arc<Mutex<Outlet>>,
-    /// Bytes of the largest frame that the log takes.
+    /// Bytes of the largest payload, but for what its head takes of the log.
     largest: usize,
-    backlog: Mutex<VecDeque<Vec<u8>>>,
+    backlog: Mutex<Backlog>,
+    /// Bytes that it may have.
+    most: usize,
     /// How many are in the backlog: what is looked at instead of its lock.
     waiting: AtomicUsize,
     /// How many pairs of the server have a backlog.
@@ -41,6 +50,21 @@ pub(in crate::bus) struct Pair {
     gone: AtomicBool,
     /// The server's port, which counts answers that nobody reads.
     port: Arc<InletShared>,
+}
+
+/// Encoded answers that wait for room.
+#[derive(Default)]
+struct Backlog {
+    frames: VecDeque<Vec<u8>>,
+    bytes: usize,
+}
+
+impl Backlog {
+    /// Whether an answer of so many bytes may wait, too. A first one may always: one that is larger than all that
+    /// may wait together has to wait when another thread writes.
+    fn takes(&self, len: usize, most: usize) -> bool {
+        self.frames.is_empty() || self.bytes + len <= most
+    }
 }
 
 /// An answer about to be written.
@@ -56,14 +80,28 @@ impl Pair {
         number: u64,
         client: &Origin,
         answers: Outlet,
+        timestamps: bool,
         port: Arc<InletShared>,
         backlogged: Arc<AtomicUsize>,
     ) -> Self {
-        let largest = answers.largest_frame();
+        let (largest, most) = (answers.largest(), BACKLOG.max(answers.capacity()));
         let answers = Arc::new(Mutex::new(answers));
         let (backlog, waiting, gone) = (Mutex::default(), AtomicUsize::new(0), AtomicBool::new(false));
         let (priority, client) = (client.priority, client.node.clone());
-        Self { number, client, priority, answers, largest, backlog, waiting, backlogged, gone, port }
+        Self {
+            number,
+            client,
+            priority,
+            timestamps,
+            answers,
+            largest,
+            backlog,
+            most,
+            waiting,
+            backlogged,
+            gone,
+            port,
+        }
     }
 
     pub(super) fn service(&self) -> &str {
@@ -74,8 +112,8 @@ impl Pair {
     pub(super) fn end(&self) {
         self.gone.store(true, Relaxed);
         let mut backlog = self.backlog.lock();
-        self.port.counters.drop(backlog.len() as u64);
-        backlog.clear();
+        self.port.counters.drop(backlog.frames.len() as u64);
+        *backlog = Backlog::default();
         self.note_waiting(0);
     }
 
@@ -109,7 +147,15 @@ impl Pair {
             message: None,
             headers: Headers::from_slice(headers),
         };
-        self.write(&head, *encoding, body)
+        self.write(&head, *encoding, body, false).map_err(|status| self.refuse(status))
+    }
+
+    /// Counts an answer that is not written since it is too large, or one too many.
+    pub(super) fn refuse(&self, status: Status) -> Status {
+        if status.code() == Code::ResourceExhausted {
+            self.port.counters.unsent();
+        }
+        status
     }
 
     /// Answers with a status.
@@ -118,17 +164,25 @@ impl Pair {
         let head = |message, headers| Head::Response { id, status: code, message: Some(message), headers };
         let details = Bytes(status.details_bytes());
         let whole = head(status.message(), Headers::from_slice(headers));
-        if self.write(&whole, Encoding::MessagePack, &details).is_err() {
-            // Headers or details are too large: the code and the message are what counts.
-            let most = self.largest.saturating_sub(BESIDE_MESSAGE);
+        if self.write(&whole, Encoding::MessagePack, &details, false).is_err() {
+            // Headers or details are too large, or too much waits: the code and the message are what counts.
+            let room = if self.backlog.lock().takes(SHORT, self.most) { usize::MAX } else { SHORT };
+            let most = self.largest.saturating_sub(BESIDE_MESSAGE).min(room);
             let message = head(cut(status.message(), most), Headers::EMPTY);
-            if let Err(error) = self.write(&message, Encoding::MessagePack, &Bytes(&[])) {
+            if let Err(error) = self.write(&message, Encoding::MessagePack, &Bytes(&[]), true) {
                 tracing::error!(client = %self.client, %error, "a call has no answer");
             }
         }
     }
 
-    fn write(&self, head: &Head<'_>, encoding: Encoding, body: &impl Body) -> Result<(), Status> {
+    /// Writes an answer, or leaves it to the backlog: if that is full, only what is `urgent`.
+    fn write(
+        &self,
+        head: &Head<'_>,
+        encoding: Encoding,
+        body: &impl Body,
+        urgent: bool,
+    ) -> Result<(), Status> {
         if self.is_gone() {
             self.port.counters.drop(1);
             return Ok(());
@@ -151,21 +205,29 @@ impl Pair {
             let (size, limit) = (frame.len(), self.largest);
             return Err(unwritten(PublishError::TooLarge { size, limit }));
         }
-        self.put(frame);
-        Ok(())
+        self.put(frame, urgent)
     }
 
     /// Leaves a frame to whoever writes the log next.
-    fn put(&self, frame: Vec<u8>) {
+    fn put(&self, frame: Vec<u8>, urgent: bool) -> Result<(), Status> {
         let mut backlog = self.backlog.lock();
         // Set before the lock is taken in `end`, after which nobody empties the backlog.
         if self.is_gone() {
-            return self.port.counters.drop(1);
+            self.port.counters.drop(1);
+            return Ok(());
         }
-        backlog.push_back(frame);
-        self.note_waiting(backlog.len());
+        if !urgent && !backlog.takes(frame.len(), self.most) {
+            let bytes = backlog.bytes;
+            return Err(Status::resource_exhausted(format!(
+                "{bytes} bytes of answers wait for this client already: it does not read them"
+            )));
+        }
+        backlog.bytes += frame.len();
+        backlog.frames.push_back(frame);
+        self.note_waiting(backlog.frames.len());
         drop(backlog);
         self.flush();
+        Ok(())
     }
 
     /// Writes what is in the backlog, as far as there is room; without waiting for another thread that writes,
@@ -176,18 +238,19 @@ impl Pair {
     pub(super) fn flush(&self) -> bool {
         let mut emptied = false;
         // Under the lock, not by `waiting`: see above.
-        while !self.backlog.lock().is_empty() {
+        while !self.backlog.lock().frames.is_empty() {
             let Some(mut answers) = self.answers.try_lock() else { return false };
             let mut backlog = self.backlog.lock();
-            while let Some(frame) = backlog.front() {
+            while let Some(frame) = backlog.frames.front() {
                 if !answers.put(frame) {
                     answers.arm(); // the client's next step rings the server's bell
                     if !answers.put(frame) {
-                        self.note_waiting(backlog.len());
+                        self.note_waiting(backlog.frames.len());
                         return false;
                     }
                 }
-                backlog.pop_front();
+                backlog.bytes -= frame.len();
+                backlog.frames.pop_front();
             }
             answers.disarm();
             self.note_waiting(0);
@@ -199,7 +262,7 @@ impl Pair {
         true
     }
 
-    /// Bytes of the largest frame that the log takes.
+    /// Bytes of the largest payload, but for what its head takes of the log.
     pub(super) fn largest(&self) -> usize {
         self.largest
     }

@@ -38,7 +38,8 @@ impl<J: Waits> Queue<J> {
     /// Adds a request; gives it back if there are `limit` already, or too many bytes.
     pub(super) fn push(&mut self, job: J, limit: usize) -> Option<J> {
         let bytes = self.bytes + job.bytes();
-        if self.len >= limit || bytes > BYTES {
+        // One that is larger than all that may wait does so alone.
+        if self.len >= limit || (bytes > BYTES && self.bytes > 0) {
             return Some(job);
         }
         (self.len, self.bytes) = (self.len + 1, bytes);

@@ -14,7 +14,7 @@ use super::context::Context;
 use super::method::{Method, answer, guard};
 use crate::bus::codec::Bytes;
 use crate::bus::status::Status;
-use crate::bus::tower::{Limit, Request, Response};
+use crate::bus::tower::{Came, Limit, Request, Response};
 
 /// A call that is to be run to its end on the thread that has it; from
 /// [`ServiceBuilder::serve_on`](crate::ServiceBuilder::serve_on).
@@ -107,7 +107,7 @@ where
         let mut result = None;
         let forget = Forget(context);
         let until_cancelled = poll_fn(|task| {
-            context.slot.wake_on_cancel(Some(task.waker()));
+            context.desk.slot.wake_on_cancel(Some(task.waker()));
             if context.cancelled() {
                 result = Some(Err(given_up(context)));
                 return Poll::Ready(());
@@ -128,16 +128,21 @@ struct Forget<'a>(&'a Context);
 
 impl Drop for Forget<'_> {
     fn drop(&mut self) {
-        self.0.slot.wake_on_cancel(None);
+        self.0.desk.slot.wake_on_cancel(None);
     }
 }
 
 fn incoming(context: &Context, payload: &[u8]) -> Request {
-    let mut request = Request::with_payload(context.method.clone(), context.encoding, payload.to_vec());
+    let mut request = Request::with_payload(context.method(), context.encoding, payload.to_vec());
     request.headers = context.headers.to_pass_on();
     request.correlation = context.correlation().map(str::to_owned);
     request.limit = Limit::until(context.deadline());
-    request.peer = Some(context.peer().clone());
+    request.came = Some(Came {
+        peer: context.peer().clone(),
+        id: context.id(),
+        time: context.timestamp(),
+        priority: context.priority(),
+    });
     request
 }
 

@@ -1,18 +1,26 @@
 //! What a worker is at, for others to see and to cancel.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 #[cfg(feature = "tower")]
 use std::task::Waker;
 
+#[cfg(feature = "tower")]
 use parking_lot::Mutex;
 
 /// Names a call within a server: the pair's number, and the client's for the call.
 pub(super) type CallId = (u64, u64);
 
 /// One worker.
+///
+/// [`Slot::begin`] and [`Slot::cancel`] exclude each other: a call begins with the port's lock held or with the
+/// queue's, and whoever cancels holds both. So all words but `runs` are Relaxed.
 #[derive(Default)]
 pub(super) struct Slot {
-    running: Mutex<Option<CallId>>,
+    /// A handler runs.
+    runs: AtomicBool,
+    /// The call that runs, or that did last.
+    pair: AtomicU64,
+    id: AtomicU64,
     cancelled: AtomicBool,
     /// Calls begun.
     begun: AtomicU64,
@@ -22,32 +30,35 @@ pub(super) struct Slot {
 }
 
 impl Slot {
-    /// A call begins. Called before the call is taken out of sight of those who cancel.
-    pub(super) fn begin(&self, call: CallId) {
-        let mut running = self.running.lock();
-        *running = Some(call);
-        self.cancelled.store(false, Relaxed); // ordered by the lock, as is all of this
+    /// A call begins. Called before the call is taken out of sight of those who cancel, with the lock of what it
+    /// is taken from.
+    pub(super) fn begin(&self, (pair, id): CallId) {
+        self.pair.store(pair, Relaxed);
+        self.id.store(id, Relaxed);
+        self.cancelled.store(false, Relaxed);
         self.begun.store(self.begun.load(Relaxed) + 1, Relaxed);
+        self.runs.store(true, SeqCst); // pairs with the load in `look`: see `Rota`
     }
 
     pub(super) fn end(&self) {
-        *self.running.lock() = None;
+        self.runs.store(false, Relaxed);
     }
 
-    /// Cancels the call if it is one of these.
-    pub(super) fn cancel(&self, which: impl Fn(CallId) -> bool) -> bool {
-        let running = self.running.lock();
-        let hit = running.is_some_and(which);
-        if hit {
+    /// Cancels the call if it is one of these, with the locks of the port and of the queue. One that has just
+    /// ended takes no notice.
+    pub(super) fn cancel(&self, which: impl Fn(CallId) -> bool) {
+        if self.runs.load(Relaxed) && which((self.pair.load(Relaxed), self.id.load(Relaxed))) {
             self.cancelled.store(true, Relaxed);
         }
-        #[cfg(feature = "tower")]
-        if hit {
+    }
+
+    /// Wakes the future of a call that was cancelled; called after [`Slot::cancel`], without locks.
+    #[cfg(feature = "tower")]
+    pub(super) fn wake_cancelled(&self) {
+        if self.is_cancelled() {
             let waker = self.waker.lock().clone();
-            drop(running);
-            waker.into_iter().for_each(Waker::wake);
+            waker.into_iter().for_each(Waker::wake); // a call that has begun meanwhile looks in vain
         }
-        hit
     }
 
     /// Who is woken when the running call is cancelled: to be set before each look at whether it is, so that
@@ -66,7 +77,7 @@ impl Slot {
 
     /// Whether a handler runs, and how many have begun so far.
     pub(super) fn look(&self) -> (bool, u64) {
-        let running = self.running.lock();
-        (running.is_some(), self.begun.load(Relaxed))
+        let runs = self.runs.load(SeqCst); // pairs with the store in `begin`
+        (runs, self.begun.load(Relaxed))
     }
 }

@@ -15,6 +15,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use super::ServerShared;
+use super::context::Desk;
 use super::intake::Job;
 use super::queue::Waits;
 use super::slot::Slot;
@@ -49,11 +50,12 @@ impl Drop for Busy<'_> {
 
 impl ServerShared {
     /// One worker, until the server stops.
-    pub(super) fn work(&self, slot: &Arc<Slot>) {
+    pub(super) fn work(self: &Arc<Self>, slot: &Arc<Slot>) {
+        let mut desk = Desk { server: self.clone(), slot: slot.clone() };
         while !self.is_stopped() {
             if let Some(job) = self.pop(slot).or_else(|| self.receive(slot)) {
                 let _busy = Busy(slot);
-                self.run(slot, job);
+                desk = self.run(desk, job);
             }
         }
     }
@@ -93,30 +95,34 @@ impl ServerShared {
         Some(job)
     }
 
-    fn run(&self, slot: &Arc<Slot>, job: Job) {
+    fn run(&self, desk: Desk, job: Job) -> Desk {
         if self.rota.asleep.load(SeqCst) {
             self.wake_standby();
         }
         let expired = job.deadline_ns.is_some_and(|deadline| deadline <= clock::monotonic_ns());
         if expired || job.pair.is_gone() {
             self.port.counters.drop(1);
-            return;
+            return desk;
         }
-        let (mut context, handler, payload) = job.split(slot.clone());
-        handler.run(&mut context, &self.name, &payload);
+        let (mut context, payload) = job.split(desk);
+        if let Some(handler) = self.handler(&context.method) {
+            handler.run(&mut context, &self.name, &payload);
+        }
+        context.desk
     }
 
-    /// Cancels calls that wait, and those that run: in this order, for it is theirs.
+    /// Cancels calls that wait, and those that run: in this order, for it is theirs. Called with the port's lock:
+    /// see [`Slot`].
     pub(super) fn cancel(&self, which: impl Fn(super::slot::CallId) -> bool + Copy) {
         // Under the lock: a call is in a slot before it is out of the queue.
         let mut queue = self.queue.lock();
         let cancelled = queue.cancel(which);
         self.note_queued(queue.len());
+        self.slots.iter().for_each(|slot| slot.cancel(which));
         drop(queue);
         self.port.counters.drop(cancelled as u64);
-        for slot in &self.slots {
-            slot.cancel(which);
-        }
+        #[cfg(feature = "tower")]
+        self.slots.iter().for_each(|slot| slot.wake_cancelled());
     }
 
     pub(super) fn wake_standby(&self) {
@@ -129,7 +135,7 @@ impl ServerShared {
     pub(super) fn stand_by(&self) {
         *self.rota.standby.lock() = Some(std::thread::current());
         while !self.is_stopped() {
-            // Says so, then looks: a worker that takes a request says so (under the slot's lock), then looks
+            // Says so, then looks: a worker that takes a request says so (in its slot), then looks
             // whether the stand-by sleeps.
             self.rota.asleep.store(true, SeqCst);
             if self.slots.iter().all(|slot| !slot.look().0) && !self.is_stopped() {

@@ -124,6 +124,6 @@ mod response;
 
 pub use super::client::Call;
 pub use super::server::Serving;
-pub(super) use request::Limit;
 pub use request::Request;
+pub(super) use request::{Came, Limit};
 pub use response::Response;

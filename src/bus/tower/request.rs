@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -35,9 +35,20 @@ pub struct Request {
     pub(in crate::bus) payload: Vec<u8>,
     pub(in crate::bus) headers: Headers,
     pub(in crate::bus) correlation: Option<String>,
+    /// To be sent with the time.
+    pub(in crate::bus) timestamp: bool,
     pub(in crate::bus) limit: Limit,
     pub(in crate::bus) to: Option<NodeId>,
-    pub(in crate::bus) peer: Option<NodeInfo>,
+    pub(in crate::bus) came: Option<Came>,
+}
+
+/// What is known of a request that came from a caller.
+#[derive(Clone)]
+pub(in crate::bus) struct Came {
+    pub(in crate::bus) peer: NodeInfo,
+    pub(in crate::bus) id: u64,
+    pub(in crate::bus) time: Option<SystemTime>,
+    pub(in crate::bus) priority: u8,
 }
 
 /// How long a call may take.
@@ -88,9 +99,10 @@ impl Request {
             payload,
             headers,
             correlation: None,
+            timestamp: false,
             limit: Limit::Client,
             to: None,
-            peer: None,
+            came: None,
         }
     }
 
@@ -110,6 +122,12 @@ impl Request {
     /// Says what the request belongs to: a conversation, a task. Nothing is done with it but to hand it over.
     pub fn with_correlation(mut self, id: impl Into<String>) -> Self {
         self.correlation = Some(id.into());
+        self
+    }
+
+    /// Sends the time along, by the wall clock of this host.
+    pub fn with_timestamp(mut self) -> Self {
+        self.timestamp = true;
         self
     }
 
@@ -173,7 +191,22 @@ impl Request {
 
     /// The node that calls, if this came from one.
     pub fn peer(&self) -> Option<&NodeInfo> {
-        self.peer.as_ref()
+        self.came.as_ref().map(|came| &came.peer)
+    }
+
+    /// Number of the call, unique among those of its client, if this came from one.
+    pub fn id(&self) -> Option<u64> {
+        self.came.as_ref().map(|came| came.id)
+    }
+
+    /// The priority of the client's port, if this came from one.
+    pub fn priority(&self) -> Option<u8> {
+        self.came.as_ref().map(|came| came.priority)
+    }
+
+    /// When the request was written, if this came from a client that says so.
+    pub fn timestamp(&self) -> Option<SystemTime> {
+        self.came.as_ref()?.time
     }
 }
 
@@ -182,7 +215,7 @@ impl fmt::Debug for Request {
         f.debug_struct("Request")
             .field("method", &self.method)
             .field("len", &self.payload.len())
-            .field("peer", &self.peer)
+            .field("peer", &self.peer())
             .finish_non_exhaustive()
     }
 }

@@ -1,6 +1,8 @@
 //! What a service answers.
 
 use std::fmt;
+use std::sync::Arc;
+use std::time::SystemTime;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -9,6 +11,7 @@ use crate::bus::client::RawResponse;
 use crate::bus::codec;
 use crate::bus::message::Headers;
 use crate::bus::peer::NodeInfo;
+use crate::bus::reading::Origin;
 use crate::bus::status::Status;
 use crate::frame::Encoding;
 
@@ -27,7 +30,16 @@ pub struct Response {
     pub(in crate::bus) encoding: Encoding,
     pub(in crate::bus) payload: Vec<u8>,
     pub(in crate::bus) headers: Headers,
-    source: Option<NodeInfo>,
+    came: Option<Came>,
+}
+
+/// What is known of the answer of a server.
+#[derive(Clone)]
+struct Came {
+    origin: Arc<Origin>,
+    id: u64,
+    time: Option<SystemTime>,
+    correlation: Option<String>,
 }
 
 impl Response {
@@ -38,12 +50,12 @@ impl Response {
     pub fn new(result: &(impl Serialize + ?Sized)) -> Result<Self, Status> {
         let payload = codec::encode(result)
             .map_err(|reason| Status::internal(format!("the answer cannot be encoded: {reason}")))?;
-        Ok(Self { encoding: Encoding::MessagePack, payload, headers: Headers::default(), source: None })
+        Ok(Self { encoding: Encoding::MessagePack, payload, headers: Headers::default(), came: None })
     }
 
     /// A result that is bytes.
     pub fn raw(bytes: impl Into<Vec<u8>>) -> Self {
-        Self { encoding: Encoding::Raw, payload: bytes.into(), headers: Headers::default(), source: None }
+        Self { encoding: Encoding::Raw, payload: bytes.into(), headers: Headers::default(), came: None }
     }
 
     pub(in crate::bus) fn of_call(answer: &RawResponse) -> Self {
@@ -51,7 +63,12 @@ impl Response {
             encoding: answer.encoding(),
             payload: answer.to_vec(),
             headers: answer.headers().to_pass_on(),
-            source: Some(answer.source().clone()),
+            came: Some(Came {
+                origin: answer.origin().clone(),
+                id: answer.id(),
+                time: answer.timestamp(),
+                correlation: answer.correlation().map(str::to_owned),
+            }),
         }
     }
 
@@ -95,7 +112,33 @@ impl Response {
 
     /// The server's node, if this is the answer of one.
     pub fn source(&self) -> Option<&NodeInfo> {
-        self.source.as_ref()
+        self.came.as_ref().map(|came| &came.origin.node)
+    }
+
+    /// The node that called, if this is the answer of a server.
+    pub fn destination(&self) -> Option<&NodeInfo> {
+        self.came.as_ref().map(|came| &came.origin.reader)
+    }
+
+    /// Number of the call that this answers, unique among those of its client, if this is the answer of a server.
+    pub fn id(&self) -> Option<u64> {
+        self.came.as_ref().map(|came| came.id)
+    }
+
+    /// The priority of the server's port, if this is the answer of one.
+    pub fn priority(&self) -> Option<u8> {
+        self.came.as_ref().map(|came| came.origin.priority)
+    }
+
+    /// When the answer was written, if this is that of a server that says so.
+    pub fn timestamp(&self) -> Option<SystemTime> {
+        self.came.as_ref()?.time
+    }
+
+    /// What the answer belongs to: what the request did, if this is the answer of a server. One that is served gets
+    /// that of its own request, whatever this says.
+    pub fn correlation(&self) -> Option<&str> {
+        self.came.as_ref()?.correlation.as_deref()
     }
 }
 
@@ -103,7 +146,7 @@ impl fmt::Debug for Response {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Response")
             .field("len", &self.payload.len())
-            .field("source", &self.source)
+            .field("source", &self.source())
             .finish_non_exhaustive()
     }
 }

@@ -6,6 +6,7 @@ mod golden;
 mod hostile;
 mod limits;
 mod parts;
+mod plain;
 mod roundtrip;
 
 /// Encodes into a buffer of exactly the length that the frame says it needs.

@@ -6,7 +6,7 @@ use super::frame::{
 };
 
 /// How many different frames [`Parts::frame`] makes: each kind, control as often as there are ops.
-pub const VARIANTS: usize = 28;
+pub const VARIANTS: usize = 30;
 
 #[derive(Debug, Clone)]
 #[cfg_attr(fuzzing, derive(arbitrary::Arbitrary))]
@@ -112,6 +112,8 @@ impl Parts {
             24 => Control::Goodbye,
             25 => Control::Stats { request: a },
             26 => Control::Heartbeat { log: a, capacity: b, interval_ms: c },
+            27 => Control::Blob { log: a, reader_number: self.half, blob: b, size: c },
+            28 => Control::BlobGone { log: a, reader_number: self.half, blob: b },
             _ => Control::StatsReply {
                 request: a,
                 taken_ns: b,

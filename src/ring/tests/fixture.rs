@@ -2,7 +2,8 @@
 
 use crate::ring::layout::{CLOSED, NEXT_SEQUENCE, OPEN, PARKED, TAIL, WAITING};
 use crate::ring::sync::Arc;
-use crate::ring::sync::Ordering::Relaxed;
+use crate::ring::sync::Ordering::{Relaxed, SeqCst};
+use crate::ring::sync::fence;
 use crate::ring::writer::ClaimError;
 use crate::ring::{
     CursorSegment, Gates, HEADER, Kind, LateGate, LogHeader, LogLayout, Next, Reader, Record, Writer,
@@ -12,6 +13,9 @@ use crate::segment::{Heap, Memory, MemoryMut};
 pub type TestWriter = Writer<Heap, Heap, usize>;
 pub type TestReader = Reader<Heap, Heap>;
 pub type TestGates = Arc<Gates<Heap, usize>>;
+
+/// What the control thread does between the bump and its look at the tail.
+pub const FENCE: fn() = || fence(SeqCst);
 
 /// Enough for two cursor slots.
 const CURSORS: usize = 512;
@@ -78,7 +82,7 @@ impl Log {
     pub fn deaf_late_reader(&self, info: usize, sequence: Option<u64>) -> End {
         let cursors = Heap::new(CURSORS);
         let LateGate { gate, position, .. } =
-            self.gates.add_late(&self.memory, cursors.clone(), info).unwrap();
+            self.gates.add_late(&self.memory, cursors.clone(), info, FENCE).unwrap();
         self.end(cursors, gate.number(), position, sequence)
     }
 
@@ -87,7 +91,8 @@ impl Log {
         layout.initialise(&cursors, [4; 16], 5, 0);
         let at = layout.cursor(0).unwrap();
         let (memory, log) = (cursors.clone(), self.memory.clone());
-        let reader = Reader::new(log, self.layout, cursors, at, number, position, sequence).unwrap();
+        let reader =
+            Reader::new(log, self.layout, cursors, at, number, position, sequence).unwrap().with_blobs();
         End { reader, memory, at, number }
     }
 

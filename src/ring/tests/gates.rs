@@ -1,6 +1,6 @@
 //! What holds the writer back, and what does not.
 
-use super::fixture::{Log, TestGates, bytes, filling};
+use super::fixture::{FENCE, Log, TestGates, bytes, filling};
 use crate::ring::sync::Arc;
 use crate::ring::writer::ClaimError;
 use crate::ring::{Corrupt, Gates, HEADER, LateGate, Next};
@@ -79,7 +79,7 @@ fn a_late_reader_gets_everything_from_its_gate_on() {
 fn a_late_gate_stands_where_the_writer_met_it_if_it_was_first() {
     let mut log = Log::new(CAPACITY);
     log.write(b"before").unwrap();
-    let LateGate { gate, position, .. } = log.gates.add_late(&log.memory, Heap::new(512), 1).unwrap();
+    let LateGate { gate, position, .. } = log.gates.add_late(&log.memory, Heap::new(512), 1, FENCE).unwrap();
     assert_eq!((gate.position(), position), (32, 32));
     log.write(b"after").unwrap();
     assert_eq!(gate.position(), 32, "set once");
@@ -117,7 +117,7 @@ fn numbers_are_never_reused_and_run_out() {
     let log = Log::new(CAPACITY);
     for _ in 0..3 {
         assert!(gates.add_first(memory.clone(), 0).is_none());
-        assert!(gates.add_late(&log.memory, memory.clone(), 0).is_none());
+        assert!(gates.add_late(&log.memory, memory.clone(), 0, FENCE).is_none());
     }
     assert_eq!(gates.len(), 0);
 }

@@ -90,15 +90,15 @@ fn without_a_record_in_hand_nothing_is_lent() {
 }
 
 #[test]
-fn frames_of_every_kind_and_place_are_lent_as_they_are() {
+fn frames_of_every_place_are_lent_as_they_are() {
     for start in (0..512).step_by(16) {
         let (mut log, mut end) = Log::at(512, start);
         log.writer.claim(48 + 5).unwrap();
-        log.writer.body_mut()[48..53].copy_from_slice(b"blob!");
-        log.writer.commit(Kind::Blob, 0, 48, 5);
+        log.writer.body_mut()[48..53].copy_from_slice(b"frame");
+        log.writer.commit(Kind::Frame, 0, 48, 5);
         log.write(&[]).unwrap();
-        let (blob, empty) = (lend(&mut end), lend(&mut end));
-        assert_eq!((&*blob, &*empty), (&b"blob!"[..], &b""[..]));
+        let (frame, empty) = (lend(&mut end), lend(&mut end));
+        assert_eq!((&*frame, &*empty), (&b"frame"[..], &b""[..]));
         is_empty(&mut end);
         assert!(end.stored() >= start && !end.reader.lends_over(), "padding is passed, the record is not");
     }

@@ -1,6 +1,7 @@
 //! The ring over the heap: exact states, a queue model, hostile bytes, two threads.
 
 mod bells;
+mod blobs;
 mod cursors;
 mod fixture;
 mod gates;
@@ -11,4 +12,5 @@ mod model;
 mod refusals;
 mod regressions;
 mod states;
+mod store_buffers;
 mod threads;

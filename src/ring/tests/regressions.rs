@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::sync::atomic::Ordering;
 
-use super::fixture::{Log, filling};
+use super::fixture::{FENCE, Log, filling};
 use crate::ring::lossy::{LossyNext, LossyReader};
 use crate::ring::writer::ClaimError;
 use crate::ring::{HEADER, Kind, LateGate, Next, Reader};
@@ -74,7 +74,7 @@ fn a_late_gate_met_in_a_batch_stood_beyond_the_published_tail() {
     // The gate is listed and unset when the writer claims again.
     let meanwhile = Meanwhile(memory.clone(), || log.borrow_mut().commit(b"batched too", 0).unwrap());
     let cursors = Heap::new(512);
-    let LateGate { gate, position, .. } = gates.add_late(&meanwhile, cursors.clone(), 1).unwrap();
+    let LateGate { gate, position, .. } = gates.add_late(&meanwhile, cursors.clone(), 1, FENCE).unwrap();
     let mut reader = Reader::new(memory, layout, cursors, 256, gate.number(), position, None).unwrap();
     assert_eq!(reader.next(), Ok(Next::Empty));
     log.borrow_mut().writer.publish();

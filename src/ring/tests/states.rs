@@ -227,15 +227,6 @@ fn filler_stands_before_the_frame() {
 }
 
 #[test]
-fn blobs_are_handed_out_as_such() {
-    let (mut log, mut end) = Log::with_reader(256);
-    log.writer.claim(8).unwrap();
-    log.writer.commit(Kind::Blob, 0, 0, 8);
-    log.writer.publish();
-    assert_eq!(end.record().kind, Kind::Blob);
-}
-
-#[test]
 fn records_for_others_are_passed_over_and_keep_their_numbers() {
     let mut log = Log::new(1024);
     let (mut one, mut two) = (log.reader(1), log.reader(2));

@@ -27,41 +27,46 @@ fn message(outcome: Option<Outcome>) -> String {
     }
 }
 
+/// By itself: of two locks in one statement the second waits for the first.
+fn begin(calls: &Calls, route: u32, raw: bool) -> u64 {
+    calls.lock().begin(route, raw).unwrap()
+}
+
 #[test]
 fn ids_are_not_used_twice_though_their_places_are() {
     let calls = Calls::default();
-    let first = calls.begin(1, false).unwrap();
+    let first = begin(&calls, 1, false);
     assert!(calls.lock().forget(first).is_none());
-    let second = calls.begin(1, true).unwrap();
+    let second = begin(&calls, 1, true);
     assert_eq!(Table::index(first), Table::index(second));
     assert_ne!(first, second);
     let mut table = calls.lock();
-    assert_eq!((table.wants(first, 1, true), table.route(first)), (None, None));
-    assert_eq!(table.wants(second, 2, true), None, "it went another way");
-    assert_eq!(table.wants(second, 1, true), Some(true));
-    assert_eq!(table.wants(second, 1, false), Some(false), "in place only for whoever waits");
+    assert_eq!((table.wants(first, 1), table.settle(first, 1), table.route(first)), (None, false, None));
+    assert_eq!((table.wants(second, 2), table.settle(second, 2)), (None, false), "it went another way");
+    assert_eq!(table.wants(second, 1), Some(false), "in place only for whoever waits");
     assert!(table.follow(Some(second)));
-    assert_eq!(table.wants(second, 1, false), Some(true));
+    assert_eq!(table.wants(second, 1), Some(true));
     table.unfollow(Some(second));
-    assert_eq!((table.wants(second, 1, false), table.next_leader().is_some()), (Some(false), false));
+    assert_eq!((table.wants(second, 1), table.next_leader().is_some()), (Some(false), false));
+    assert_eq!((table.settle(second, 1), table.settle(second, 1), table.len()), (true, false, 0));
 }
 
 #[test]
 fn the_end_of_a_route_ends_its_calls_whoever_hears_of_it_first() {
     for reader_first in [false, true] {
         let calls = Calls::default();
-        let (early, other) = (calls.begin(1, false).unwrap(), calls.begin(2, false).unwrap());
+        let (early, other) = (begin(&calls, 1, false), begin(&calls, 2, false));
         let died = || Status::unavailable("died");
         let late;
         if reader_first {
             calls.ended(1);
             assert_eq!(message(calls.lock().take(early)), "the server closed the service");
-            late = calls.begin(1, false).unwrap();
+            late = begin(&calls, 1, false);
             calls.will_end(1, died());
         } else {
             calls.will_end(1, died());
             assert_eq!(message(calls.lock().take(early)), "nothing", "answers are still being read");
-            late = calls.begin(1, false).unwrap();
+            late = begin(&calls, 1, false);
             calls.ended(1);
             assert_eq!(message(calls.lock().take(early)), "died");
         }
@@ -75,7 +80,7 @@ fn the_end_of_a_route_ends_its_calls_whoever_hears_of_it_first() {
 #[test]
 fn a_failure_is_counted_and_keeps_outcomes_that_there_are() {
     let calls = Calls::default();
-    let (first, second) = (calls.begin(1, false).unwrap(), calls.begin(1, false).unwrap());
+    let (first, second) = (begin(&calls, 1, false), begin(&calls, 1, false));
     assert!(calls.lock().end(first, Err(Status::aborted("answered"))).is_some());
     let before = calls.failures();
     calls.fail_all(&Status::unavailable("gone"));
@@ -90,7 +95,7 @@ fn a_failure_is_counted_and_keeps_outcomes_that_there_are() {
 #[test]
 fn tasks_are_counted_woken_once_and_their_deadlines_kept() {
     let calls = Calls::default();
-    let ids: Vec<u64> = (0..4).map(|_| calls.begin(1, false).unwrap()).collect();
+    let ids: Vec<u64> = (0..4).map(|_| begin(&calls, 1, false)).collect();
     let woken: Vec<Arc<Count>> = ids.iter().map(|_| Arc::default()).collect();
     let wakers: Vec<Waker> = woken.iter().map(|count| Waker::from(count.clone())).collect();
     let times = || woken.iter().map(|count| count.times()).collect::<Vec<_>>();

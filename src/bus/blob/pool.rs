@@ -1,0 +1,203 @@
+//! The blobs of one log: which are free, which are out, and how much memory they take.
+
+use std::collections::VecDeque;
+
+use super::{MOST, Shared};
+use crate::ring::{Blob, Recovery, Writer};
+use crate::segment::{Memory, MemoryMut};
+
+/// Blobs that are out before another one is made, if that can wait; and bytes of them: some, and within a cache.
+const AMPLE: usize = 2;
+const AMPLE_BYTES: u64 = 512 << 10;
+
+/// Blobs of one size, and bytes of them, that are made before one is used again: looking which came back then costs
+/// little a message.
+const SEVERAL: u64 = 4;
+const SEVERAL_BYTES: u64 = 256 << 10;
+
+/// What to do for a blob.
+#[derive(Debug, PartialEq, Eq)]
+pub(in crate::bus) enum Take {
+    /// It is there, see [`Pool::lent`].
+    Ready,
+    /// Make one, after telling of those that are gone.
+    Make { gone: Vec<u64> },
+    /// Wait for one to come back, or to be shared.
+    Wait,
+}
+
+/// One blob.
+struct Pooled<M> {
+    blob: Blob<M>,
+    /// Bytes of payload.
+    class: u64,
+    shared: Shared,
+}
+
+/// All blobs of a log are in one of the lists, or lent to whoever fills it.
+pub(in crate::bus) struct Pool<M> {
+    /// Bytes that all may take.
+    limit: u64,
+    /// Free: the last one to come back, whose memory may still be in the cache, is last.
+    free: Vec<Pooled<M>>,
+    /// Named by records that somebody may not have read: in the order of the log.
+    out: VecDeque<Pooled<M>>,
+    /// All have read on, and somebody keeps it.
+    held: Vec<Pooled<M>>,
+    lent: Option<Pooled<M>>,
+    next_id: u64,
+}
+
+impl<M: MemoryMut> Pool<M> {
+    pub(in crate::bus) fn new(limit: u64) -> Self {
+        let (free, out, held) = (Vec::new(), VecDeque::new(), Vec::new());
+        Self { limit, free, out, held, lent: None, next_id: 1 }
+    }
+
+    /// Bytes that are with readers.
+    pub(in crate::bus) fn in_use(&self) -> u64 {
+        self.out.iter().chain(&self.held).map(|pooled| pooled.class).sum()
+    }
+
+    /// Whether so much is out that a reader which keeps up has had its chance to be done with some of it.
+    fn is_ample(&self) -> bool {
+        self.out.len() >= AMPLE && self.in_use() >= AMPLE_BYTES
+    }
+
+    /// Whether any reader keeps any, having read on.
+    pub(in crate::bus) fn has_held(&self) -> bool {
+        !self.held.is_empty()
+    }
+
+    fn bytes(&self) -> u64 {
+        self.in_use() + self.free.iter().chain(&self.lent).map(|pooled| pooled.class).sum::<u64>()
+    }
+
+    fn count(&self) -> usize {
+        self.free.len() + self.out.len() + self.held.len() + usize::from(self.lent.is_some())
+    }
+
+    /// Takes back what readers are done with.
+    fn recover<R: Memory + Clone, T>(&mut self, writer: &mut Writer<M, R, T>) {
+        if self.out.is_empty() && self.held.is_empty() {
+            return;
+        }
+        writer.look_at_cursors();
+        for mut pooled in std::mem::take(&mut self.held) {
+            let back = writer.recover(&mut pooled.blob) == Recovery::Back;
+            if back { &mut self.free } else { &mut self.held }.push(pooled);
+        }
+        while let Some(mut pooled) = self.out.pop_front() {
+            match writer.recover(&mut pooled.blob) {
+                Recovery::Back => self.free.push(pooled),
+                Recovery::Held => self.held.push(pooled),
+                Recovery::Unread => return self.out.push_front(pooled),
+            }
+        }
+    }
+
+    /// Takes a free blob of this size. Where there is none, and none may be made, a larger one does; else free ones of
+    /// other sizes are let go. Unless it `must`, none is made while many are out. One that was taken before and not
+    /// sent is put back.
+    pub(in crate::bus) fn take<R: Memory + Clone, T>(
+        &mut self,
+        class: u64,
+        must: bool,
+        writer: &mut Writer<M, R, T>,
+    ) -> Take {
+        self.put_back();
+        if self.take_free(class) {
+            return Take::Ready; // no look at what readers write: their lines are far away
+        }
+        self.recover(writer);
+        let pending = self.free.iter().any(|pooled| pooled.class == class && !pooled.shared.is_set());
+        let makes_more = self.is_scarce(class) && !pending && (must || !self.is_ample());
+        if !makes_more && self.take_free(class) {
+            return Take::Ready;
+        }
+        if pending {
+            return Take::Wait; // it is being shared
+        }
+        let fits = |pooled: &Pooled<M>| pooled.shared.is_set() && pooled.class >= class;
+        if !must && self.is_ample() {
+            return Take::Wait;
+        }
+        if self.count() < MOST && self.bytes() + class <= self.limit {
+            return Take::Make { gone: Vec::new() };
+        }
+        let larger = self.free.iter().enumerate().filter(|(_, pooled)| fits(pooled));
+        if let Some((at, _)) = larger.min_by_key(|(_, pooled)| pooled.class) {
+            self.lent = Some(self.free.remove(at));
+            return Take::Ready;
+        }
+        self.evict(class)
+    }
+
+    /// Takes a free blob of this size, if there is one.
+    pub(in crate::bus) fn take_free(&mut self, class: u64) -> bool {
+        let ready = |pooled: &Pooled<M>| pooled.class == class && pooled.shared.is_set();
+        let at = self.free.iter().rposition(ready);
+        self.lent = at.map(|at| self.free.remove(at));
+        self.lent.is_some()
+    }
+
+    /// Whether there are so few small blobs of this size that readers' cursors would have to be looked at for nearly
+    /// each message, and another may be made.
+    fn is_scarce(&self, class: u64) -> bool {
+        let all = self.out.iter().chain(&self.held).chain(&self.free);
+        let alike = all.filter(|pooled| pooled.class == class).count() as u64;
+        let is_scarce = alike < SEVERAL && class.saturating_mul(alike) < SEVERAL_BYTES;
+        is_scarce && self.count() < MOST && self.bytes() + class <= self.limit
+    }
+
+    /// Lets go of free blobs, those that came back first, if that makes room for one of this size.
+    fn evict(&mut self, class: u64) -> Take {
+        let (mut bytes, mut count, mut goes) = (self.bytes(), self.count(), 0);
+        while bytes + class > self.limit || count >= MOST {
+            let Some(next) = self.free.get(goes) else { return Take::Wait };
+            (bytes, count, goes) = (bytes - next.class, count - 1, goes + 1);
+        }
+        Take::Make { gone: self.free.drain(..goes).map(|pooled| pooled.blob.id()).collect() }
+    }
+
+    /// The id of the next blob.
+    pub(in crate::bus) fn next_id(&mut self) -> u64 {
+        self.next_id += 1;
+        self.next_id - 1
+    }
+
+    /// A blob was made: it can be taken once it is shared.
+    pub(in crate::bus) fn add(&mut self, blob: Blob<M>, class: u64, shared: Shared) {
+        self.free.push(Pooled { blob, class, shared });
+    }
+
+    /// The blob that was taken.
+    pub(in crate::bus) fn lent(&self) -> Option<&Blob<M>> {
+        self.lent.as_ref().map(|pooled| &pooled.blob)
+    }
+
+    pub(in crate::bus) fn lent_mut(&mut self) -> Option<&mut Blob<M>> {
+        self.lent.as_mut().map(|pooled| &mut pooled.blob)
+    }
+
+    /// It is not sent.
+    pub(in crate::bus) fn put_back(&mut self) {
+        self.free.extend(self.lent.take());
+    }
+
+    /// It is sent: the claimed record of the log names it.
+    pub(in crate::bus) fn commit<R: Memory + Clone, T>(
+        &mut self,
+        writer: &mut Writer<M, R, T>,
+        at: usize,
+        len: usize,
+    ) {
+        if let Some(mut pooled) = self.lent.take() {
+            writer.commit_blob(&mut pooled.blob, at, len);
+            self.out.push_back(pooled);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,194 @@
+//! Messages that do not fit the log: in blobs, which records of the log name.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::fill::{fill, refuse_body, refuse_head};
+use super::{Claimed, Outlet, Overflow, Want};
+use crate::bus::blob::{NewBlob, Shared, Take};
+use crate::bus::codec::Body;
+use crate::bus::core::Command;
+use crate::bus::error::PublishError;
+use crate::frame::{self, Encoding, Head};
+use crate::ring::blob::{FRAMES, NAME, PAYLOAD};
+use crate::ring::{Blob, BlobHeader};
+use crate::segment::{Memory, Sealed};
+
+/// How long it takes to make 64 KiB of a blob: mostly page faults.
+const MAKING: Duration = Duration::from_micros(50);
+/// What the payload of a loan is aligned to.
+pub(super) const ALIGN: usize = 64;
+
+/// Where a frame stands in its blob.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Place {
+    at: usize,
+    len: usize,
+}
+
+impl Place {
+    /// The payload is aligned, and the head before it: in the page that has the blob's header, if it fits there.
+    fn of(prefix: usize, payload: usize) -> Self {
+        let start = (FRAMES + prefix).next_multiple_of(ALIGN).max(PAYLOAD);
+        Self { at: start - prefix, len: prefix.saturating_add(payload) }
+    }
+
+    /// Bytes of the blob from where payloads begin as a rule.
+    fn bytes(&self) -> u64 {
+        (self.at.saturating_add(self.len) - PAYLOAD) as u64
+    }
+}
+
+impl Outlet {
+    #[cold]
+    pub(super) fn publish_large(
+        &mut self,
+        head: &Head<'_>,
+        encoding: Encoding,
+        body: &impl Body,
+        prefix: usize,
+        size: usize,
+    ) -> Result<(), PublishError> {
+        let Some(place) = self.claim_large(prefix, size, 0)? else { return Ok(()) };
+        let filled = fill(self.large_mut(place), head, encoding, body);
+        match filled {
+            Ok((frame, payload)) => {
+                self.finish_large(Place { len: frame, ..place }, payload, head);
+                Ok(())
+            }
+            Err(error) => {
+                self.pool.put_back();
+                Err(refuse_body(error, size))
+            }
+        }
+    }
+
+    /// Publishes a whole frame if there is room for it now.
+    #[cold]
+    pub(super) fn put_large(&mut self, whole: &[u8]) -> bool {
+        // As a loan's: its payload is aligned.
+        let Ok((head, span)) = frame::decode_head(whole, whole.len()) else { return false };
+        let place = Place::of(span.start, whole.len() - span.start);
+        let Some(class) = self.config.limits.class(place.bytes()) else { return false };
+        if !self.try_large(class, true).unwrap_or(false) {
+            return false;
+        }
+        self.large_mut(place).copy_from_slice(whole);
+        self.finish_large(place, span.len, &head);
+        true
+    }
+
+    /// A loan in a blob; where its payload begins in the frame, or `None` if it was dropped.
+    #[cold]
+    pub(super) fn loan_large(
+        &mut self,
+        head: &Head<'_>,
+        encoding: Encoding,
+        prefix: usize,
+        size: usize,
+    ) -> Result<Option<usize>, PublishError> {
+        let Some(place) = self.claim_large(prefix, size, ALIGN - 1)? else { return Ok(None) };
+        let room = self.large_mut(place);
+        let begun = head.begin(room, encoding).map_err(refuse_head)?;
+        frame::finish_payload(room, begun, size);
+        self.lent = Some(place);
+        Ok(Some(prefix))
+    }
+
+    /// The frame in the blob that was taken.
+    pub(super) fn large(&self, place: Place) -> &[u8] {
+        self.pool.lent().map_or(&[], |blob| blob.bytes(place.at, place.len))
+    }
+
+    pub(super) fn large_mut(&mut self, place: Place) -> &mut [u8] {
+        self.pool.lent_mut().map_or(&mut [], |blob| blob.bytes_mut(place.at, place.len))
+    }
+
+    pub(super) fn finish_large(&mut self, place: Place, payload: usize, head: &Head<'_>) {
+        self.pool.commit(&mut self.writer, place.at, place.len);
+        self.show(payload, head);
+    }
+
+    /// Takes a blob, and claims room for the record that names it, under the port's policy; `None` if the message was
+    /// dropped. In the log, the message would need `spare` bytes more.
+    fn claim_large(
+        &mut self,
+        prefix: usize,
+        size: usize,
+        spare: usize,
+    ) -> Result<Option<Place>, PublishError> {
+        let limits = &self.config.limits;
+        let place = Place::of(prefix, size);
+        let class = limits.class(place.bytes()).filter(|_| size as u64 <= limits.largest());
+        let class =
+            class.ok_or(PublishError::TooLarge { size, limit: self.largest_payload(prefix + spare) })?;
+        let may_wait = matches!(self.config.overflow, Overflow::Block { .. });
+        if self.try_large(class, !may_wait)? || self.claim_when_full(Want::Blob(class))? == Claimed::Yes {
+            return Ok(Some(place));
+        }
+        Ok(None)
+    }
+
+    /// Bytes of the largest payload behind a head of this length.
+    pub(super) fn largest_payload(&self, prefix: usize) -> usize {
+        let in_log = (self.writer.largest_body() as usize).saturating_sub(prefix);
+        in_log.max(self.config.limits.largest() as usize)
+    }
+
+    /// Waits for a blob to come back, where enough are out, for as long as it takes to make another: a few that stay in
+    /// the cache are faster than many, and a reader that needs more than that gets them.
+    pub(super) fn claim_returned(
+        &mut self,
+        want: Want,
+        start: Instant,
+        deadline: Option<Instant>,
+    ) -> Result<bool, PublishError> {
+        let Want::Blob(class) = want else { return Ok(false) };
+        let soon = start + MAKING.saturating_mul((class >> 16) as u32);
+        self.claim_by(Want::ReturnedBlob(class), Some(deadline.map_or(soon, |deadline| deadline.min(soon))))
+    }
+
+    /// Takes a blob of this size and claims the record, if both are there. Makes the blob if it may: always if it
+    /// `must`, else while few are out.
+    pub(super) fn try_large(&mut self, class: u64, must: bool) -> Result<bool, PublishError> {
+        if self.writer.claim(NAME).is_err() {
+            return Ok(false);
+        }
+        match self.pool.take(class, must, &mut self.writer) {
+            Take::Ready => Ok(true),
+            Take::Wait => Ok(false),
+            Take::Make { gone } => {
+                let log = self.shared.log;
+                for blob in gone {
+                    self.node.tell(Command::BlobGone { log, blob });
+                }
+                match self.make_blob(class) {
+                    Ok(true) => Ok(self.pool.take(class, must, &mut self.writer) == Take::Ready),
+                    // Where it would only have been another one, those that are there do.
+                    made => Ok(self.pool.take_free(class) || made?),
+                }
+            }
+        }
+    }
+
+    /// Makes a blob and has the control thread give it to every reader; false if this process is short of something
+    /// just now, and blobs are to come back.
+    fn make_blob(&mut self, class: u64) -> Result<bool, PublishError> {
+        let log = self.shared.log;
+        // All pages at once, however large: a page fault costs more than a share of this.
+        let segment = match Sealed::create("ringbus-blob", PAYLOAD + class as usize, true) {
+            Ok(segment) => Arc::new(segment),
+            Err(_) if self.pool.in_use() > 0 => return Ok(false),
+            Err(error) => return Err(PublishError::Memory { reason: error.to_string() }),
+        };
+        let (blob, size) = (self.pool.next_id(), segment.size() as u64);
+        let header = BlobHeader { log, node: *self.node.info.id().as_bytes(), blob };
+        let (fd, shared) = (segment.shared_fd(), Shared::default());
+        self.pool.add(Blob::new(segment, &header), class, shared.clone());
+        let new = NewBlob { blob, size, fd, shared };
+        self.node
+            .ask(|reply| Command::ShareBlob { log, new, reply })
+            .map_err(|error| PublishError::Memory { reason: error.to_string() })?;
+        Ok(true)
+    }
+}

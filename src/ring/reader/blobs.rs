@@ -1,0 +1,171 @@
+//! The blobs that a reader was given, and the one that its record in hand names.
+
+use super::Reader;
+use crate::ring::blob::{NAME, Name};
+use crate::ring::holds::Holds;
+use crate::ring::record::{HEADER, Header, Record};
+use crate::ring::sync::{Arc, AtomicBool};
+use crate::ring::{Corrupt, Lent, Next};
+use crate::segment::{Memory, MemoryMut};
+
+/// What a record that names a blob comes to.
+enum Found {
+    /// The frame is in hand; its length.
+    Frame(u32),
+    /// The blob has not arrived.
+    Unknown,
+    /// It arrived, and could not be mapped.
+    Unreadable,
+}
+
+/// The blobs of one log. Their ids may be anything; whoever adds them bounds their number.
+pub(super) struct Blobs<M> {
+    /// In the order of their ids; `None` for what could not be mapped.
+    known: Vec<(u64, Option<Arc<M>>)>,
+    in_hand: Option<InHand<M>>,
+    /// The record at the reader's position names a blob that is still to come.
+    pub(super) awaited: bool,
+    pub(super) holds: Holds,
+}
+
+/// Where a frame lies, checked.
+struct InHand<M> {
+    blob: u64,
+    memory: Arc<M>,
+    at: usize,
+}
+
+impl<M: Memory> Blobs<M> {
+    fn new(holds: Holds) -> Self {
+        Self { known: Vec::new(), in_hand: None, awaited: false, holds }
+    }
+
+    fn add(&mut self, blob: u64, memory: Option<M>) {
+        let memory = memory.map(Arc::new);
+        match self.known.binary_search_by_key(&blob, |(id, _)| *id) {
+            Ok(at) => self.known[at].1 = memory,
+            Err(at) => self.known.insert(at, (blob, memory)),
+        }
+        self.awaited = false;
+    }
+
+    fn remove(&mut self, blob: u64) {
+        self.known.retain(|(id, _)| *id != blob);
+    }
+
+    /// Takes the frame that a record at `position` stands for, named at offset `at` of the log.
+    fn find(&mut self, log: &impl Memory, at: usize, position: u64) -> Result<Found, Corrupt> {
+        let name = Name::load(log, at);
+        let Ok(known) = self.known.binary_search_by_key(&name.blob, |(id, _)| *id) else {
+            return Ok(Found::Unknown);
+        };
+        let Some(memory) = &self.known[known].1 else { return Ok(Found::Unreadable) };
+        let refuse = |what| Corrupt::Blob { position, blob: name.blob, what };
+        let (at, len) = name.place(&**memory).ok_or(refuse("a frame that is not within it"))?;
+        if !name.is_of(&**memory) {
+            return Err(refuse("another generation"));
+        }
+        self.in_hand = Some(InHand { blob: name.blob, memory: memory.clone(), at });
+        Ok(Found::Frame(len))
+    }
+
+    /// The frame of the record in hand.
+    fn in_hand(&self) -> Option<&InHand<M>> {
+        self.in_hand.as_ref()
+    }
+
+    fn take_in_hand(&mut self) -> Option<InHand<M>> {
+        self.in_hand.take()
+    }
+}
+
+impl<M: Memory, C: MemoryMut> Reader<M, C> {
+    /// The same for a log whose records may name blobs.
+    pub fn with_blobs(mut self) -> Self {
+        self.blobs = Some(Box::new(Blobs::new(Holds::new(&self.cursors, self.cursor_at))));
+        self
+    }
+
+    /// A blob has arrived; `None` if it cannot be mapped: records that name it count as missed.
+    pub fn add_blob(&mut self, blob: u64, memory: Option<M>) {
+        if let Some(blobs) = &mut self.blobs {
+            blobs.add(blob, memory);
+        }
+    }
+
+    /// No record names this blob any more.
+    pub fn remove_blob(&mut self, blob: u64) {
+        if let Some(blobs) = &mut self.blobs {
+            blobs.remove(blob);
+        }
+    }
+
+    /// At once, and not with the next eighth of the log: a blob is more than that.
+    #[cold]
+    pub(super) fn release_blob(&mut self) {
+        self.blobs.as_mut().map(|blobs| blobs.take_in_hand());
+        self.flush();
+    }
+
+    #[cold]
+    pub(super) fn blob_frame(&self, len: usize) -> &[u8] {
+        let Some(found) = self.blobs.as_ref().and_then(|blobs| blobs.in_hand()) else { return &[] };
+        // SAFETY: `Blobs::find` checked the range; the record that names the blob lies between gate and tail, so
+        // a writer that keeps to the protocol does not store to the blob until the record is released.
+        unsafe { found.memory.slice(found.at, len) }
+    }
+
+    #[cold]
+    pub(super) fn copy_blob(&self, offset: usize, into: &mut [u8]) {
+        if let Some(found) = self.blobs.as_ref().and_then(|blobs| blobs.in_hand()) {
+            found.memory.copy(found.at + offset, into);
+        }
+    }
+
+    /// Takes the record at `position`, which names a blob.
+    #[cold]
+    pub(super) fn blob_record(&mut self, header: Header, sequence: u64, word: u64) -> Result<Next, Corrupt> {
+        let position = self.position;
+        let named = u64::from(header.len) == NAME && header.filler == 0;
+        let blobs = self.blobs.as_mut().filter(|_| named).ok_or(Corrupt::Record { position, word })?;
+        let frame = position + HEADER;
+        let found = blobs.find(&self.log, self.layout.offset(frame), position)?;
+        if matches!(found, Found::Unknown) && self.until == u64::MAX {
+            // On its way: it was sent before the record was published.
+            blobs.awaited = true;
+            return Ok(Next::Empty);
+        }
+        self.expected = Some(sequence + 1);
+        let end = position + header.size();
+        let Found::Frame(len) = found else {
+            self.pass(end);
+            return Ok(Next::Lagged(1));
+        };
+        let record = Record { kind: header.kind, frame, len, sequence };
+        self.in_hand = Some((end, record));
+        Ok(Next::Record(record))
+    }
+
+    /// Gives back the blobs that nobody keeps any more; true if there were any, and so a cursor is to be stored with
+    /// its fence: the writer may wait for them.
+    pub(super) fn settle_holds(&mut self) -> bool {
+        let Some(blobs) = &mut self.blobs else { return false };
+        blobs.holds.settle(&self.cursors, self.cursor_at)
+    }
+}
+
+impl<M: Memory + Clone, C: MemoryMut> Reader<M, C> {
+    /// Keeps the blob in hand: before the cursor passes the record that names it.
+    #[cold]
+    pub(super) fn hold(&mut self, len: usize) -> Option<Lent<M>> {
+        self.settle_holds();
+        let blobs = self.blobs.as_mut()?;
+        let id = blobs.in_hand()?.blob;
+        let over = Arc::new(AtomicBool::new(false));
+        if !blobs.holds.take(id, &over, &self.cursors, self.cursor_at) {
+            return None;
+        }
+        let found = blobs.take_in_hand()?;
+        Some(Lent::new((*found.memory).clone(), found.at, len, over))
+    }
+}

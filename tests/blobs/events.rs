@@ -1,0 +1,188 @@
+//! Large values, bytes, direct messages and broadcasts, with readers that come and go.
+
+use ringbus::{Bus, Trust};
+
+use crate::support::{self, Child, DEADLINE, Dir, Parent};
+use crate::{Cloud, MIB, cloud, content};
+
+/// Says what it gets: the length, the alignment, and whether the bytes are those of the sequence number.
+pub fn reader(parent: &mut Parent, args: &[&str]) {
+    let node = support::bus(args[0]).join("reader").unwrap();
+    let mut subscriber = node.raw_subscriber(args[1]).unwrap();
+    parent.say("open");
+    loop {
+        let sample = match subscriber.recv_timeout(DEADLINE) {
+            Ok(Some(sample)) => sample,
+            Ok(None) => panic!("nothing came"),
+            Err(error) => {
+                parent.say(&format!("{error:?}"));
+                continue;
+            }
+        };
+        if sample.is_empty() {
+            return;
+        }
+        assert!(
+            sample.to_owned() == content(sample.sequence(), sample.len()),
+            "message {}",
+            sample.sequence()
+        );
+        parent.say(&format!("{} {} {}", sample.sequence(), sample.len(), sample.as_ptr().addr() % 64));
+    }
+}
+
+#[test]
+fn raw_messages_of_any_size_arrive_in_place_and_aligned() {
+    let dir = Dir::new();
+    let mut child = Child::start("reader", &[dir.arg(), "frames/*"]);
+    child.expect("open");
+    let node = dir.join("writer");
+    let mut frames = node.raw_publisher("frames/front").unwrap();
+    let sizes = [1, 65_000, 65_536, MIB, 100_000, MIB + 1, 3 * MIB, 64 * MIB, 17, 2 * MIB];
+    for (sequence, size) in (0..).zip(sizes) {
+        if sequence % 2 == 0 {
+            frames.publish(&content(sequence, size)).unwrap();
+            assert!(child.line().starts_with(&format!("{sequence} {size} ")));
+        } else {
+            let mut loan = frames.loan(size).unwrap();
+            assert_eq!((loan.len(), loan.as_ptr().addr() % 64), (size, 0));
+            loan.copy_from_slice(&content(sequence, size));
+            loan.send().unwrap();
+            child.expect(&format!("{sequence} {size} 0"));
+        }
+    }
+    frames.publish(&[]).unwrap();
+    child.finish();
+    assert_eq!(frames.stats().messages, sizes.len() as u64 + 1);
+}
+
+#[test]
+fn values_of_any_size_arrive() {
+    let dir = Dir::new();
+    let (writer, reader) = (dir.join("writer"), dir.join("reader"));
+    let mut clouds = reader.subscriber::<Cloud>("cloud").unwrap();
+    let mut publisher = writer.publisher::<Cloud>("cloud").unwrap();
+    for (frame, points) in (0..).zip([0, 5_000, 10_000, 100_000, 3, 400_000]) {
+        let cloud = cloud(frame, points);
+        publisher.publish(&cloud).unwrap();
+        let received = clouds.recv_timeout(DEADLINE).unwrap().expect("the cloud");
+        assert!(*received == cloud && received.sequence() == 3 * frame, "{points}");
+        let value = "v".repeat(4000);
+        let message = publisher.message(&cloud).header("k", &value);
+        message.timestamp().correlation("c").send().unwrap();
+        let received = clouds.recv_timeout(DEADLINE).unwrap().expect("the cloud");
+        assert!(*received == cloud && received.correlation() == Some("c"), "{points}");
+        assert!(received.headers().get("k").is_some_and(|value| value.len() == 4000));
+        // The sequence goes on for both.
+        publisher.publish(&self::cloud(frame, 1)).unwrap();
+        clouds.recv_timeout(DEADLINE).unwrap().expect("a small one");
+    }
+}
+
+#[test]
+fn a_publisher_over_a_pattern_sends_large_ones_to_whoever_wants_the_topic() {
+    let dir = Dir::new();
+    let (writer, one, all) = (dir.join("writer"), dir.join("one"), dir.join("all"));
+    let mut one = one.raw_subscriber("camera/1").unwrap();
+    let mut all = all.raw_subscriber("camera/**").unwrap();
+    let mut cameras = writer.raw_publisher("camera/*").unwrap();
+    for round in 0..10 {
+        for camera in ["camera/1", "camera/2"] {
+            let mut loan = cameras.loan_to(camera, MIB).unwrap();
+            loan.fill(round);
+            loan.send().unwrap();
+        }
+        let sample = one.recv_timeout(DEADLINE).unwrap().expect("the frame");
+        assert_eq!((sample.topic(), sample.len(), sample[MIB - 1]), ("camera/1", MIB, round));
+        for camera in ["camera/1", "camera/2"] {
+            let sample = all.recv_timeout(DEADLINE).unwrap().expect("the frame");
+            assert_eq!((sample.topic(), sample.len(), sample[0]), (camera, MIB, round));
+        }
+    }
+}
+
+#[test]
+fn direct_messages_and_broadcasts_may_be_large() {
+    let dir = Dir::new();
+    let (writer, critic) = (dir.join("writer"), dir.join("critic"));
+    let mut inbox = critic.raw_inbox().unwrap();
+    let mut all = critic.raw_broadcasts().unwrap();
+    for seed in 0..5 {
+        let bytes = content(seed, MIB + seed as usize * 1000);
+        writer.raw_message_to("critic", &bytes).send().unwrap();
+        writer.raw_message_to_all(&bytes).send().unwrap();
+        assert!(*inbox.recv_timeout(DEADLINE).unwrap().expect("the letter") == bytes);
+        assert!(*all.recv_timeout(DEADLINE).unwrap().expect("the broadcast") == bytes);
+    }
+}
+
+#[test]
+fn what_is_not_trusted_is_copied() {
+    let dir = Dir::new();
+    let bus = Bus::builder("bus").dir(dir.path()).trust(Trust::Copy).open().unwrap();
+    let (writer, reader) = (dir.join("writer"), bus.join("reader").unwrap());
+    let mut subscriber = reader.raw_subscriber("t").unwrap();
+    let mut publisher = writer.publisher_builder("t").blob_memory(4 * MIB as u64).open_raw().unwrap();
+    for seed in 0..20 {
+        publisher.publish(&content(seed, 3 * MIB)).unwrap();
+        assert!(*subscriber.recv_timeout(DEADLINE).unwrap().expect("the bytes") == content(seed, 3 * MIB));
+    }
+}
+
+#[test]
+fn readers_that_come_and_go_miss_nothing_from_their_beginning_on() {
+    let dir = Dir::new();
+    let writer = dir.join("writer");
+    let mut publisher = writer.raw_publisher("t").unwrap();
+    let mut steady = dir.join("steady").raw_subscriber("t").unwrap();
+    publisher.wait_for_subscribers(1, DEADLINE).unwrap();
+    std::thread::scope(|scope| {
+        let late = scope.spawn(|| {
+            for _ in 0..20 {
+                let mut late = dir.join("late").raw_subscriber("t").unwrap();
+                let mut due = None;
+                for _ in 0..5 {
+                    let sample = late.recv_timeout(DEADLINE).unwrap().expect("the next");
+                    assert_eq!(sample.sequence(), due.unwrap_or(sample.sequence()));
+                    assert!(*sample == content(sample.sequence(), sample.len()));
+                    due = Some(sample.sequence() + 1);
+                }
+            }
+        });
+        let mut seed = 0;
+        while !late.is_finished() {
+            publisher.publish(&content(seed, 70_000 + seed as usize % 5 * 60_000)).unwrap();
+            let sample = steady.recv_timeout(DEADLINE).unwrap().expect("the next");
+            assert_eq!(sample.sequence(), seed);
+            seed += 1;
+        }
+    });
+}
+
+pub fn large_writer(parent: &mut Parent, args: &[&str]) {
+    let node = support::bus(args[0]).join("writer").unwrap();
+    let mut publisher = node.raw_publisher("t").unwrap();
+    publisher.wait_for_subscribers(1, DEADLINE).unwrap();
+    for seed in 0..200 {
+        publisher.publish(&content(seed, 100_000)).unwrap();
+    }
+    parent.say("done");
+    parent.stay();
+}
+
+#[test]
+fn many_large_ones_from_several_processes_arrive_in_order() {
+    let dir = Dir::new();
+    let reader = dir.join("reader");
+    let mut subscriber = reader.raw_subscriber("t").unwrap();
+    let mut children: Vec<_> = (0..2).map(|_| Child::start("large writer", &[dir.arg()])).collect();
+    let mut due = std::collections::HashMap::new();
+    for _ in 0..400 {
+        let sample = subscriber.recv_timeout(DEADLINE).unwrap().expect("the next");
+        let due = due.entry(sample.source().id()).or_insert(0);
+        assert!(sample.sequence() == *due && *sample == content(*due, 100_000));
+        *due += 1;
+    }
+    children.iter_mut().for_each(|child| child.expect("done"));
+    children.into_iter().for_each(Child::finish);
+}

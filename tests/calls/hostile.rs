@@ -1,0 +1,203 @@
+//! Pairs whose other end is spoken for by hand: what no honest client or server does.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+
+use ringbus::internals::frame::{
+    Attach, Code, Control, Encoding, Frame, Head, Headers, Payload, PortUp, Role, Strings,
+};
+use ringbus::internals::ring::{CursorSegment, Gates, Kind, LogHeader, LogLayout, Writer};
+use ringbus::internals::segment::{PeerSegment, Sealed};
+use ringbus::internals::sys::eventfd;
+use ringbus::{Client, Node, Pending, RawResponse, Status};
+
+use crate::raw_peer::Raw;
+use crate::servant::{self, SERVICE};
+use crate::support::{DEADLINE, Dir, eventually};
+
+const CAPACITY: u64 = 4096;
+/// The hand-made peer's port.
+const PORT: u64 = 1;
+
+/// One end of a pair, with the log that it writes.
+struct End {
+    raw: Raw,
+    bell: OwnedFd,
+    /// Kept for its memory: a peer maps it.
+    _cursors: Sealed,
+    /// The port at the other end.
+    other: u64,
+}
+
+type Log = Writer<Arc<Sealed>, Arc<PeerSegment>, ()>;
+
+impl End {
+    /// Joins, opens its port, and learns of the node's port of that role.
+    fn open(dir: &Dir, node: &Node, role: Role, other: Role) -> Self {
+        let raw = Raw::join(dir, node);
+        let segment = CursorSegment::of_size(4096);
+        let cursors = Sealed::create("ringbus-cursors", 4096, true).unwrap();
+        segment.initialise(&cursors, raw.id, PORT, 0);
+        let bell = eventfd::create().unwrap();
+        let (filters, version) = (Strings::from_slice(&[SERVICE]), None);
+        let up = PortUp { port: PORT, role, filters, flags: 0, priority: 128, capacity: None, version };
+        raw.send(&Control::PortUp(up), &[cursors.fd(), bell.as_fd()]);
+        raw.send(&Control::PortsDone, &[]);
+        let other = loop {
+            match Control::decode(&raw.receive().0) {
+                Ok(Control::PortUp(up)) if up.role == other => break up.port,
+                Ok(_) => {}
+                Err(error) => panic!("{error}"),
+            }
+        };
+        Self { raw, bell, _cursors: cursors, other }
+    }
+
+    /// Gives the other end a log to read.
+    fn attach(&self, log: u64) -> Log {
+        let layout = LogLayout::new(CAPACITY).unwrap();
+        let memory = Arc::new(Sealed::create("ringbus-log", layout.segment_size(), true).unwrap());
+        layout.initialise(&memory, &LogHeader { log, node: self.raw.id, port: PORT });
+        let attach = Attach {
+            log,
+            writer_port: PORT,
+            reader_port: self.other,
+            reader_number: log as u16,
+            position: 0,
+            sequence: Some(0),
+            capacity: CAPACITY,
+            predecessor: None,
+        };
+        self.raw.send(&Control::Attach(attach), &[memory.fd(), self.bell.as_fd()]);
+        Writer::new(memory, layout, Arc::new(Gates::new()))
+    }
+
+    /// The next datagram that is of this op.
+    fn wait_for(&self, op: u8) -> Vec<u8> {
+        loop {
+            let (datagram, _) = self.raw.receive();
+            if datagram[2] == op {
+                return datagram;
+            }
+        }
+    }
+}
+
+fn write(log: &mut Log, frame: &[u8]) {
+    log.claim(frame.len() as u64).unwrap();
+    log.body_mut()[..frame.len()].copy_from_slice(frame);
+    log.commit(Kind::Frame, 0, 0, frame.len());
+    log.publish();
+}
+
+fn message(head: Head<'_>) -> Vec<u8> {
+    let frame = Frame::Message { head, payload: Payload::new(Encoding::Raw, b"bytes") };
+    let mut bytes = vec![0; frame.encoded_len()];
+    let len = frame.encode(&mut bytes).unwrap();
+    bytes.truncate(len);
+    bytes
+}
+
+fn answer(id: u64) -> Vec<u8> {
+    message(Head::Response { id, status: Code::Ok, message: None, headers: Headers::EMPTY })
+}
+
+fn request(id: u64) -> Vec<u8> {
+    message(Head::Request { id, method: "mirror", deadline: None, headers: Headers::EMPTY })
+}
+
+/// Records that are nothing that belongs into a log of requests, nor into one of answers.
+fn nonsense() -> [Vec<u8>; 4] {
+    let headers = Headers::EMPTY;
+    let event = message(Head::Event { topic: None, headers });
+    let item = message(Head::Item { id: 1, seq: 2 });
+    [event, item, b"\x94\x01".to_vec(), b"nonsense".to_vec()]
+}
+
+fn call(client: &Client) -> Pending<RawResponse> {
+    client.request("any").timeout(DEADLINE).start_raw(b"").unwrap()
+}
+
+/// A client, a server that is spoken for, and a call to it that has opened the pair.
+fn pair(dir: &Dir) -> (Node, Client, End, Pending<RawResponse>) {
+    let node = dir.join("node");
+    let client = node.client(SERVICE).unwrap();
+    let server = End::open(dir, &node, Role::Server, Role::Client);
+    client.wait_for_server(DEADLINE).unwrap();
+    let pending = call(&client);
+    server.wait_for(6);
+    (node, client, server, pending)
+}
+
+#[test]
+fn what_is_no_answer_is_counted_and_the_next_one_is_taken() {
+    let dir = Dir::new();
+    let (_node, client, server, pending) = pair(&dir);
+    let mut log = server.attach(1);
+    for record in nonsense() {
+        write(&mut log, &record);
+    }
+    write(&mut log, &request(pending.id()));
+    write(&mut log, &answer(pending.id()));
+    assert_eq!(*pending.wait().unwrap(), *b"bytes");
+    assert_eq!((client.stats().dropped, client.stats().messages), (5, 1));
+}
+
+#[test]
+fn what_is_no_request_is_counted_and_the_next_one_is_answered() {
+    let dir = Dir::new();
+    let node = dir.join("node");
+    let (server, _said) = servant::spawn(&node, |builder| builder);
+    let client = End::open(&dir, &node, Role::Client, Role::Server);
+    let mut log = client.attach(1);
+    for record in nonsense() {
+        write(&mut log, &record);
+    }
+    write(&mut log, &answer(1));
+    write(&mut log, &request(1));
+    eventually("the request is taken", || server.stats().messages == 1);
+    assert_eq!(server.stats().dropped, 5);
+}
+
+fn is_cut(node: &Node, part: &str) {
+    eventually("it is cut off", || !node.refused().is_empty());
+    let why = node.refused()[0].why.to_string();
+    assert!(why.contains(part), "{why}");
+}
+
+#[test]
+fn a_second_log_of_answers_ends_the_session() {
+    let dir = Dir::new();
+    let (node, client, server, pending) = pair(&dir);
+    let _first = server.attach(1);
+    server.wait_for(7);
+    let _second = server.attach(2);
+    is_cut(&node, "a second log of answers");
+    assert_eq!(pending.wait().unwrap_err().code(), ringbus::Code::Unavailable);
+    let gone: Status = client.request("any").send_raw(b"").unwrap_err();
+    assert_eq!(gone.code(), ringbus::Code::NotFound);
+}
+
+#[test]
+fn a_second_log_of_requests_ends_the_session() {
+    let dir = Dir::new();
+    let node = dir.join("node");
+    let (_server, _said) = servant::spawn(&node, |builder| builder);
+    let client = End::open(&dir, &node, Role::Client, Role::Server);
+    let _first = client.attach(1);
+    client.wait_for(7);
+    let _second = client.attach(2);
+    is_cut(&node, "attached twice");
+}
+
+#[test]
+fn a_log_of_answers_may_follow_one_that_is_closed() {
+    let dir = Dir::new();
+    let (node, _client, server, _pending) = pair(&dir);
+    let mut first = server.attach(1);
+    server.wait_for(7);
+    first.close();
+    let _second = server.attach(2);
+    server.wait_for(7);
+    assert!(node.refused().is_empty());
+}

@@ -1,0 +1,48 @@
+//! A peer of a node's that a test speaks for, word by word.
+
+use std::cell::Cell;
+use std::os::fd::{BorrowedFd, OwnedFd};
+
+use ringbus::Node;
+use ringbus::internals::frame::{Control, Hello};
+use ringbus::internals::sys::seqpacket::{MAX_DATAGRAM, Socket};
+
+use crate::support::{Dir, eventually};
+
+pub struct Raw {
+    pub id: [u8; 16],
+    socket: Socket,
+}
+
+impl Raw {
+    /// Says hello, and waits until it is established.
+    pub fn join(dir: &Dir, node: &Node) -> Self {
+        thread_local!(static PEERS: Cell<u8> = const { Cell::new(0) });
+        PEERS.set(PEERS.get() + 1);
+        let path = dir.path().join(format!("bus/{}.sock", node.info().id()));
+        let raw = Self { id: [PEERS.get(); 16], socket: Socket::connect(&path).unwrap() };
+        let (id, name) = (raw.id, "raw");
+        let hello = Hello { major: 1, minor: 0, id, name, started_unix_ms: 0, capabilities: 0 };
+        raw.send(&Control::Hello(hello), &[]);
+        assert_eq!(raw.receive().0[2], 1, "hello_ack");
+        raw
+    }
+
+    pub fn send(&self, control: &Control<'_>, fds: &[BorrowedFd<'_>]) {
+        let mut bytes = vec![0; control.encoded_len()];
+        control.encode(&mut bytes).unwrap();
+        self.socket.send(&bytes, fds).unwrap();
+    }
+
+    /// The next datagram that is not about the counting of others.
+    pub fn receive(&self) -> (Vec<u8>, Vec<OwnedFd>) {
+        let mut bytes = vec![0; MAX_DATAGRAM];
+        let mut found = None;
+        eventually("a datagram", || {
+            found = self.socket.recv(&mut bytes).ok();
+            found.as_ref().is_some_and(|found| !matches!(bytes[..found.len], [_, 5, 10..=12, ..]))
+        });
+        let found = found.unwrap();
+        (bytes[..found.len].to_owned(), found.fds)
+    }
+}
