@@ -25,8 +25,12 @@ const MTU: usize = 65504;
 const FRAGMENT_HEADER: usize = 32;
 /// Fragments that one poll takes.
 const BURST: usize = 64;
-/// A message may have an eighth of a term, of which a log has three.
-const TERM: usize = 16 << 20;
+
+/// Bytes of a term, of which a log has three: a message may have an eighth of one. Small ones stay in the cache,
+/// large ones need the driver less often.
+fn term(payload: usize) -> usize {
+    (128 * payload).clamp(1 << 20, 16 << 20)
+}
 
 impl Peer for Aeron {
     fn rows(&self) -> &'static [Row] {
@@ -41,7 +45,9 @@ impl Peer for Aeron {
     }
 
     fn first(&self, job: &Job, second: &mut Second) -> Result<Figure> {
-        let client = Client::connect_dir(&second.hear()?)?;
+        let driver = driver(job)?;
+        second.tell(driver.dir())?;
+        let client = Client::connect_dir(driver.dir())?;
         second.hear()?;
         let ping = Sender::new(job, &client, PING)?;
         let mut pong = Receiver::new(job, &client, PONG)?;
@@ -72,9 +78,7 @@ impl Peer for Aeron {
     }
 
     fn second(&self, job: &Job, first: &mut First) -> Result<()> {
-        let driver = driver(job)?;
-        first.tell(driver.dir());
-        let client = Client::connect_dir(driver.dir())?;
+        let client = Client::connect_dir(&first.hear()?)?;
         let count = if job.workload == Workload::Fanout { SUBSCRIBERS } else { 1 };
         let mut pings = (0..count).map(|_| Receiver::new(job, &client, PING)).collect::<Result<Vec<_>>>()?;
         first.tell("subscribed");
@@ -139,15 +143,17 @@ fn is_whole(payload: usize) -> bool {
     payload <= MTU - FRAGMENT_HEADER
 }
 
-/// One thread for all it does, which sleeps while nothing is to be done: the CPUs are for the two processes.
+/// One thread for all it does, as the CPUs are for the two processes. The sender of a flood yields to it when it
+/// is out of room, and it yields back; beside round trips, which do not need it, it sleeps.
 fn driver(job: &Job) -> Result<EmbeddedDriver> {
+    let idle = if job.workload == Workload::Rtt { c"backoff" } else { c"yield" };
     let dir = std::ffi::CString::new(format!("/dev/shm/{}", job.unique("aeron")))?;
     Ok(EmbeddedDriver::launch_with(|context| {
         context.set_dir(&dir)?;
         context.set_threading_mode(aeron_threading_mode_t::AERON_THREADING_MODE_SHARED)?;
-        context.set_shared_idle_strategy(c"backoff")?;
+        context.set_shared_idle_strategy(idle)?;
         context.set_ipc_mtu_length(MTU)?;
-        context.set_ipc_term_buffer_length(TERM)?;
+        context.set_ipc_term_buffer_length(term(job.payload))?;
         context.set_term_buffer_sparse_file(false)?;
         Ok(())
     })?)
@@ -193,7 +199,7 @@ impl Sender {
 fn again<T>(mut offer: impl FnMut() -> Result<T, AeronOfferError>) -> Result<T> {
     loop {
         match offer() {
-            Err(error) if error.is_retryable() => std::hint::spin_loop(),
+            Err(error) if error.is_retryable() => std::thread::yield_now(), // to the driver
             other => return Ok(other?),
         }
     }

@@ -22,13 +22,8 @@ type Ipc = ipc::Service;
 /// What a call carries: of a fixed size, as its documentation advises.
 type Block = [u64; 8];
 
-/// Messages that a subscriber may be behind.
-fn buffer_size(job: &Job) -> usize {
-    match job.workload {
-        Workload::Rtt | Workload::Call => 2,
-        Workload::Throughput | Workload::Fanout => ((256 << 10) / job.payload).clamp(4, 256),
-    }
-}
+/// Messages that a subscriber may be behind; more measured slower, with small messages and with large ones.
+const BUFFER: usize = 4;
 
 impl Peer for Iceoryx2 {
     fn rows(&self) -> &'static [Row] {
@@ -165,7 +160,7 @@ fn events(job: &Job, node: &Node<Ipc>, topic: &str) -> Result<Events<Ipc, [u8], 
         .max_subscribers(SUBSCRIBERS)
         .max_nodes(2)
         .history_size(0)
-        .subscriber_max_buffer_size(buffer_size(job))
+        .subscriber_max_buffer_size(BUFFER)
         .subscriber_max_borrowed_samples(1)
         .enable_safe_overflow(false)
         .open_or_create()?)
@@ -176,6 +171,7 @@ fn publisher(job: &Job, events: &Events<Ipc, [u8], ()>) -> Result<Publisher<Ipc,
         .publisher_builder()
         .initial_max_slice_len(job.payload)
         .max_loaned_samples(1)
+        .allocation_strategy(AllocationStrategy::Static)
         .backpressure_strategy(BackpressureStrategy::RetryUntilDelivered)
         .create()?)
 }
@@ -190,7 +186,7 @@ fn calls(job: &Job, node: &Node<Ipc>) -> Result<Calls<Ipc, Block, (), Block, ()>
         .max_servers(1)
         .max_nodes(2)
         .max_active_requests_per_client(1)
-        .max_response_buffer_size(buffer_size(job))
+        .max_response_buffer_size(BUFFER)
         .enable_safe_overflow_for_requests(false)
         .enable_safe_overflow_for_responses(false)
         .open_or_create()?)

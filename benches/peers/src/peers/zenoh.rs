@@ -1,10 +1,13 @@
-//! zenoh: two peers over TCP on the loopback interface, with shared memory for what is large or lent.
+//! zenoh: two peers over a Unix socket or TCP, with shared memory for what is large or lent.
 
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 
 use ::zenoh::pubsub::Publisher;
 use ::zenoh::qos::CongestionControl;
-use ::zenoh::shm::{BlockOn, GarbageCollect, PosixShmProviderBackend, ShmProvider, ShmProviderBuilder};
+use ::zenoh::shm::{
+    BlockOn, GarbageCollect, PosixShmProviderBackend, ShmProviderBuilder, ZShmMut,
+    cleanup_orphaned_shm_segments,
+};
 use ::zenoh::{Config, Session, Wait};
 
 use super::Peer;
@@ -24,8 +27,7 @@ impl Peer for Zenoh {
     }
 
     fn first(&self, job: &Job, second: &mut Second) -> Result<Figure> {
-        let port = second.hear()?;
-        let session = session("connect", &port)?;
+        let session = session("connect", &second.hear()?)?;
         let (answers, pong) = mpsc::channel();
         let _pong = session
             .declare_subscriber("pong")
@@ -56,11 +58,15 @@ impl Peer for Zenoh {
     }
 
     fn second(&self, job: &Job, first: &mut First) -> Result<()> {
-        let port = free_port()?;
-        let session = session("listen", &port)?;
-        first.tell(&port);
+        let address = address(job)?;
+        let session = session("listen", &address)?;
+        first.tell(&address);
         first.hear()?;
         if job.workload == Workload::Throughput { drain(first, &session) } else { echo(job, first, &session) }
+    }
+
+    fn clean(&self, _job: &Job) {
+        cleanup_orphaned_shm_segments();
     }
 }
 
@@ -138,9 +144,21 @@ fn drain(first: &mut First, session: &Session) -> Result<()> {
     Ok(())
 }
 
+/// Allocates room for one message, in shared memory.
+type Lender = Box<dyn Fn() -> Result<ZShmMut> + Send + Sync>;
+
+/// The layout is computed once, as its documentation advises. It borrows from the provider, which stays until the
+/// process ends.
+fn lender(len: usize) -> Result<Lender> {
+    let backend = PosixShmProviderBackend::builder((64 * len).max(1 << 20)).wait()?;
+    let provider = Box::leak(Box::new(ShmProviderBuilder::backend(backend).wait()));
+    let layout = provider.alloc_layout(len)?;
+    Ok(Box::new(move || Ok(layout.alloc().with_policy::<BlockOn<GarbageCollect>>().wait()?)))
+}
+
 struct Sender {
     publisher: Publisher<'static>,
-    lends: Option<ShmProvider<PosixShmProviderBackend>>,
+    lends: Option<Lender>,
 }
 
 impl Sender {
@@ -150,22 +168,15 @@ impl Sender {
             .congestion_control(CongestionControl::Block)
             .express(job.workload == Workload::Rtt) // else small messages travel in batches
             .wait()?;
-        let memory = (64 * job.payload).max(1 << 20);
-        let lends = if job.lent {
-            let backend = PosixShmProviderBackend::builder(memory).wait()?;
-            Some(ShmProviderBuilder::backend(backend).wait())
-        } else {
-            None
-        };
+        let lends = if job.lent { Some(lender(job.payload)?) } else { None };
         Ok(Self { publisher, lends })
     }
 
     /// Copies a message in; lent, only its stamp.
     fn send(&self, message: &[u8]) -> Result<()> {
         match &self.lends {
-            Some(provider) => {
-                let allocation = provider.alloc(message.len());
-                let mut buffer = allocation.with_policy::<BlockOn<GarbageCollect>>().wait()?;
+            Some(lend) => {
+                let mut buffer = lend()?;
                 write_stamp(&mut buffer, stamp_of(message));
                 self.publisher.put(buffer).wait()
             }
@@ -175,7 +186,7 @@ impl Sender {
 }
 
 /// Nothing but the one connection: no scouting.
-fn session(how: &str, port: &str) -> Result<Session> {
+fn session(how: &str, address: &str) -> Result<Session> {
     let mut config = Config::default();
     for (key, value) in [
         ("mode", r#""peer""#),
@@ -184,14 +195,18 @@ fn session(how: &str, port: &str) -> Result<Session> {
         ("transport/shared_memory/enabled", "true"),
         ("transport/shared_memory/mode", r#""init""#),
         ("listen/endpoints", "[]"),
-        (&format!("{how}/endpoints"), &format!(r#"["tcp/127.0.0.1:{port}"]"#)),
+        (&format!("{how}/endpoints"), &format!(r#"["{address}"]"#)),
     ] {
         config.insert_json5(key, value)?;
     }
     ::zenoh::open(config).wait()
 }
 
-fn free_port() -> Result<String> {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
-    Ok(listener.local_addr()?.port().to_string())
+/// Where the second process listens. Round trips are faster over a Unix socket, floods over TCP.
+fn address(job: &Job) -> Result<String> {
+    if job.workload == Workload::Rtt {
+        return Ok(format!("unixsock-stream/{}", job.dir.join("zenoh").display()));
+    }
+    let free = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+    Ok(format!("tcp/127.0.0.1:{free}"))
 }
