@@ -90,7 +90,7 @@ fn a_late_reader_finds_the_blob_of_each_record_from_its_gate_on_as_it_was() {
             });
             sent.count() as u64
         });
-        let LateGate { gate, position, .. } = gates.add_late(&log, cursors.clone(), ()).unwrap();
+        let LateGate { gate, position, .. } = gates.add_late(&log, cursors.clone(), (), FENCE).unwrap();
         let reader = ModelReader::new(log, layout, cursors.clone(), CURSOR, gate.number(), position, None);
         let mut reader = reader.unwrap().with_blobs();
         reader.add_blob(1, Some(memory));
