@@ -14,7 +14,7 @@ use super::reading::{Change, InletShared, Origin, Purpose, Source, new_cursor_se
 use super::stats::{Counters, PortStats};
 use super::topic::Filter;
 use super::turns::{Turn, Turns};
-use crate::ring::{self, Bias, Next, Record, Waiter, layout};
+use crate::ring::{self, Bias, Next, Waiter, layout};
 use crate::wake::{Bell, Habit, Patience, Then, Wait, barrier};
 
 /// Records on topics that are none of the port's that are passed over between two looks at the clock: a busy
@@ -37,6 +37,10 @@ const REST: u32 = 8;
 
 /// Looks in vain before a port looks ahead.
 const AHEAD: u32 = 4;
+
+/// Looks in vain of a port with several logs, of which but one goes all the way round them; the others are at the log
+/// that had the last record.
+const ROUND: u32 = 8;
 
 /// Logs of a port that looks ahead: each costs two instructions a look.
 const FEW: usize = 4;
@@ -169,6 +173,9 @@ impl Inlet {
         loop {
             let found = match &mut self.sources[..] {
                 [only] => look_at(only, full).map(|found| (Turn::ONLY, found)),
+                sources if !full && !self.idle.is_multiple_of(ROUND) && self.turns.has_hot() => {
+                    self.turns.find_hot(&mut |index| look_at(&mut sources[index], false))
+                }
                 sources => self.turns.find(|index, below| look_at(&mut sources[index], full || below)),
             };
             match found {

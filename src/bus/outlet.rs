@@ -17,6 +17,7 @@ use crate::ring;
 use crate::segment::{PeerSegment, Sealed};
 use crate::wake::{Habit, Wait, barrier};
 
+mod batch;
 mod fill;
 mod large;
 mod loan;

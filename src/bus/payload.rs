@@ -8,7 +8,7 @@ use super::node::NodeShared;
 use super::reading::{InletShared, Source};
 use super::spare::Spare;
 use crate::frame::{self, Frame, Head, HeadError, PayloadSpan};
-use crate::ring::{Lent, Record};
+use crate::ring::{Kind, Lent, Record};
 use crate::segment::PeerSegment;
 
 /// Bytes of a frame that are copied at once to read its head: nearly all heads are shorter, and many frames.
@@ -25,6 +25,8 @@ pub(super) enum Payload {
 pub(super) struct InPlace {
     frame: Option<Lent<Arc<PeerSegment>>>,
     payload: Range<usize>,
+    /// In shared memory of its own, not in the log.
+    large: bool,
     node: Arc<NodeShared>,
     /// The port that reads the log.
     reader: Arc<InletShared>,
@@ -48,7 +50,8 @@ impl Payload {
             && let Some(frame) = source.reader.lend()
         {
             let (node, reader, _port) = (node.clone(), reader.clone(), port);
-            let place = InPlace { frame: Some(frame), payload, node, reader, _port };
+            let large = record.kind == Kind::Blob;
+            let place = InPlace { frame: Some(frame), payload, large, node, reader, _port };
             return Payload::InPlace(Box::new(place));
         }
         let len = record.len as usize;
@@ -64,7 +67,12 @@ impl Payload {
 impl Payload {
     /// It is going to be kept for long: a copy of what is in place, which would keep its writer's room, and no
     /// more memory than it needs.
+    ///
+    /// What is large has a place of its own, and stays there: it keeps nothing else from being written.
     pub(super) fn detach(&mut self) {
+        if matches!(self, Payload::InPlace(place) if place.large) {
+            return;
+        }
         *self = Payload::Copied { frame: Spare::exactly(self), payload: 0..self.len() };
     }
 }

@@ -167,6 +167,33 @@ impl<T: Serialize + ?Sized> Publisher<T> {
         publish(&mut self.outlet, None, &outfit, Encoding::MessagePack, &body)
     }
 
+    /// Publishes several values on the publisher's topic; how many. Subscribers see them at once, and are looked at
+    /// once: cheaper than one by one. (Of more than half a log, the first are seen before the last are written.)
+    ///
+    /// # Errors
+    /// [`PublishError`]: the first value that could not be published. All before it were, none after it.
+    ///
+    /// # Examples
+    /// ```
+    /// # let node = ringbus::Bus::private()?.join("sensor")?;
+    /// let mut readings = node.subscriber::<f64>("reading/a")?;
+    /// let mut sensor = node.publisher::<f64>("reading/a")?;
+    /// assert_eq!(sensor.publish_batch(&[0.5, 0.25, 0.75])?, 3);
+    /// assert_eq!(*readings.recv()?, 0.5);
+    /// # Ok::<(), ringbus::Error>(())
+    /// ```
+    pub fn publish_batch<'a>(
+        &mut self,
+        values: impl IntoIterator<Item = &'a T>,
+    ) -> Result<usize, PublishError>
+    where
+        T: 'a,
+    {
+        let compact = self.compact;
+        let bodies = values.into_iter().map(|value| Value { value, compact });
+        publish_batch(&mut self.outlet, self.timestamps, Encoding::MessagePack, bodies)
+    }
+
     /// Publishes a value on a topic under the publisher's pattern (or on its one topic).
     ///
     /// # Errors
@@ -249,6 +276,18 @@ impl RawPublisher {
     #[inline]
     pub fn publish(&mut self, bytes: &[u8]) -> Result<(), PublishError> {
         publish(&mut self.outlet, None, &Outfit::plain(self.timestamps), Encoding::Raw, &Bytes(bytes))
+    }
+
+    /// Publishes several messages on the publisher's topic; see [`Publisher::publish_batch`].
+    ///
+    /// # Errors
+    /// [`PublishError`]: the first message that could not be published. All before it were, none after it.
+    pub fn publish_batch<'a>(
+        &mut self,
+        messages: impl IntoIterator<Item = &'a [u8]>,
+    ) -> Result<usize, PublishError> {
+        let bodies = messages.into_iter().map(Bytes);
+        publish_batch(&mut self.outlet, self.timestamps, Encoding::Raw, bodies)
     }
 
     /// Publishes bytes on a topic under the publisher's pattern (or on its one topic).
@@ -361,6 +400,24 @@ fn publish_dressed(
     let topic = outlet.topic_for(topic)?;
     let published = outfit.with(|headers| outlet.publish(&Head::Event { topic, headers }, encoding, body));
     published.map_err(refuse)?
+}
+
+fn publish_batch<B: Body>(
+    outlet: &mut Outlet,
+    timestamps: bool,
+    encoding: Encoding,
+    bodies: impl IntoIterator<Item = B>,
+) -> Result<usize, PublishError> {
+    let outfit = Outfit::plain(timestamps);
+    if outlet.has_one_topic() && outfit.is_plain() {
+        return outlet.publish_batch(encoding, bodies);
+    }
+    let mut count = 0;
+    for body in bodies {
+        publish_dressed(outlet, None, &outfit, encoding, &body)?; // each with its own time
+        count += 1;
+    }
+    Ok(count)
 }
 
 fn refuse(reason: String) -> PublishError {

@@ -18,10 +18,24 @@ pub fn unix_ms() -> u64 {
 /// `CLOCK_MONOTONIC` nanoseconds: never steps back, and comparable between the processes of one host
 /// (of one time namespace, time_namespaces(7)). It stands still while the host is suspended.
 pub fn monotonic_ns() -> u64 {
+    read(libc::CLOCK_MONOTONIC)
+}
+
+/// Whether this time of [`monotonic_ns`] is over.
+///
+/// One that is far off costs no look at the timer, but at the time of the kernel's last tick, some milliseconds ago:
+/// it is never ahead, and a second late only while the whole host stands still.
+pub fn is_over(ns: u64) -> bool {
+    const FAR: u64 = 1_000_000_000;
+    ns <= read(libc::CLOCK_MONOTONIC_COARSE).saturating_add(FAR) && ns <= monotonic_ns()
+}
+
+#[inline]
+fn read(clock: libc::clockid_t) -> u64 {
     let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: `now` is a live timespec; the call writes nothing else. It cannot fail for this clock, and
+    // SAFETY: `now` is a live timespec; the call writes nothing else. It cannot fail for these clocks, and
     // if it did, `now` would hold zero.
-    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &mut now) };
+    unsafe { libc::clock_gettime(clock, &mut now) };
     now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
 }
 
@@ -47,6 +61,18 @@ pub fn instant_at(ns: u64) -> Instant {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_time_is_over_when_it_has_come() {
+        for ahead in [0, 1_000_000, 20_000_000] {
+            let time = monotonic_ns() + ahead;
+            let early = is_over(time) && monotonic_ns() < time;
+            assert!(!early, "{ahead} ns ahead");
+            while monotonic_ns() < time {}
+            assert!(is_over(time), "{ahead} ns ahead, and now");
+        }
+        assert!(is_over(0) && !is_over(monotonic_ns() + 2_000_000_000) && !is_over(u64::MAX));
+    }
 
     #[test]
     fn both_faces_of_the_monotonic_clock_agree() {

@@ -11,7 +11,8 @@ pub fn echo(parent: &mut Parent, args: &[&str]) {
         .method("cloud", |_ctx, cloud: Cloud| Ok(cloud))
         .raw_method("bytes", |_ctx, bytes| Ok(bytes.to_vec()))
         .raw_method("loan", |ctx, bytes| {
-            assert_eq!(bytes.as_ptr().addr() % 64, 0);
+            // What is small is copied if it has to wait for the worker.
+            assert!(bytes.as_ptr().addr().is_multiple_of(64) || bytes.len() < 16 << 10);
             let mut loan = ctx.loan(bytes.len())?;
             loan.copy_from_slice(bytes);
             Ok(loan)

@@ -26,10 +26,14 @@ pub(super) struct Answer {
 }
 
 impl Answer {
-    /// The answer of a call that succeeded.
-    pub(super) fn success(self) -> Result<Self, Status> {
+    /// Whether the call succeeded.
+    ///
+    /// # Errors
+    /// What it failed with.
+    #[inline]
+    pub(super) fn check(&self) -> Result<(), Status> {
         match self.code {
-            Code::Ok => Ok(self),
+            Code::Ok => Ok(()),
             code => Err(Status::from_wire(code, self.message.as_deref().unwrap_or_default(), &self.payload)),
         }
     }
@@ -131,7 +135,8 @@ impl<T: DeserializeOwned> Sealed for Response<T> {
 
     #[allow(private_interfaces)]
     fn from_answer(answer: Answer, service: &str, method: &str) -> Result<Self, Status> {
-        let Answer { id, origin, headers, encoding, payload, .. } = answer.success()?;
+        answer.check()?;
+        let Answer { id, origin, headers, encoding, payload, .. } = answer;
         if encoding != Encoding::MessagePack {
             return Err(Status::internal(format!(
                 "the answer of {service}.{method} is {encoding:?}, not MessagePack: call it with `send_raw`"
@@ -190,7 +195,8 @@ impl Sealed for RawResponse {
 
     #[allow(private_interfaces)]
     fn from_answer(answer: Answer, _: &str, _: &str) -> Result<Self, Status> {
-        let Answer { id, origin, headers, encoding, payload, .. } = answer.success()?;
+        answer.check()?;
+        let Answer { id, origin, headers, encoding, payload, .. } = answer;
         Ok(Self { id, origin, headers, encoding, payload })
     }
 }

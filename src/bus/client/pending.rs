@@ -207,7 +207,7 @@ impl ClientShared {
                 Some(mut receiver) => {
                     // Asked once more: the ring of a call with an earlier deadline may just have been drained.
                     let sleep = || self.routes.calls.lock().has_tasks(deadline);
-                    self.lead(&mut receiver, Mine::Tasks, deadline, sleep);
+                    self.lead(&mut receiver, Mine::Tasks, &mut None, deadline, sleep);
                 }
                 None => {
                     self.follow(None, deadline);

@@ -40,8 +40,8 @@ pub(super) enum Mine {
 
 /// Why a leader stops.
 pub(super) enum Led<'a> {
-    /// The call is over; the table comes along where it was looked at last.
-    Over(Outcome, Option<Locked<'a>>),
+    /// The call is over, its outcome is there; the table comes along where it was looked at last.
+    Over(Option<Locked<'a>>),
     /// The deadline, or nothing more to wait for.
     Done,
 }
@@ -49,25 +49,24 @@ pub(super) enum Led<'a> {
 impl ClientShared {
     /// Waits until the call is over. `None`: it was not in time, and the server was told.
     pub(super) fn wait(&self, id: u64, raw: bool, deadline: Option<Instant>) -> Option<Outcome> {
-        let outcome = loop {
+        let mut outcome = None;
+        loop {
             if let Some(mut receiver) = self.receiver.try_lock() {
-                match self.lead(&mut receiver, Mine::Call { id, raw }, deadline, || true) {
-                    Led::Over(outcome, table) => {
+                match self.lead(&mut receiver, Mine::Call { id, raw }, &mut outcome, deadline, || true) {
+                    Led::Over(table) => {
                         let table = table.unwrap_or_else(|| self.routes.calls.lock());
                         drop(receiver); // with the table locked
                         self.hand_over(table);
-                        return Some(outcome);
+                        return outcome;
                     }
-                    Led::Done => break None,
+                    Led::Done => break,
                 }
             }
-            if let Some(outcome) = self.routes.calls.lock().take(id) {
-                break Some(outcome);
+            outcome = self.routes.calls.lock().take(id);
+            if outcome.is_some() || !self.follow(Some(id), deadline) {
+                break;
             }
-            if !self.follow(Some(id), deadline) {
-                break None;
-            }
-        };
+        }
         self.leave();
         outcome.or_else(|| self.give_up(id))
     }
@@ -135,7 +134,7 @@ impl ClientShared {
             }
             if let Some(mut receiver) = self.receiver.try_lock() {
                 let mut sent = Ok(false);
-                self.lead(&mut receiver, Mine::Room, deadline, || {
+                self.lead(&mut receiver, Mine::Room, &mut None, deadline, || {
                     sent = send();
                     matches!(sent, Ok(false))
                 });
@@ -169,6 +168,7 @@ impl ClientShared {
         &'a self,
         receiver: &mut Receiver,
         mine: Mine,
+        own: &mut Option<Outcome>,
         deadline: Option<Instant>,
         mut sleep: impl FnMut() -> bool,
     ) -> Led<'a> {
@@ -178,15 +178,15 @@ impl ClientShared {
         let mut looks = 0u32;
         loop {
             let found = match receiver.inlet.next() {
-                Ok(None) if !receiver.inlet.has_ended() => Ok(Found { own: None, read: 0, table: None }),
-                looked => self.read(receiver, looked, mine),
+                Ok(None) if !receiver.inlet.has_ended() => Ok(Found { read: 0, table: None }),
+                looked => self.read(receiver, looked, mine, own),
             };
             match found {
-                Ok(Found { own: Some(outcome), table, .. }) => {
+                Ok(Found { table, .. }) if own.is_some() => {
                     patience.found(receiver.inlet.habit_mut());
-                    return Led::Over(outcome, table);
+                    return Led::Over(table);
                 }
-                Ok(Found { own: None, read, .. }) => {
+                Ok(Found { read, .. }) => {
                     if read > 0 {
                         patience.found(receiver.inlet.habit_mut());
                     }
@@ -210,8 +210,9 @@ impl ClientShared {
                 let mut table = calls.lock();
                 match mine {
                     Mine::Call { id, .. } => {
-                        if let Some(outcome) = table.take(id) {
-                            return Led::Over(outcome, Some(table));
+                        *own = table.take(id);
+                        if own.is_some() {
+                            return Led::Over(Some(table));
                         }
                     }
                     Mine::Tasks if !table.has_tasks(deadline) => return Led::Done,
@@ -260,21 +261,21 @@ impl ClientShared {
         receiver: &mut Receiver,
         mut looked: Looked,
         mine: Mine,
+        own: &mut Option<Outcome>,
     ) -> Result<Found<'a>, Status> {
-        let (mut own, mut read) = (None, 0);
+        let mut read = 0;
         loop {
             match looked {
                 Ok(Some(index)) => {
-                    if let Some((outcome, table)) = self.take(receiver, index, mine) {
-                        own = Some(outcome);
-                        if table.len() == 0 {
-                            return Ok(Found { own, read: read + 1, table: Some(table) });
-                        }
+                    if let Some(table) = self.take(receiver, index, mine, own)
+                        && table.len() == 0
+                    {
+                        return Ok(Found { read: read + 1, table: Some(table) });
                     }
                 }
                 Ok(None) => {
                     self.note_ended(receiver);
-                    return Ok(Found { own, read, table: None });
+                    return Ok(Found { read, table: None });
                 }
                 Err(error) => match *error {
                     RecvError::Unattached { source_node, reason } => {
@@ -287,7 +288,7 @@ impl ClientShared {
                     error => {
                         return match own {
                             None => Err(Status::unavailable(error.to_string())),
-                            own => Ok(Found { own, read, table: None }),
+                            Some(_) => Ok(Found { read, table: None }),
                         };
                     }
                 },
@@ -295,7 +296,7 @@ impl ClientShared {
             read += 1;
             if read == BATCH {
                 self.note_ended(receiver); // though another server's answers go on and on
-                return Ok(Found { own, read, table: None });
+                return Ok(Found { read, table: None });
             }
             looked = receiver.inlet.next();
         }
@@ -318,28 +319,29 @@ impl ClientShared {
         None
     }
 
-    /// Takes one answer: the leader's own is returned, with the table that no longer has the call; another's goes
-    /// to whoever waits for it.
+    /// Takes one answer: the leader's own goes to `own`, and the table that no longer has the call is returned;
+    /// another's goes to whoever waits for it.
     #[inline]
     fn take<'a>(
         &'a self,
         receiver: &mut Receiver,
         index: usize,
         mine: Mine,
-    ) -> Option<(Outcome, Locked<'a>)> {
+        own: &mut Option<Outcome>,
+    ) -> Option<Locked<'a>> {
         let Receiver { inlet, copy } = receiver;
         let record = *inlet.source(index).reader.in_hand()?;
         let calls = &self.routes.calls;
         let source = inlet.source(index);
         let route = source.route;
-        let mut own = false;
+        let mut is_own = false;
         let answer = with_head(source, &record, copy, |found| match found {
             Ok(Incoming::Message(Head::Response { id, status, message, headers }, span)) => {
                 let message = message.filter(|_| status != Code::Ok).map(Box::from);
                 let raw = match mine {
                     // Whether it wants this answer is looked at when the table is locked to take it out.
                     Mine::Call { id: mine, raw } if mine == id => {
-                        own = true;
+                        is_own = true;
                         raw
                     }
                     _ => calls.lock().wants(id, route?)?,
@@ -374,11 +376,12 @@ impl ClientShared {
             Ok(Answer { id, origin, code, message, headers, encoding, payload })
         };
         inlet.release(index);
-        if own {
+        if is_own {
             let mut table = calls.lock();
             if route.is_some_and(|route| table.settle(id, route)) {
                 inlet.counters().message(span.len);
-                return Some((outcome, table));
+                *own = Some(outcome);
+                return Some(table);
             }
             drop(table);
             inlet.counters().drop(1);
@@ -403,8 +406,6 @@ type Looked = Result<Option<usize>, Box<RecvError>>;
 
 /// What came of looks at the answers.
 struct Found<'a> {
-    /// The leader's own.
-    own: Option<Outcome>,
     /// How many records were read.
     read: usize,
     /// The table, if there is no other call in it.

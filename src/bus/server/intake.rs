@@ -90,9 +90,9 @@ impl Intake {
         Self { inlet, copy: Spare::default(), pairs: 0, resting: 0, backlogged: Arc::default() }
     }
 
-    /// Waits for a request. `None` when `leave` says so: it is asked before each sleep, and after each batch.
+    /// Waits for a request, for `job`. `None` when `leave` says so: it is asked before each sleep, and after each batch.
     #[inline]
-    pub(super) fn next(&mut self, server: &ServerShared, leave: impl Fn() -> bool) -> Option<Job> {
+    pub(super) fn next(&mut self, server: &ServerShared, job: &mut Option<Job>, leave: impl Fn() -> bool) {
         let mut patience = Patience::new(server.wait, None);
         loop {
             for _ in 0..BATCH {
@@ -100,19 +100,20 @@ impl Intake {
                     Looked::Nothing => break,
                     Looked::Record(index) => {
                         patience.found(self.inlet.habit_mut());
-                        if let Some(job) = self.take(server, index) {
-                            return Some(job);
+                        self.take(server, index, job);
+                        if job.is_some() {
+                            return;
                         }
                     }
                     Looked::Handled => patience.found(self.inlet.habit_mut()),
                     Looked::Over => {
                         server.stop();
-                        return None;
+                        return;
                     }
                 }
             }
             if leave() {
-                return None;
+                return;
             }
             match patience.next(self.inlet.habit_mut()) {
                 Then::Look | Then::GiveUp => {}
@@ -123,7 +124,7 @@ impl Intake {
                         Ok(_) => {}
                         Err(_) => {
                             server.stop();
-                            return None;
+                            return;
                         }
                     }
                     patience.woke();
@@ -206,13 +207,13 @@ impl Intake {
         }
     }
 
-    /// Takes a request. `None`: it is none, or was answered at once.
+    /// Takes a request, for `job`. `None`: it is none, or was answered at once.
     #[inline]
-    fn take(&mut self, server: &ServerShared, index: usize) -> Option<Job> {
-        let record = *self.inlet.source(index).reader.in_hand()?;
+    fn take(&mut self, server: &ServerShared, index: usize, job: &mut Option<Job>) {
+        let Some(record) = self.inlet.source(index).reader.in_hand().copied() else { return };
         let Some(pair) = self.pair(server, index) else {
             self.inlet.release(index);
-            return None;
+            return;
         };
         let source = self.inlet.source_mut(index);
         let found = with_head(source, &record, &mut self.copy, |found| match found? {
@@ -227,13 +228,13 @@ impl Intake {
             Ok(Err(id)) => {
                 self.inlet.release(index);
                 server.cancel(|call| call == (pair.number, id));
-                return None;
+                return;
             }
             Err(reason) => {
                 tracing::warn!(service = %server.name, client = %pair.client, %reason, "no request");
                 self.inlet.counters().drop(1);
                 self.inlet.release(index);
-                return None;
+                return;
             }
         };
         self.inlet.counters().message(span.len);
@@ -252,14 +253,14 @@ impl Intake {
                 self.inlet.release(index);
                 let encoding = span.encoding;
                 let bytes = record.len as usize;
-                return Some(Job { pair, id, method, deadline_ns, headers, encoding, payload, bytes });
+                *job = Some(Job { pair, id, method, deadline_ns, headers, encoding, payload, bytes });
+                return;
             }
             Ok(_) => Status::unimplemented("the request is compressed, which this version does not read"),
             Err(status) => status,
         };
         self.inlet.release(index);
         pair.fail(id, &refused, &[]);
-        None
     }
 
     /// The pair that a log of requests belongs to, with its log of answers.

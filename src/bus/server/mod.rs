@@ -144,7 +144,8 @@ impl<'n> ServiceBuilder<'n> {
     }
 
     /// Adds a method over bytes: the request is lent where its client has put it (unless
-    /// [`Trust`](crate::Trust) forbids), and the answer may be written in place ([`Context::loan`]).
+    /// [`Trust`](crate::Trust) forbids, or it is small and had to wait for a worker: then it is a copy), and the
+    /// answer may be written in place ([`Context::loan`]).
     ///
     /// # Examples
     /// ```

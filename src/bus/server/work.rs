@@ -52,8 +52,13 @@ impl ServerShared {
     /// One worker, until the server stops.
     pub(super) fn work(self: &Arc<Self>, slot: &Arc<Slot>) {
         let mut desk = Desk { server: self.clone(), slot: slot.clone() };
+        let mut next = None; // filled in place, not moved about
         while !self.is_stopped() {
-            if let Some(job) = self.pop(slot).or_else(|| self.receive(slot)) {
+            self.pop(slot, &mut next);
+            if next.is_none() {
+                self.receive(slot, &mut next);
+            }
+            if let Some(job) = next.take() {
                 let _busy = Busy(slot);
                 desk = self.run(desk, job);
             }
@@ -61,18 +66,21 @@ impl ServerShared {
     }
 
     /// A request that waits already.
-    fn pop(&self, slot: &Slot) -> Option<Job> {
+    #[inline]
+    fn pop(&self, slot: &Slot, next: &mut Option<Job>) {
         if !self.has_queued() {
-            return None;
+            return;
         }
         let mut queue = self.queue.lock();
-        let job = queue.pop()?;
+        *next = queue.pop();
         self.note_queued(queue.len());
-        slot.begin(job.call()); // under the queue's lock: whoever cancels finds it here or there
-        Some(job)
+        if let Some(job) = next {
+            slot.begin(job.call()); // under the queue's lock: whoever cancels finds it here or there
+        }
     }
 
-    fn receive(&self, slot: &Slot) -> Option<Job> {
+    #[inline]
+    fn receive(&self, slot: &Slot, next: &mut Option<Job>) {
         let mut intake = match self.intake.try_lock() {
             Some(intake) => intake,
             None => {
@@ -88,18 +96,19 @@ impl ServerShared {
             }
         };
         if self.has_queued() {
-            return None; // the stand-by has read on meanwhile: what it has queued is older
+            return; // the stand-by has read on meanwhile: what it has queued is older
         }
-        let job = intake.next(self, || self.is_stopped() || self.has_queued())?;
-        slot.begin(job.call()); // before the port is given back: a cancel is read after it
-        Some(job)
+        intake.next(self, next, || self.is_stopped() || self.has_queued());
+        if let Some(job) = next {
+            slot.begin(job.call()); // before the port is given back: a cancel is read after it
+        }
     }
 
     fn run(&self, desk: Desk, job: Job) -> Desk {
         if self.rota.asleep.load(SeqCst) {
             self.wake_standby();
         }
-        let expired = job.deadline_ns.is_some_and(|deadline| deadline <= clock::monotonic_ns());
+        let expired = job.deadline_ns.is_some_and(clock::is_over);
         if expired || job.pair.is_gone() {
             self.port.counters.drop(1);
             return desk;
@@ -167,8 +176,10 @@ impl ServerShared {
         self.rota.standing_in.store(true, SeqCst);
         let wanted = || self.is_stopped() || self.rota.wanted.load(SeqCst) > 0;
         if let Some(mut intake) = self.intake.try_lock() {
-            while let Some(job) = intake.next(self, wanted) {
-                let mut job = job;
+            loop {
+                let mut next = None;
+                intake.next(self, &mut next, wanted);
+                let Some(mut job) = next else { break };
                 job.payload.detach();
                 let refused = {
                     let mut queue = self.queue.lock();
