@@ -89,17 +89,36 @@ impl Peer for Bare {
     }
 }
 
+/// Records up to this size are stored in one go.
+const AT_ONCE: usize = 512;
+
+/// Looks in vain before a reader asks for the lines of the next record ahead of time.
+const AHEAD: u32 = 4;
+
+#[inline]
 fn send(writer: &mut Writer, bytes: &[u8]) {
-    while writer.claim(bytes.len() as u64).is_err() {}
-    writer.body_mut()[..bytes.len()].copy_from_slice(bytes);
-    writer.commit(Record::Frame, 0, 0, bytes.len());
+    if bytes.len() <= AT_ONCE {
+        while writer.append(bytes).is_err() {
+            std::hint::spin_loop();
+        }
+    } else {
+        while writer.claim(bytes.len() as u64).is_err() {
+            std::hint::spin_loop();
+        }
+        writer.body_mut()[..bytes.len()].copy_from_slice(bytes);
+        writer.commit(Record::Frame, 0, 0, bytes.len());
+    }
     writer.publish();
     writer.ring(|()| true, |()| unreachable!("nobody parks here"));
 }
 
 #[inline]
 fn await_record(reader: &mut Reader) -> Result<()> {
-    while !matches!(reader.next()?, Next::Record(_)) {}
+    let mut looks = 0_u32;
+    while !matches!(reader.next()?, Next::Record(_)) {
+        looks = looks.saturating_add(1);
+        if looks > AHEAD { reader.prefetch() } else { std::hint::spin_loop() }
+    }
     Ok(())
 }
 
@@ -139,7 +158,7 @@ impl Half {
             let gate = gates.add_first(cursors.clone(), ()).ok_or("no gate")?;
             gates.follow(gate.number(), cursors, at);
         }
-        Ok(Writer::new(self.log.clone(), self.layout, gates))
+        Ok(Writer::new(self.log.clone(), self.layout, gates).biased())
     }
 
     /// This process's `n`th reader of the other's log.
