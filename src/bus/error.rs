@@ -3,6 +3,7 @@
 use std::io;
 use std::time::Duration;
 
+use super::access::AccessError;
 use super::peer::NodeInfo;
 use super::status::Status;
 use super::topic::TopicError;
@@ -55,6 +56,9 @@ pub enum BusError {
         /// The group asked for.
         name: String,
     },
+    /// Its access list is not valid.
+    #[error(transparent)]
+    Access(#[from] AccessError),
     /// The operating system refused something else.
     #[error("cannot {what}: {source}")]
     Io {
@@ -200,6 +204,12 @@ pub enum SendError {
     NotFound {
         /// The name.
         name: String,
+    },
+    /// There is an inbox, of another user's node, and an access list keeps the message from it.
+    #[error("{reason}")]
+    Denied {
+        /// Whose list, and which rule is missing.
+        reason: String,
     },
     /// A receiver has not kept up, and did not within the time that is waited.
     #[error(
@@ -353,6 +363,12 @@ pub enum WaitError {
         service: String,
         /// How long was waited.
         waited: Duration,
+    },
+    /// Whoever serves runs as another user, and an access list keeps it from this client.
+    #[error("{reason}")]
+    Denied {
+        /// Whose list, and which rule is missing.
+        reason: String,
     },
     /// The port was made in a parent process.
     #[error("this process is a fork of the one that opened the port: join again in the child")]

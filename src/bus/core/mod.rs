@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Release};
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError};
 use std::time::{Duration, Instant};
 
+use super::access::{Action, Denials, Rights, Rules};
 use super::blob::NewBlob;
 use super::log::OutletShared;
 use super::open::{Bus, PrivateDirectory, Trust};
@@ -23,10 +24,11 @@ use super::reading::{Change, InletShared, LogKey};
 use super::stats::NodeStats;
 use super::topic::Filter;
 use crate::control::{DirectoryError, Driver, Message, NodeId};
-use crate::frame::{Control, PortUp, Strings};
+use crate::frame::Control;
 use crate::ring::Corrupt;
 use crate::segment::SegmentError;
 
+mod access;
 mod attach;
 mod blobs;
 mod heartbeat;
@@ -36,6 +38,7 @@ mod presence;
 mod report;
 mod segments;
 
+pub(super) use access::Audience;
 use attach::{LocalInlet, LocalOutlet, LocalSource};
 pub(super) use heartbeat::Pulse;
 use peers::PeerState;
@@ -82,10 +85,10 @@ pub(super) enum Command {
     },
     /// Handles what has already arrived.
     Sweep(SyncSender<()>),
-    /// Whether any port on the bus reads this topic.
+    /// Whether an inbox on the bus reads this topic.
     FindReader {
         topic: Filter,
-        reply: SyncSender<bool>,
+        reply: SyncSender<Audience>,
     },
     /// A reading port is done with a log: it was closed, its writer is gone, or it is corrupt.
     LogDone {
@@ -108,6 +111,7 @@ pub(super) enum Command {
     },
     Peers(SyncSender<Vec<Peer>>),
     Refused(SyncSender<Vec<RefusedNode>>),
+    Denials(SyncSender<Denials>),
     Survey {
         timeout: Duration,
         reply: SyncSender<Vec<NodeStats>>,
@@ -121,6 +125,8 @@ enum Trouble {
     Offence(String),
     /// This process is out of memory or file descriptors: nobody else's fault.
     Shortage(String),
+    /// The access list does not let the peer do this.
+    Denied(Action, Filter),
 }
 
 impl<T: Into<String>> From<T> for Trouble {
@@ -169,6 +175,7 @@ pub(super) struct Core {
     commands: Receiver<Command>,
     me: NodeInfo,
     trust: Trust,
+    access: Arc<Rules>,
     /// Every established peer, and this node.
     peers: HashMap<NodeId, PeerState>,
     /// By log.
@@ -185,6 +192,7 @@ pub(super) struct Core {
     /// Blobs that are not in every reader's socket yet.
     sharing: Vec<blobs::Sharing>,
     refused: VecDeque<RefusedNode>,
+    denials: Denials,
     presences: Vec<Arc<PresenceShared>>,
     pulse: Pulse,
     surveys: u64,
@@ -208,9 +216,10 @@ impl Core {
         Self {
             driver,
             commands,
-            peers: HashMap::from([(me.id(), PeerState::new(me.clone()))]),
+            peers: HashMap::from([(me.id(), PeerState::new(me.clone(), Rights::All))]),
             me,
             trust: bus.trust,
+            access: bus.access.clone(),
             outlets: HashMap::new(),
             next_log,
             inlets: HashMap::new(),
@@ -220,6 +229,7 @@ impl Core {
             attaching: Vec::new(),
             sharing: Vec::new(),
             refused: VecDeque::new(),
+            denials: Denials::default(),
             presences: Vec::new(),
             pulse,
             surveys: 0,
@@ -357,7 +367,7 @@ impl Core {
                 // Whoever opened one before has put it into a socket of ours.
                 self.driver.sweep();
                 self.handle_events();
-                let _ = reply.send(self.has_reader(&topic));
+                let _ = reply.send(self.find_reader(&topic));
             }
             Command::LogDone { port, key, corrupt } => {
                 self.finish_log(port, key);
@@ -379,6 +389,9 @@ impl Core {
             Command::Refused(reply) => {
                 let _ = reply.send(self.refused.iter().cloned().collect());
             }
+            Command::Denials(reply) => {
+                let _ = reply.send(self.denials.clone());
+            }
             Command::Survey { timeout, reply } => self.start_survey(timeout, reply),
             Command::Leave => {}
         }
@@ -398,20 +411,6 @@ impl Core {
         for peer in self.peers.keys().copied().collect::<Vec<_>>() {
             self.send(peer, control, fds);
         }
-    }
-
-    /// Announces a port of this node to one peer.
-    fn send_port(&mut self, to: NodeId, card: &crate::control::PortCard, fds: &[Arc<OwnedFd>]) {
-        let up = PortUp {
-            port: card.id,
-            role: card.role,
-            filters: Strings::from_owned(&card.filters),
-            flags: if card.pattern { PortUp::PATTERN } else { 0 },
-            priority: card.priority,
-            capacity: card.capacity,
-            version: card.version.as_deref(),
-        };
-        self.send(to, &Control::PortUp(up), fds);
     }
 
     /// Answers once everything queued so far is in its socket; a peer that does not read is waited for no
