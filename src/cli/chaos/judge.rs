@@ -23,6 +23,7 @@ struct Life {
     ready: Option<Instant>,
     /// Since when it is ready and undisturbed; may be ahead.
     calm: Option<Instant>,
+    is_stopped: bool,
     end: Option<End>,
     /// When all that it had to tell was told.
     silent: Option<Instant>,
@@ -76,6 +77,7 @@ impl Judge {
             started: now,
             ready: None,
             calm: None,
+            is_stopped: false,
             end: None,
             silent: None,
             accepted: BTreeMap::new(),
@@ -87,8 +89,13 @@ impl Judge {
     pub(super) fn is_ready(&mut self, life: u64, node: String, now: Instant) {
         self.nodes.insert(node, life);
         let Some(it) = self.lives.get_mut(&life) else { return };
-        (it.ready, it.calm) = (Some(now), Some(now));
-        let (role, started) = (it.role, it.started);
+        it.ready = Some(now);
+        // Its word may be heard after it was stopped, or killed.
+        it.calm = (it.end.is_none() && !it.is_stopped).then_some(now);
+        let (role, started, has_ended) = (it.role, it.started, it.end.is_some());
+        if has_ended && role.subscribes() {
+            return;
+        }
         for (other, there) in self.lives.iter().filter(|(_, there)| there.is_there()) {
             let pair = match (role, there.role) {
                 (Role::Publisher, to) if to.subscribes() => (*other, life),
@@ -106,16 +113,15 @@ impl Judge {
     }
 
     pub(super) fn is_disturbed(&mut self, life: u64) {
-        self.set_calm(life, None);
+        if let Some(life) = self.lives.get_mut(&life) {
+            (life.is_stopped, life.calm) = (true, None);
+        }
     }
 
     pub(super) fn is_calm_from(&mut self, life: u64, then: Instant) {
-        self.set_calm(life, Some(then));
-    }
-
-    fn set_calm(&mut self, life: u64, calm: Option<Instant>) {
-        if let Some(life) = self.lives.get_mut(&life).filter(|life| life.is_there()) {
-            life.calm = calm;
+        if let Some(life) = self.lives.get_mut(&life) {
+            life.is_stopped = false;
+            life.calm = life.is_there().then_some(then);
         }
     }
 
@@ -257,6 +263,10 @@ impl Judge {
     pub(super) fn is_settled(&self) -> bool {
         let is_silent = |source| self.lives.get(source).is_some_and(|life| life.silent.is_some());
         self.farewells.is_empty() && !self.open.iter().any(|(_, source)| is_silent(source))
+    }
+
+    pub(super) fn has_become_ready(&self, life: u64) -> bool {
+        self.lives.get(&life).is_some_and(Life::is_there)
     }
 
     /// Whether it is ready and undisturbed for so long.

@@ -200,7 +200,7 @@ impl Stage {
                 self.counts.restarts += 1;
                 self.end(at, life, absent, false)?;
             }
-            Act::Slow { pause_us, time } if !is_stopped => {
+            Act::Slow { pause_us, time } if !is_stopped && self.judge.has_become_ready(life) => {
                 self.counts.slowdowns += 1;
                 self.judge.is_calm_from(life, now + time);
                 self.crew.order(life, &Order::Slow { pause_us, ms: time.as_millis() as u64 });

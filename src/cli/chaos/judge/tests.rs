@@ -154,3 +154,28 @@ fn a_call_without_an_end_is_noticed() {
     judge.check_calls(2);
     assert_eq!(judge.violations, 1);
 }
+
+#[test]
+fn who_is_killed_or_stopped_before_its_word_is_heard_is_due_nothing() {
+    let (mut judge, at) = court();
+    for (life, role) in
+        [(2, Role::Subscriber { number: 1 }), (3, Role::Subscriber { number: 2 }), (4, Role::Publisher)]
+    {
+        judge.starts(life, role.name(), role, at);
+    }
+    judge.ends(2, true, at);
+    judge.is_disturbed(3);
+    judge.ends(4, true, at);
+    (2..=4).for_each(|life| judge.is_ready(life, format!("node {life}"), at));
+    assert!(!judge.is_calm_for(2, Duration::ZERO, at) && !judge.is_calm_for(3, Duration::ZERO, at));
+    judge.ends(PUBLISHER, true, at + GRACE);
+    judge.sees(WITNESS, "node 1", &Sight::Died, at + GRACE);
+    // What a publisher has told of before it was killed has to arrive all the same.
+    judge.accepted(4, Stream::Raw, 1);
+    judge.is_silent(4, at);
+    let found = found(judge, at + GRACE);
+    assert!(
+        found.len() == 1 && found[0].starts_with("witness got of publisher, Raw: messages 0 to 0"),
+        "{found:?}"
+    );
+}
