@@ -11,6 +11,8 @@ pub struct PortCard {
     pub filters: Vec<String>,
     /// A publisher over a pattern.
     pub pattern: bool,
+    /// A subscriber without gates.
+    pub lossy: bool,
     pub priority: u8,
     /// Bytes of a writing port's log.
     pub capacity: Option<u64>,
@@ -23,6 +25,12 @@ impl PortCard {
     pub fn reads(role: Role) -> bool {
         role != Role::Publisher
     }
+
+    /// As announced.
+    pub fn flags(&self) -> u64 {
+        let flag = |set, flag| if set { flag } else { 0 };
+        flag(self.pattern, PortUp::PATTERN) | flag(self.lossy, PortUp::LOSSY)
+    }
 }
 
 impl From<PortUp<'_>> for PortCard {
@@ -32,6 +40,7 @@ impl From<PortUp<'_>> for PortCard {
             role: up.role,
             filters: up.filters.iter().map(str::to_owned).collect(),
             pattern: up.flags & PortUp::PATTERN != 0,
+            lossy: up.flags & PortUp::LOSSY != 0 && up.role == Role::Subscriber,
             priority: up.priority,
             capacity: up.capacity,
             version: up.version.map(str::to_owned),

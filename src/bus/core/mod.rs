@@ -35,11 +35,13 @@ mod peers;
 mod presence;
 mod report;
 mod segments;
+mod slots;
 
-use attach::{LocalInlet, LocalOutlet, LocalSource};
+use attach::{LocalOutlet, LocalSource};
 pub(super) use heartbeat::Pulse;
 use peers::PeerState;
 use report::Survey;
+use slots::LocalInlet;
 
 /// How long others may take to answer before `join` and `open` go on without them.
 const ANSWER: Duration = Duration::from_millis(250);
@@ -406,7 +408,7 @@ impl Core {
             port: card.id,
             role: card.role,
             filters: Strings::from_owned(&card.filters),
-            flags: if card.pattern { PortUp::PATTERN } else { 0 },
+            flags: card.flags(),
             priority: card.priority,
             capacity: card.capacity,
             version: card.version.as_deref(),

@@ -51,6 +51,11 @@ impl PeerState {
     pub(super) fn new(node: NodeInfo) -> Self {
         Self { node, ports: BTreeMap::new(), ports_done: false, heart: None }
     }
+
+    /// Whether this port of its reads without gates.
+    pub(super) fn is_lossy(&self, port: u64) -> bool {
+        self.ports.get(&port).is_some_and(|port| port.card.lossy)
+    }
 }
 
 impl Core {
@@ -278,6 +283,7 @@ mod tests {
             role,
             filters: filters.iter().map(|text| (*text).to_owned()).collect(),
             pattern: false,
+            lossy: false,
             priority: 128,
             capacity: None,
             version: None,
