@@ -15,12 +15,13 @@
 
 mod blob;
 mod client;
-mod codec;
+pub(crate) mod codec;
 mod core;
 mod error;
 #[cfg(fuzzing)]
 #[doc(hidden)]
 pub mod fuzzing;
+mod held;
 mod inbox;
 mod inlet;
 mod log;
