@@ -292,8 +292,12 @@ impl From<PublishError> for SendError {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RecvError {
-    /// The publisher dropped messages because a reader was slow (its policy). They are lost.
-    #[error("missed {missed} messages of {source_node}: its log was full and it drops the newest")]
+    /// Messages are lost: the publisher dropped them because a reader was slow
+    /// ([`Overflow::DropNewest`](crate::Overflow::DropNewest)), or overwrote them before this
+    /// [lossy](crate::SubscriberBuilder::lossy) subscriber had read them.
+    #[error(
+        "missed {missed} messages of {source_node}: its log was full, and its policy is to drop or the reader lossy"
+    )]
     Lagged {
         /// How many messages of that publisher.
         missed: u64,

@@ -116,10 +116,6 @@ impl Outlet {
         if !node.origin.is_here() {
             return Err(OpenError::Forked);
         }
-        let gates = match config.overflow {
-            Overflow::DropNewest => ring::Gates::numbered(),
-            _ => ring::Gates::new(),
-        };
         let shared = OutletShared::create(NewLog {
             node: node.info.id(),
             port: node.next_port(),
@@ -127,7 +123,7 @@ impl Outlet {
             filter,
             capacity: config.capacity,
             priority: config.priority,
-            gates,
+            gates: ring::Gates::numbered(), // a late reader may miss something: by the port's policy, or by its own
             unread: node.unread.clone(),
             pair: None,
         })?;

@@ -29,10 +29,12 @@ use crate::segment::Memory;
 
 /// A gate's position before anybody has set it.
 const UNSET: u64 = u64::MAX;
+/// The position of what is no gate: of a reader without one, which stands in no writer's way.
+const NOWHERE: u64 = u64::MAX - 1;
 /// Reader number 0 addresses every reader.
 const FIRST_NUMBER: u32 = 1;
 
-/// One reader of a log, as its writer sees it. `R` is the reader's segment, `T` what the layer above
+/// One reader of a log, as its writer sees it: one with a gate, or one that is only rung. `R` is the reader's segment, `T` what the layer above
 /// keeps about it (its bell, its name).
 pub struct Gate<R, T> {
     number: u16,
@@ -52,9 +54,15 @@ impl<R, T> Gate<R, T> {
         self.number
     }
 
-    /// Everything before this position the reader has done with. Bytes, since the log began.
+    /// Everything before this position the reader has done with. Bytes, since the log began. Without a gate:
+    /// beyond every position.
     pub fn position(&self) -> u64 {
         self.position.load(Relaxed)
+    }
+
+    /// Whether it is none: nothing is kept for its reader.
+    pub fn is_ungated(&self) -> bool {
+        self.position() == NOWHERE
     }
 
     /// The publishing thread sets an unset gate to its tail, and says which record is due there.
@@ -193,10 +201,36 @@ impl<R: Memory + Clone, T> Gates<R, T> {
         Some(LateGate { gate, position, sequence })
     }
 
+    /// Adds a reader without a gate, before the first publish or while the writer may be publishing: it is rung
+    /// like all others, and delays nobody. Returns where it begins, as [`Gates::add_late`] does, with the same
+    /// `barrier`.
+    /// `None` if the log has given out all its 65 535 reader numbers.
+    pub fn add_ungated(
+        &self,
+        log: &impl Memory,
+        parked: R,
+        info: T,
+        barrier: impl FnOnce(),
+    ) -> Option<LateGate<R, T>> {
+        let gate = {
+            let mut table = self.table.lock();
+            let gate = Self::push(&mut table, NOWHERE, parked, info)?;
+            self.bump(&table);
+            gate
+        };
+        barrier(); // as in `add_late`: a publish that the tail does not show finds the reader before it rings
+        let (position, sequence) = match &self.numbering {
+            Some(numbering) => numbering.read(log),
+            None => (log.load(TAIL, Relaxed), None),
+        };
+        Some(LateGate { gate, position, sequence })
+    }
+
     /// Lets the gate follow the cursor at `offset` of `segment`. False if there is no such gate (any more).
     pub fn follow(&self, number: u16, segment: R, offset: usize) -> bool {
         let mut table = self.table.lock();
-        let Some(entry) = table.entries.iter_mut().find(|entry| entry.gate.number == number) else {
+        let named = |entry: &&mut Entry<R, T>| entry.gate.number == number && !entry.gate.is_ungated();
+        let Some(entry) = table.entries.iter_mut().find(named) else {
             return false;
         };
         entry.cursor = Some((segment, offset));
@@ -262,6 +296,8 @@ pub(super) struct View<R, T> {
     readers: Vec<Seen<R, T>>,
     /// Numbers of readers that lost their gate: they may be a ring behind, and never get it back.
     lost: Vec<u16>,
+    /// Whether any reader has no gate, and may lose what was published last without seeing its number.
+    has_ungated: bool,
 }
 
 /// One reader in the copy.
@@ -273,7 +309,7 @@ pub(super) struct Seen<R, T> {
 
 impl<R: Memory + Clone, T> View<R, T> {
     pub(super) fn new() -> Self {
-        Self { generation: 0, readers: Vec::new(), lost: Vec::new() }
+        Self { generation: 0, readers: Vec::new(), lost: Vec::new(), has_ungated: false }
     }
 
     /// Copies the table if it changed; true if so. `tail` is the published one, `sequence` the number due
@@ -304,6 +340,13 @@ impl<R: Memory + Clone, T> View<R, T> {
                 ringer: known.map_or_else(Ringer::default, |seen| seen.ringer),
             }
         }));
+        self.has_ungated = self.readers.iter().any(|seen| seen.gate.is_ungated());
+    }
+
+    /// Whether any reader has no gate.
+    #[inline(always)]
+    pub(super) fn has_ungated(&self) -> bool {
+        self.has_ungated
     }
 
     /// Whether a publish has to be followed by a fence for any of them.

@@ -275,7 +275,7 @@ impl<M: MemoryMut, R: Memory + Clone, T> Writer<M, R, T> {
                     seen.ringer.rang(value);
                     bell(&seen.gate.info);
                 } else {
-                    in_the_way |= self.tail - seen.gate.position() >= half;
+                    in_the_way |= self.tail.saturating_sub(seen.gate.position()) >= half;
                 }
             }
         }
@@ -290,7 +290,7 @@ impl<M: MemoryMut, R: Memory + Clone, T> Writer<M, R, T> {
         self.read_cursors(0);
         let half = self.layout.capacity() / 2;
         for seen in self.view.readers_mut() {
-            if self.tail - seen.gate.position() >= half
+            if self.tail.saturating_sub(seen.gate.position()) >= half
                 && let Some(value) = seen.ringer.due(&seen.gate.parked, PARKED)
             {
                 seen.ringer.rang(value);
@@ -312,7 +312,13 @@ impl<M: MemoryMut, R: Memory + Clone, T> Writer<M, R, T> {
 
     /// The reader that is furthest behind, as far as the gates tell.
     pub fn slowest(&self) -> Option<&Gate<R, T>> {
-        self.view.readers().iter().map(|seen| &*seen.gate).min_by_key(|gate| gate.position())
+        let gates = self.view.readers().iter().map(|seen| &*seen.gate);
+        gates.filter(|gate| !gate.is_ungated()).min_by_key(|gate| gate.position())
+    }
+
+    /// Whether any reader has no gate: it may still look at what all others are done with.
+    pub fn has_ungated(&self) -> bool {
+        self.view.has_ungated()
     }
 
     /// Readers whose cursor was impossible, since the last call: reader number and what was seen.
@@ -333,6 +339,11 @@ impl<M: MemoryMut, R: Memory + Clone, T> Writer<M, R, T> {
         // Release pairs with the Acquire load in `Reader::next`: whoever sees the tail sees the records.
         self.log.store(TAIL, self.tail, Release);
         self.gates.numbering_after(self.due);
+        if self.view.has_ungated() {
+            // A reader that the writer has overtaken learns from it how many records it has lost, the last ones
+            // included. Release, as in `skip`: whoever loads this before the tail finds every record before it.
+            self.log.store(NEXT_SEQUENCE, self.due, Release);
+        }
     }
 
     /// Before `bytes` are claimed.

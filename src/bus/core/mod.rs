@@ -37,12 +37,14 @@ mod peers;
 mod presence;
 mod report;
 mod segments;
+mod slots;
 
 pub(super) use access::Audience;
-use attach::{LocalInlet, LocalOutlet, LocalSource};
+use attach::{LocalOutlet, LocalSource};
 pub(super) use heartbeat::Pulse;
 use peers::PeerState;
 use report::Survey;
+use slots::LocalInlet;
 
 /// How long others may take to answer before `join` and `open` go on without them.
 const ANSWER: Duration = Duration::from_millis(250);

@@ -15,7 +15,7 @@ use crate::bus::inlet::Inlet;
 use crate::bus::message::Headers;
 use crate::bus::outlet::{Outlet, OutletConfig};
 use crate::bus::payload::{Incoming, Payload, Place, with_head};
-use crate::bus::reading::Reply;
+use crate::bus::reading::{Manner, Reply};
 use crate::bus::spare::Spare;
 use crate::bus::status::Status;
 use crate::frame::{Encoding, Head};
@@ -157,7 +157,7 @@ impl Intake {
     #[cold]
     fn end(&mut self, server: &ServerShared) {
         for source in self.inlet.take_ended() {
-            self.resting -= usize::from(source.rests);
+            self.resting -= usize::from(source.rests());
             match source.reply {
                 Some(Reply::Open(pair)) => {
                     pair.end();
@@ -183,8 +183,8 @@ impl Intake {
         for source in self.inlet.sources_mut() {
             if let Some(Reply::Open(pair)) = &source.reply {
                 let rests = pair.is_backlogged() && !pair.flush();
-                self.resting = self.resting + usize::from(rests) - usize::from(source.rests);
-                source.rests = rests;
+                self.resting = self.resting + usize::from(rests) - usize::from(source.rests());
+                source.manner = if rests { Manner::Resting } else { Manner::Gated };
             }
         }
         self.resting < before

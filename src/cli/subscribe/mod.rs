@@ -54,7 +54,8 @@ the same key, the first one is shown.
 
 Reads the bus whether or not its output is read: publishers never wait for it. Up to --buffer bytes of
 messages are kept; what comes then is dropped, and how many is told on stderr, as are messages that
-their publisher dropped and those that cannot be decoded.")]
+their publisher dropped and those that cannot be decoded. Only a process that is stopped, or gets no
+processor time, is waited for by publishers that wait; with --lossy, not even that.")]
 pub(super) struct Options {
     /// What to subscribe to; a message that several match is printed once
     #[arg(required_unless_present = "broadcasts", value_name = "FILTER")]
@@ -62,6 +63,9 @@ pub(super) struct Options {
     /// Print what is sent to all nodes, too; its topic is shown as @all
     #[arg(long)]
     broadcasts: bool,
+    /// Hold no publisher up, whatever its policy: what it overwrites before it is read is lost, and told on stderr
+    #[arg(long)]
+    lossy: bool,
     #[command(flatten)]
     output: Output,
 }
@@ -148,7 +152,8 @@ fn subscribe(node: &Node, options: &Options) -> Outcome<RawSubscriber> {
         Some((first, others)) => (node.subscriber_builder(first), others),
         None => return Err("a filter is wanted".into()),
     };
-    Ok(others.iter().fold(builder, |builder, filter| builder.filter(filter)).open_raw()?)
+    let builder = others.iter().fold(builder, |builder, filter| builder.filter(filter));
+    Ok(if options.lossy { builder.lossy() } else { builder }.open_raw()?)
 }
 
 /// What messages come from.

@@ -18,10 +18,22 @@ enum Found {
     Unreadable,
 }
 
+/// What a reader without a gate finds of a frame in a blob.
+pub(in crate::ring) enum Copied {
+    /// All of it.
+    Frame,
+    /// The blob has not arrived.
+    Awaited,
+    /// The blob was written again, let go of, or could not be mapped.
+    Lost,
+}
+
 /// The blobs of one log. Their ids may be anything; whoever adds them bounds their number.
-pub(super) struct Blobs<M> {
+pub(in crate::ring) struct Blobs<M> {
     /// In the order of their ids; `None` for what could not be mapped.
     known: Vec<(u64, Option<Arc<M>>)>,
+    /// The highest id that has arrived: what is not known up to it was let go of.
+    newest: u64,
     in_hand: Option<InHand<M>>,
     /// The record at the reader's position names a blob that is still to come.
     pub(super) awaited: bool,
@@ -37,7 +49,7 @@ struct InHand<M> {
 
 impl<M: Memory> Blobs<M> {
     fn new(holds: Holds) -> Self {
-        Self { known: Vec::new(), in_hand: None, awaited: false, holds }
+        Self { known: Vec::new(), newest: 0, in_hand: None, awaited: false, holds }
     }
 
     fn add(&mut self, blob: u64, memory: Option<M>) {
@@ -46,6 +58,7 @@ impl<M: Memory> Blobs<M> {
             Ok(at) => self.known[at].1 = memory,
             Err(at) => self.known.insert(at, (blob, memory)),
         }
+        self.newest = self.newest.max(blob);
         self.awaited = false;
     }
 
@@ -67,6 +80,40 @@ impl<M: Memory> Blobs<M> {
         }
         self.in_hand = Some(InHand { blob: name.blob, memory: memory.clone(), at });
         Ok(Found::Frame(len))
+    }
+
+    /// Whether the frame that a record stands for is gone for a reader without a gate, as is known without copying it.
+    pub(in crate::ring) fn has_lost(&self, name: &Name) -> bool {
+        match self.known.binary_search_by_key(&name.blob, |(id, _)| *id) {
+            Ok(at) => self.known[at].1.as_ref().is_none_or(|memory| !name.is_of(&**memory)),
+            Err(_) => name.blob <= self.newest,
+        }
+    }
+
+    /// Copies the frame that a record at `position` stands for, while its writer may write the blob again; it was not
+    /// lost when last looked.
+    ///
+    /// # Errors
+    /// [`Corrupt::Blob`]: it does not lie within the blob.
+    pub(in crate::ring) fn copy(
+        &mut self,
+        name: &Name,
+        position: u64,
+        frame: &mut Vec<u8>,
+    ) -> Result<Copied, Corrupt> {
+        self.awaited = false;
+        let Ok(known) = self.known.binary_search_by_key(&name.blob, |(id, _)| *id) else {
+            self.awaited = true;
+            return Ok(Copied::Awaited);
+        };
+        let Some(memory) = &self.known[known].1 else { return Ok(Copied::Lost) };
+        let what = "a frame that is not within it";
+        let refuse = Corrupt::Blob { position, blob: name.blob, what };
+        let (at, len) = name.place(&**memory).ok_or(refuse)?;
+        frame.clear();
+        frame.resize(len as usize, 0);
+        memory.copy(at, frame);
+        Ok(if name.is_still_of(&**memory) { Copied::Frame } else { Copied::Lost })
     }
 
     /// The frame of the record in hand.
@@ -109,6 +156,9 @@ impl<M: Memory, C: MemoryMut> Reader<M, C> {
 
     #[cold]
     pub(super) fn blob_frame(&self, len: usize) -> &[u8] {
+        if let Some(ungated) = &self.ungated {
+            return ungated.frame();
+        }
         let Some(found) = self.blobs.as_ref().and_then(|blobs| blobs.in_hand()) else { return &[] };
         // SAFETY: `Blobs::find` checked the range; the record that names the blob lies between gate and tail, so
         // a writer that keeps to the protocol does not store to the blob until the record is released.
@@ -117,6 +167,9 @@ impl<M: Memory, C: MemoryMut> Reader<M, C> {
 
     #[cold]
     pub(super) fn copy_blob(&self, offset: usize, into: &mut [u8]) {
+        if let Some(ungated) = &self.ungated {
+            return into.copy_from_slice(&ungated.frame()[offset..offset + into.len()]);
+        }
         if let Some(found) = self.blobs.as_ref().and_then(|blobs| blobs.in_hand()) {
             found.memory.copy(found.at + offset, into);
         }

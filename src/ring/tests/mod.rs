@@ -8,6 +8,7 @@ mod gates;
 mod hostile;
 mod lent;
 mod lent_model;
+mod lossy;
 mod model;
 mod refusals;
 mod regressions;
