@@ -17,6 +17,7 @@ mod blob;
 mod client;
 mod codec;
 mod core;
+mod drain;
 mod error;
 #[cfg(fuzzing)]
 #[doc(hidden)]
@@ -47,6 +48,7 @@ pub mod tower;
 mod turns;
 
 pub use client::{Client, ClientBuilder, FromAnswer, Pending, RawResponse, Request, RequestLoan, Response};
+pub use drain::{DrainError, Unfinished, Unread};
 pub use error::{BusError, Error, JoinError, OpenError, PublishError, RecvError, SendError, WaitError};
 pub use inbox::{Inbox, InboxBuilder, RawInbox};
 pub use mail::Letter;

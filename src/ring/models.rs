@@ -17,6 +17,7 @@ use super::{Gates, Kind, LateGate, LogLayout, Next, Reader, Writer};
 use crate::segment::{Memory, MemoryMut};
 
 mod blob;
+mod halt;
 mod lent;
 mod memory;
 mod stale_cursor;
