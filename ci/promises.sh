@@ -150,6 +150,8 @@ show ci/loom.sh models::lent models::blob stale_cursor a_gated_reader a_late_gat
 promise 18 "containers that share the bus's directory alone"
 
 promise 19 "soak: random kills, stops and restarts without a violation"
+filtered cli a_subscriber_that_tells_something_else_is_caught
+show cargo run --quiet --locked --all-features -- chaos --seconds 60 --json
 
 account
 # In the form in which test runners tell it: a row is a test; those not shown yet, or in part, count as ignored.

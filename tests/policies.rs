@@ -392,7 +392,10 @@ fn an_undecodable_payload_is_told_with_its_source_and_the_stream_goes_on() {
             }
         }
         assert_eq!(values, [round]);
-        assert!(reasons.iter().any(|reason| reason.contains("use a raw subscriber")), "{reasons:?}");
+        assert!(
+            reasons.iter().any(|reason| reason.contains("Raw, not MessagePack: use a raw port")),
+            "{reasons:?}"
+        );
     }
 }
 

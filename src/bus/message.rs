@@ -5,6 +5,7 @@ use std::ops::Deref;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use super::held::Held;
 use super::metadata::{self, Destination, MessageId};
 use super::peer::NodeInfo;
 use super::reading::Origin;
@@ -196,7 +197,7 @@ macro_rules! envelope_accessors {
 /// A received value; dereferences to it.
 pub struct Message<T> {
     pub(super) value: T,
-    pub(super) origin: Arc<Origin>,
+    pub(super) origin: Held,
     pub(super) envelope: Envelope,
 }
 

@@ -15,13 +15,14 @@
 
 mod blob;
 mod client;
-mod codec;
+pub(crate) mod codec;
 mod core;
 mod drain;
 mod error;
 #[cfg(fuzzing)]
 #[doc(hidden)]
 pub mod fuzzing;
+mod held;
 mod inbox;
 mod inlet;
 mod log;

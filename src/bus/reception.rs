@@ -8,8 +8,9 @@ use std::time::Instant;
 
 use serde::de::DeserializeOwned;
 
-use super::codec;
+use super::codec::{self, DecodeError};
 use super::error::RecvError;
+use super::held::Held;
 use super::inlet::Inlet;
 use super::message::{Envelope, Headers, Message, Sample};
 use super::reading::{Origin, PayloadReader};
@@ -101,12 +102,12 @@ impl Reception {
         let Opened { index, span, envelope, .. } = opened;
         match decode(inlet, scratch, *index, span) {
             Ok(value) => {
-                let origin = inlet.source(*index).origin.clone();
+                let origin = Held::of(&inlet.source(*index).origin);
                 inlet.release(*index);
                 Ok(Message { value, origin, envelope: envelope.take() })
             }
             Err(reason) => {
-                let error = undecodable(inlet, *index, envelope.topic.as_deref(), reason);
+                let error = undecodable(inlet, *index, envelope.topic.as_deref(), reason.to_string());
                 inlet.release(*index);
                 Err(*error)
             }
@@ -270,9 +271,9 @@ fn decode<T: DeserializeOwned>(
     scratch: &mut Scratch,
     index: usize,
     span: &PayloadSpan,
-) -> Result<T, String> {
+) -> Result<T, DecodeError> {
     if span.encoding != Encoding::MessagePack {
-        return Err(format!("its payload is {:?}: use a raw subscriber", span.encoding));
+        return Err(codec::other_encoding(span.encoding));
     }
     let source = inlet.source(index);
     if let Some(payload) = scratch.prefix.get_mut(..span.len) {

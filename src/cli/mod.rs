@@ -1,8 +1,9 @@
 //! The `ringbus` command: what a shell can do with a bus.
 //!
 //! ```text
-//!   mod ── arguments, dispatch, exit codes      interrupt ── Ctrl-C as an fd
+//!   mod ── arguments, dispatch, exit codes      interrupt ── Ctrl-C as an fd      lines ── to and from children
 //!    ├── bench      what the bus costs, beside what its parts cost
+//!    ├── chaos      processes that are killed, stopped and restarted at random, every message accounted for
 //!    ├── demo       four processes that show the bus at work
 //!    ├── ls         who is there, and how fast
 //!    ├── watch      who comes and goes
@@ -31,10 +32,12 @@ use crate::{Bus, BusBuilder, Node};
 
 mod bench;
 mod call;
+mod chaos;
 mod demo;
 mod doctor;
 mod interrupt;
 mod json;
+mod lines;
 mod ls;
 mod publish;
 mod send;
@@ -79,6 +82,9 @@ enum Command {
     Demo(demo::Options),
     #[command(hide = true)]
     DemoProcess(demo::ProcessOptions),
+    Chaos(chaos::Options),
+    #[command(hide = true)]
+    ChaosProcess(chaos::ProcessOptions),
     Ls(ls::Options),
     #[command(name = "pub")]
     Publish(publish::Options),
@@ -130,6 +136,8 @@ pub fn main() -> ExitCode {
     let outcome = match &cli.command {
         Command::Demo(options) => demo::run(common, options),
         Command::DemoProcess(options) => demo::run_process(common, options),
+        Command::Chaos(options) => chaos::run(common, options),
+        Command::ChaosProcess(options) => chaos::run_process(common, options),
         Command::Ls(options) => ls::run(common, options),
         Command::Publish(options) => publish::run(common, options),
         Command::Subscribe(options) => subscribe::run(common, options),
@@ -154,7 +162,7 @@ pub fn main() -> ExitCode {
 fn command() -> clap::Command {
     Cli::command().mut_subcommands(|command| {
         let interrupted = match command.get_name() {
-            "demo" | "watch" | "serve-echo" => "0 success, as is Ctrl-C",
+            "demo" | "chaos" | "watch" | "serve-echo" => "0 success, as is Ctrl-C",
             "sub" | "inbox" => "0 success, as is Ctrl-C without --count (with it 130)",
             _ => "0 success, 130 ended by Ctrl-C",
         };

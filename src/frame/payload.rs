@@ -99,6 +99,7 @@ impl PayloadSpan {
 /// # Panics
 /// If `start` is not what [`Head::begin`](super::Head::begin) returned for this frame, or `payload_len`
 /// is over [`MAX_PAYLOAD`].
+#[inline]
 pub fn finish_payload(frame: &mut [u8], start: usize, payload_len: usize) {
     assert!(payload_len <= MAX_PAYLOAD, "a payload of {payload_len} bytes");
     frame[start - 5..start - 1].copy_from_slice(&(payload_len as u32 + 1).to_be_bytes());

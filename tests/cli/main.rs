@@ -15,6 +15,7 @@ use tempfile::TempDir;
 
 mod bench;
 mod calls;
+mod chaos;
 mod demo;
 mod look;
 mod mail;
@@ -214,6 +215,7 @@ fn every_command_tells_its_exit_codes_and_hidden_ones_stay_hidden() {
         "watch",
         "doctor",
         "bench",
+        "chaos",
     ] {
         let help = place.succeed(&[name, "--help"]);
         assert_eq!(help.matches("Exit codes: 0 ").count(), 1, "{name}: {help}");
@@ -222,7 +224,10 @@ fn every_command_tells_its_exit_codes_and_hidden_ones_stay_hidden() {
     let bare = bare.env("RINGBUS_BUS", "any").output().expect("to run");
     let said = text(&bare.stdout) + &text(&bare.stderr);
     assert!(
-        bare.status.code() == Some(2) && !said.contains("demo-process") && !said.contains("bench-child"),
+        bare.status.code() == Some(2)
+            && !said.contains("demo-process")
+            && !said.contains("bench-child")
+            && !said.contains("chaos-process"),
         "{said}"
     );
 }

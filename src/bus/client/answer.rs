@@ -2,22 +2,21 @@
 
 use std::fmt;
 use std::ops::Deref;
-use std::sync::Arc;
 
 use serde::de::DeserializeOwned;
 
 use crate::bus::codec;
+use crate::bus::held::Held;
 use crate::bus::message::Headers;
 use crate::bus::payload::Payload;
 use crate::bus::peer::NodeInfo;
-use crate::bus::reading::Origin;
 use crate::bus::status::Status;
 use crate::frame::{Code, Encoding};
 
 /// An answer to a request, successful or not.
 pub(super) struct Answer {
     pub(super) id: u64,
-    pub(super) origin: Arc<Origin>,
+    pub(super) origin: Held,
     pub(super) code: Code,
     pub(super) message: Option<Box<str>>,
     pub(super) headers: Headers,
@@ -100,7 +99,7 @@ macro_rules! about {
 /// A call's result, with what came along; dereferences to it.
 pub struct Response<T> {
     id: u64,
-    origin: Arc<Origin>,
+    origin: Held,
     headers: Headers,
     value: T,
 }
@@ -154,7 +153,7 @@ impl<T: DeserializeOwned> Sealed for Response<T> {
 /// this is dropped: copy what you keep.
 pub struct RawResponse {
     id: u64,
-    origin: Arc<Origin>,
+    origin: Held,
     headers: Headers,
     encoding: Encoding,
     payload: Payload,
@@ -164,7 +163,7 @@ impl RawResponse {
     about!();
 
     #[cfg(feature = "tower")]
-    pub(in crate::bus) fn origin(&self) -> &Arc<Origin> {
+    pub(in crate::bus) fn origin(&self) -> &Held {
         &self.origin
     }
 

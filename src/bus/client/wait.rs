@@ -15,6 +15,7 @@ use super::answer::Answer;
 use super::calls::{Locked, Outcome};
 use super::{ClientShared, Receiver};
 use crate::bus::error::RecvError;
+use crate::bus::held::Held;
 use crate::bus::payload::{Incoming, Payload, Place, with_head};
 use crate::bus::reading::Source;
 use crate::bus::status::Status;
@@ -381,7 +382,7 @@ impl ClientShared {
             )))
         } else {
             let payload = Payload::take(source, &record, &span, place, copy);
-            let (origin, encoding) = (source.origin.clone(), span.encoding);
+            let (origin, encoding) = (Held::of(&source.origin), span.encoding);
             Ok(Answer { id, origin, code, message, headers, encoding, payload })
         };
         inlet.release(index);

@@ -6,11 +6,13 @@ mod write;
 use std::io::{self, Read, Write};
 
 use rmp_serde::config::SerializerConfig;
+pub(crate) use rmp_serde::decode::Error as DecodeError;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use self::read::Reader;
 use self::write::{Room, Writer};
+use crate::frame::Encoding;
 
 /// Deepest nesting of a value that is decoded: the decoder recurses.
 const MAX_DEPTH: usize = 256;
@@ -54,7 +56,7 @@ impl Body for Bytes<'_> {
 }
 
 /// A value, as MessagePack: structs as maps with field names, or (`compact`) as arrays.
-pub(super) struct Value<'a, T: ?Sized> {
+pub(crate) struct Value<'a, T: ?Sized> {
     pub value: &'a T,
     pub compact: bool,
 }
@@ -129,15 +131,26 @@ pub(super) fn encode(value: &(impl Serialize + ?Sized)) -> Result<Vec<u8>, Strin
 
 /// Decodes a value from private memory. Both forms are read: maps with field names, and arrays.
 #[inline(always)]
-pub(super) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
-    T::deserialize(&mut Reader::new(bytes, MAX_DEPTH)).map_err(|error| error.to_string())
+pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, DecodeError> {
+    T::deserialize(&mut Reader::new(bytes, MAX_DEPTH))
+}
+
+/// [`decode`], if that is how it is encoded.
+#[inline(always)]
+pub(super) fn decode_as<T: DeserializeOwned>(encoding: Encoding, bytes: &[u8]) -> Result<T, DecodeError> {
+    if encoding == Encoding::MessagePack { decode(bytes) } else { Err(other_encoding(encoding)) }
+}
+
+#[cold]
+pub(super) fn other_encoding(encoding: Encoding) -> DecodeError {
+    serde::de::Error::custom(format!("its payload is {encoding:?}, not MessagePack: use a raw port"))
 }
 
 /// Decodes a value from memory that may change: each field is read into private memory, once.
-pub(super) fn decode_from<T: DeserializeOwned>(source: impl Read) -> Result<T, String> {
+pub(super) fn decode_from<T: DeserializeOwned>(source: impl Read) -> Result<T, DecodeError> {
     let mut deserializer = rmp_serde::Deserializer::new(source);
     deserializer.set_max_depth(MAX_DEPTH);
-    T::deserialize(&mut deserializer).map_err(|error| error.to_string())
+    T::deserialize(&mut deserializer)
 }
 
 #[cfg(test)]

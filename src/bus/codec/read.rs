@@ -334,7 +334,7 @@ impl<'de> Fields<'_, 'de> {
     #[inline(always)]
     fn find(&self) -> Option<(usize, &'de [u8])> {
         let (name, rest) = self.reader.short_string()?;
-        if self.fields.get(self.next).is_some_and(|field| field.as_bytes() == name) {
+        if self.fields.get(self.next).is_some_and(|field| is_same(field.as_bytes(), name)) {
             return Some((self.next, rest));
         }
         self.find_any(name).map(|field| (field, rest))
@@ -344,6 +344,21 @@ impl<'de> Fields<'_, 'de> {
     fn find_any(&self, name: &[u8]) -> Option<usize> {
         self.fields.iter().position(|field| field.as_bytes() == name)
     }
+}
+
+/// Whether two names are equal. They are short: a few words, where the C library's comparison is a call.
+#[inline(always)]
+fn is_same(a: &[u8], b: &[u8]) -> bool {
+    fn ends<const N: usize>(bytes: &[u8]) -> Option<(&[u8; N], &[u8; N])> {
+        Some((bytes.first_chunk()?, bytes.last_chunk()?))
+    }
+    a.len() == b.len()
+        && match a.len() {
+            0..4 => a.iter().eq(b),
+            4..=8 => ends::<4>(a) == ends::<4>(b),
+            9..=16 => ends::<8>(a) == ends::<8>(b),
+            _ => a == b,
+        }
 }
 
 /// The name of a field.

@@ -34,8 +34,8 @@ fn both_forms_decode_and_fields_may_be_added_and_reordered() {
     let expected = Progress { done: 3, label: "x".into() };
     for compact in [false, true] {
         let bytes = encode(compact);
-        assert_eq!(decode::<Progress>(&bytes), Ok(Progress { done: 3, label: "x".into() }));
-        assert_eq!(decode_from::<Progress>(&*bytes).as_ref(), Ok(&expected));
+        assert_eq!(decode::<Progress>(&bytes).unwrap(), expected);
+        assert_eq!(decode_from::<Progress>(&*bytes).unwrap(), expected);
     }
     assert!(encode(true).len() < encode(false).len());
     let newer = decode::<Newer>(&encode(false)).unwrap();
@@ -215,9 +215,9 @@ fn same_text(ours: impl std::fmt::Debug, theirs: impl std::fmt::Debug) -> Result
 fn fields_in_another_order_with_others_between_are_found() {
     let theirs = serde_json::json!({ "y": 3, "more": [1, { "x": 2 }], "x": -1.5 });
     let bytes = rmp_serde::to_vec_named(&theirs).unwrap();
-    assert_eq!(decode::<Point>(&bytes), Ok(Point { x: -1.5, y: Some(3) }));
+    assert_eq!(decode::<Point>(&bytes).unwrap(), Point { x: -1.5, y: Some(3) });
     let twice = [&[0x82, 0xa1, b'x', 1][..], &[0xa1, b'x', 2]].concat();
-    assert!(decode::<Point>(&twice).unwrap_err().contains("duplicate field"));
+    assert!(decode::<Point>(&twice).unwrap_err().to_string().contains("duplicate field"));
 }
 
 #[test]

@@ -46,11 +46,7 @@ where
     fn run(&self, context: &mut Context, service: &str, payload: &[u8]) {
         // Decoding runs code of the arguments' type, which may panic as well as a handler.
         let result = guard(|| {
-            let arguments = match context.encoding {
-                Encoding::MessagePack => codec::decode(payload),
-                other => Err(format!("they are {other:?}, not MessagePack")),
-            };
-            let arguments = arguments.map_err(|reason| {
+            let arguments = codec::decode_as(context.encoding, payload).map_err(|reason| {
                 Status::invalid_argument(format!("arguments of {service}.{}: {reason}", context.method()))
             })?;
             (self.handler)(context, arguments)

@@ -147,11 +147,8 @@ impl Request {
     /// # Errors
     /// `InvalidArgument`: they are of another type, or bytes.
     pub fn decode<A: DeserializeOwned>(&self) -> Result<A, Status> {
-        let decoded = match self.encoding {
-            Encoding::MessagePack => codec::decode(&self.payload),
-            other => Err(format!("they are {other:?}, not MessagePack")),
-        };
-        decoded.map_err(|reason| Status::invalid_argument(format!("arguments of {}: {reason}", self.method)))
+        codec::decode_as(self.encoding, &self.payload)
+            .map_err(|reason| Status::invalid_argument(format!("arguments of {}: {reason}", self.method)))
     }
 
     /// The payload, as it is encoded.

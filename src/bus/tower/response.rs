@@ -1,7 +1,6 @@
 //! What a service answers.
 
 use std::fmt;
-use std::sync::Arc;
 use std::time::SystemTime;
 
 use serde::Serialize;
@@ -9,9 +8,9 @@ use serde::de::DeserializeOwned;
 
 use crate::bus::client::RawResponse;
 use crate::bus::codec;
+use crate::bus::held::Held;
 use crate::bus::message::Headers;
 use crate::bus::peer::NodeInfo;
-use crate::bus::reading::Origin;
 use crate::bus::status::Status;
 use crate::frame::Encoding;
 
@@ -36,7 +35,7 @@ pub struct Response {
 /// What is known of the answer of a server.
 #[derive(Clone)]
 struct Came {
-    origin: Arc<Origin>,
+    origin: Held,
     id: u64,
     time: Option<SystemTime>,
     correlation: Option<String>,
@@ -83,11 +82,8 @@ impl Response {
     /// # Errors
     /// `Internal`: it is of another type, or bytes.
     pub fn decode<R: DeserializeOwned>(&self) -> Result<R, Status> {
-        let decoded = match self.encoding {
-            Encoding::MessagePack => codec::decode(&self.payload),
-            other => Err(format!("it is {other:?}, not MessagePack")),
-        };
-        decoded.map_err(|reason| Status::internal(format!("the answer is another type: {reason}")))
+        codec::decode_as(self.encoding, &self.payload)
+            .map_err(|reason| Status::internal(format!("the answer is another type: {reason}")))
     }
 
     /// The payload, as it is encoded.

@@ -10,6 +10,7 @@ use super::super::Outcome;
 use super::event::Event;
 use super::figures::{Figures, median};
 use super::{Bench, Effort};
+use crate::bus::codec::{self, Body, Value};
 use crate::frame::{Encoding, Headers, begin_event, decode_head, finish_payload};
 use crate::sys::affinity;
 
@@ -69,10 +70,8 @@ fn encode(out: &mut [u8], payload: &[u8]) -> Outcome<usize> {
 
 fn typed_encode(out: &mut [u8], event: &Event) -> Outcome<usize> {
     let start = begin_event(out, None, &Headers::default(), Encoding::MessagePack)?;
-    let mut room = &mut out[start..];
-    let free = room.len();
-    event.serialize(&mut rmp_serde::Serializer::new(&mut room).with_struct_map())?;
-    let len = free - room.len();
+    let body = Value { value: event, compact: false };
+    let len = body.write(&mut out[start..]).map_err(|_| "the event has no room")?;
     finish_payload(out, start, len);
     Ok(start + len)
 }
@@ -125,7 +124,7 @@ fn measure_here(bench: &Bench) -> Outcome<Figures> {
             timed(seconds, || typed_encode(black_box(&mut typed), black_box(&event)))?,
             timed(seconds, || {
                 let payload = decode(black_box(&typed[..typed_len]))?;
-                Ok(black_box(rmp_serde::from_slice::<Event>(payload)?).label.len())
+                Ok(black_box(codec::decode::<Event>(payload)?).label.len())
             })?,
             timed(seconds, || encode_serde(black_box(&mut serde_frame)))?,
             timed(seconds, || {

@@ -1,13 +1,11 @@
 //! What the demo's processes say to each other: on the bus, and beside it as JSON lines through pipes.
 
 use std::collections::BTreeMap;
-use std::io::{self, BufRead, Write};
 use std::ops::AddAssign;
-use std::sync::mpsc::{self, Receiver};
 
 use serde::{Deserialize, Serialize};
 
-use super::super::{Outcome, stdout_error};
+pub(super) use super::super::lines::{orders, tell, write_line};
 use super::ledger::Stream;
 
 /// An event: how far a task is.
@@ -164,32 +162,4 @@ pub(super) struct Seen {
     /// Heartbeats that each node has sent by its own count, and how many of all were seen.
     pub(super) beats: BTreeMap<String, u64>,
     pub(super) beats_seen: u64,
-}
-
-/// The orders on stdin. The channel is disconnected when the first process is gone.
-pub(super) fn orders() -> Receiver<Order> {
-    let (sender, orders) = mpsc::channel();
-    std::thread::spawn(move || {
-        for line in io::stdin().lock().lines() {
-            let Ok(line) = line else { return };
-            let Ok(order) = serde_json::from_str(&line) else { return };
-            if sender.send(order).is_err() {
-                return;
-            }
-        }
-    });
-    orders
-}
-
-/// Writes a line, to the first process or from it.
-pub(super) fn write_line(out: &mut impl Write, message: &impl Serialize) -> io::Result<()> {
-    let mut line = serde_json::to_vec(message)?;
-    line.push(b'\n');
-    out.write_all(&line)?;
-    out.flush()
-}
-
-/// Reports to the first process.
-pub(super) fn tell(report: &Report) -> Outcome {
-    write_line(&mut io::stdout().lock(), report).map_err(stdout_error)
 }
