@@ -124,6 +124,8 @@ promise 12 "who somebody is, the kernel says"
 partly
 filtered directory a_bus_makes_its_directory that_others_can_reach somebody_elses_directory what_is_no_directory \
     a_group_shares_a_bus
+filtered access matrix:: strangers::
+filtered --lib control::tests::directory bus::access
 
 promise 13 "each peer has its quotas"
 

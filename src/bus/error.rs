@@ -3,6 +3,7 @@
 use std::io;
 use std::time::Duration;
 
+use super::access::AccessError;
 use super::drain::DrainError;
 use super::peer::NodeInfo;
 use super::status::Status;
@@ -59,6 +60,9 @@ pub enum BusError {
         /// The group asked for.
         name: String,
     },
+    /// Its access list is not valid.
+    #[error(transparent)]
+    Access(#[from] AccessError),
     /// The operating system refused something else.
     #[error("cannot {what}: {source}")]
     Io {
@@ -211,6 +215,12 @@ pub enum SendError {
     NotFound {
         /// The name.
         name: String,
+    },
+    /// There is an inbox, of another user's node, and an access list keeps the message from it.
+    #[error("{reason}")]
+    Denied {
+        /// Whose list, and which rule is missing.
+        reason: String,
     },
     /// A receiver has not kept up, and did not within the time that is waited.
     #[error(
@@ -369,6 +379,12 @@ pub enum WaitError {
         service: String,
         /// How long was waited.
         waited: Duration,
+    },
+    /// Whoever serves runs as another user, and an access list keeps it from this client.
+    #[error("{reason}")]
+    Denied {
+        /// Whose list, and which rule is missing.
+        reason: String,
     },
     /// The port was made in a parent process.
     #[error("this process is a fork of the one that opened the port: join again in the child")]

@@ -118,6 +118,7 @@ impl OutletShared {
             role: Role::Publisher,
             filters: vec![self.filter.as_str().to_owned()],
             pattern: self.filter.is_pattern(),
+            denied: false,
             priority: self.priority,
             capacity: Some(self.layout.capacity()),
             version: None,

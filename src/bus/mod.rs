@@ -13,6 +13,7 @@
 //! of an outlet, the list of changes of an inlet, both announced by a counter.
 #![forbid(unsafe_code)]
 
+mod access;
 mod blob;
 mod client;
 pub(crate) mod codec;
@@ -48,6 +49,7 @@ mod topic;
 pub mod tower;
 mod turns;
 
+pub use access::{Access, AccessError, Action, Denial, Denials, Grant};
 pub use client::{Client, ClientBuilder, FromAnswer, Pending, RawResponse, Request, RequestLoan, Response};
 pub use drain::{DrainError, Unfinished, Unread};
 pub use error::{BusError, Error, JoinError, OpenError, PublishError, RecvError, SendError, WaitError};

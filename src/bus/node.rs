@@ -10,6 +10,7 @@ use std::time::Duration;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::access::Denials;
 use super::client::{Client, ClientBuilder};
 use super::core::{Command, Core, Pulse};
 use super::drain::Drains;
@@ -23,7 +24,7 @@ use super::server::ServiceBuilder;
 use super::stats::NodeStats;
 use super::subscriber::{RawSubscriber, Subscriber, SubscriberBuilder};
 use super::topic::{Filter, check_name};
-use crate::control::{Card, Directory, Driver, NodeId};
+use crate::control::{Admission, Card, Directory, Driver, NodeId};
 use crate::frame::Role;
 use crate::sys::fork::Origin;
 use crate::sys::{clock, credentials, random};
@@ -87,8 +88,8 @@ impl Node {
         let bell = Bell::new().map_err(io("create an eventfd"))?;
         let pulse = Pulse::new(id)
             .map_err(|error| io("make the heartbeat's memory")(std::io::Error::other(error)))?;
-        let only_uid = bus.location.group().is_none().then_some(uid);
-        let driver = Driver::open(directory, card, only_uid, bell.clone())?;
+        let admission = Admission { uid, group: bus.location.group() };
+        let driver = Driver::open(directory, card, admission, bell.clone())?;
         let (commands, queue) = mpsc::channel();
         let (joined, wait) = mpsc::sync_channel(1);
         let gone = Arc::new(AtomicBool::new(false));
@@ -233,6 +234,12 @@ impl Node {
     /// Nodes that were not let in, and those that were cut off, with the reason; the latest 64.
     pub fn refused(&self) -> Vec<RefusedNode> {
         self.shared.ask(Command::Refused).unwrap_or_default()
+    }
+
+    /// What access lists have refused: this node's to others, and others' to this one; see
+    /// [`BusBuilder::allow`](crate::BusBuilder::allow).
+    pub fn denials(&self) -> Denials {
+        self.shared.ask(Command::Denials).unwrap_or_default()
     }
 
     /// Asks every node what its ports have counted; those that have answered within `timeout`, this one

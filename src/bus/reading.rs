@@ -35,6 +35,8 @@ pub(super) struct Origin {
     pub(super) log: u64,
     /// The log's one topic; `None` where each frame says its own.
     pub(super) topic: Option<Arc<str>>,
+    /// What those topics are under; `None` where there is one topic, or none.
+    pub(super) pattern: Option<Filter>,
     pub(super) carries: Carries,
     /// The writing port's.
     pub(super) priority: u8,
@@ -164,6 +166,7 @@ impl InletShared {
             role: self.role(),
             filters: self.filters.iter().map(|filter| filter.as_str().to_owned()).collect(),
             pattern: false,
+            denied: false,
             priority: self.priority,
             capacity: None,
             version,

@@ -249,6 +249,10 @@ fn read_envelope(
             let source = inlet.source_mut(index);
             match &source.last_topic {
                 Some(last) if **last == *topic => Some(last.clone()),
+                _ if !source.origin.pattern.as_ref().is_some_and(|pattern| pattern.matches(topic)) => {
+                    let reason = format!("topic {topic:?} is not what its publisher was opened for");
+                    return Err(undecodable(inlet, index, None, reason));
+                }
                 _ => Some(source.last_topic.insert(topic.into()).clone()),
             }
         }

@@ -28,7 +28,7 @@ use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
-use crate::{Bus, BusBuilder, Node};
+use crate::{Access, Bus, BusBuilder, Node};
 
 mod bench;
 mod call;
@@ -69,6 +69,13 @@ struct Common {
     /// Group that the bus is shared with, if it is; all its nodes name the same one
     #[arg(long, global = true, value_name = "GROUP")]
     group: Option<String>,
+    /// Let nodes of another user in the group do something to this one: `publish TOPICS to uid USER`; also `subscribe`,
+    /// `call`, `serve`, and `gid GROUP`; may be given several times
+    #[arg(long, global = true, value_name = "RULE")]
+    allow: Vec<Access>,
+    /// File of such rules, a line each: `allow publish TOPICS to uid USER`
+    #[arg(long, global = true, value_name = "FILE", value_parser = |file: &str| Access::read(file))]
+    access: Option<Access>,
     /// Name to join the bus as [default: ringbus-COMMAND]
     #[arg(long, global = true, value_name = "NAME")]
     name: Option<String>,
@@ -230,6 +237,9 @@ impl Common {
         }
         if let Some(group) = &self.group {
             builder = builder.group(group);
+        }
+        for access in self.access.iter().chain(&self.allow) {
+            builder = builder.allow(access.clone());
         }
         builder
     }

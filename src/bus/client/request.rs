@@ -241,6 +241,9 @@ impl<'c> Request<'c> {
         if self.client.node.is_gone() {
             return left();
         }
+        if let Some(why) = self.client.routes.why_denied(self.to) {
+            return Status::permission_denied(why);
+        }
         match self.to {
             Some(node) => Status::not_found(format!("node {node} does not serve {service:?}")),
             None => {

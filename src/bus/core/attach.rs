@@ -9,11 +9,11 @@ use super::super::open::Trust;
 use super::super::reading::{
     Change, InletShared, LogKey, Origin, Purpose, Reply, Source, new_cursor_segment,
 };
-use super::super::topic::Carries;
+use super::access::{Contents, contents};
 use super::blobs::LocalBlobs;
 use super::peers::open_cursor_segment;
 use super::segments::open_log;
-use super::{Core, Trouble, bell_trouble, pairs};
+use super::{Core, Trouble, bell_trouble};
 use crate::control::NodeId;
 use crate::frame::{Attach, Control, Role};
 use crate::ring::{self, Corrupt, CursorSegment, LateGate, LogHeader, layout};
@@ -150,7 +150,7 @@ impl Core {
 
     /// Gates a reader, if its filters and the outlet's topic have anything in common, and sends it the log.
     pub(super) fn add_gate(&mut self, log: u64, node: NodeId, port: u64, first: bool) {
-        let Some(outlet) = self.outlets.get_mut(&log) else { return };
+        let Some(outlet) = self.outlets.get(&log) else { return };
         let Some(peer) = self.peers.get(&node) else { return };
         let Some(reads) = peer.ports.get(&port).and_then(|remote| remote.reads.as_ref()) else { return };
         let shared = outlet.shared.clone();
@@ -164,6 +164,10 @@ impl Core {
         let Some(segment) = reads.segments.get(&0).cloned() else { return };
         let info =
             Reader { node: peer.node.clone(), bell: reads.bell.clone(), filters: reads.filters.clone() };
+        // The other end of a pair was looked at before.
+        if shared.only.is_none() && !self.may_read(node, port, &shared.filter) {
+            return;
+        }
         let added = if first {
             let first = |gate| LateGate { gate, position: 0, sequence: Some(0) };
             shared.gates.add_first(segment, info).map(first)
@@ -177,8 +181,10 @@ impl Core {
             );
             return;
         };
-        outlet.readers.insert((node, port), gate.number());
-        tracing::debug!(topic = %shared.filter, reader = %peer.node, position, "attach");
+        if let Some(outlet) = self.outlets.get_mut(&log) {
+            outlet.readers.insert((node, port), gate.number());
+        }
+        tracing::debug!(topic = %shared.filter, %node, port, position, "attach");
         let attach = Attach {
             log: shared.log,
             writer_port: shared.port,
@@ -308,8 +314,8 @@ impl Core {
         self.tell_of_servers(card.id);
     }
 
-    /// A writer gives one of this node's ports a log to read. If this process is short of something, the
-    /// writer is told to go on without the port, and the port's user why nothing will come.
+    /// A writer gives one of this node's ports a log to read. If it may not, or this process is short of
+    /// something, the writer is told to go on without the port; if short, the port's user why nothing will come.
     pub(super) fn attach_log(
         &mut self,
         from: NodeId,
@@ -317,11 +323,13 @@ impl Core {
         fds: Vec<Arc<OwnedFd>>,
     ) -> Result<(), Trouble> {
         let attached = self.try_attach_log(from, attach, fds);
-        if let Err(Trouble::Shortage(reason)) = &attached {
+        if let Err(Trouble::Shortage(_) | Trouble::Denied(..)) = &attached {
             self.send(from, &Control::Detach { log: attach.log, reader_number: attach.reader_number }, &[]);
-            if let (Some(inlet), Some(peer)) = (self.inlets.get(&attach.reader_port), self.peers.get(&from)) {
-                inlet.shared.change(Change::Failed { node: peer.node.clone(), reason: reason.clone() });
-            }
+        }
+        if let Err(Trouble::Shortage(reason)) = &attached
+            && let (Some(inlet), Some(peer)) = (self.inlets.get(&attach.reader_port), self.peers.get(&from))
+        {
+            inlet.shared.change(Change::Failed { node: peer.node.clone(), reason: reason.clone() });
         }
         attached
     }
@@ -337,20 +345,8 @@ impl Core {
         let Some(inlet) = self.inlets.get_mut(&attach.reader_port) else { return Ok(()) };
         let Some(peer) = self.peers.get(&from) else { return Ok(()) };
         let writer = peer.ports.get(&attach.writer_port).ok_or("a log of a port never announced")?;
-        let (topic, carries) = match inlet.shared.role() {
-            Role::Client | Role::Server => {
-                pairs::check(&inlet.shared, writer)?;
-                pairs::check_first(&self.sources, &inlet.shared, (from, attach.writer_port))?;
-                (None, Carries::Calls)
-            }
-            _ => {
-                let topic = writer.topic.as_ref().ok_or("a log of a port that does not publish")?;
-                if !inlet.shared.filters.iter().any(|filter| filter.intersects(topic)) {
-                    return Err(format!("a log on {topic}, which nobody asked for").into());
-                }
-                ((!topic.is_pattern()).then(|| topic.as_str().into()), topic.carries())
-            }
-        };
+        let Contents { topic, pattern, carries } =
+            contents(&self.sources, &inlet.shared, peer, (attach.writer_port, writer))?;
         if self.sources.contains_key(&(attach.reader_port, key)) {
             return Err(format!("log {} attached twice", attach.log).into());
         }
@@ -359,7 +355,8 @@ impl Core {
         let (log, layout) = open_log(&log, attach.capacity, header)?;
         let bell = Bell::from_peer(bell).map_err(|error| bell_trouble(&error))?;
         let (node, priority) = (peer.node.clone(), writer.card.priority);
-        let origin = Origin { node, log: attach.log, topic, carries, priority, reader: self.me.clone() };
+        let (log_id, reader) = (attach.log, self.me.clone());
+        let origin = Origin { node, log: log_id, topic, pattern, carries, priority, reader };
         let same_user = peer.node.uid() == self.me.uid();
 
         let slot = inlet.take_slot(*self.me.id().as_bytes())?;

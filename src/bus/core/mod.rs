@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Release};
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError};
 use std::time::{Duration, Instant};
 
+use super::access::{Action, Denials, Rights, Rules};
 use super::blob::NewBlob;
 use super::drain::Unread;
 use super::log::OutletShared;
@@ -24,10 +25,11 @@ use super::reading::{Change, InletShared, LogKey};
 use super::stats::NodeStats;
 use super::topic::Filter;
 use crate::control::{DirectoryError, Driver, Message, NodeId};
-use crate::frame::{Control, PortUp, Strings};
+use crate::frame::Control;
 use crate::ring::Corrupt;
 use crate::segment::SegmentError;
 
+mod access;
 mod attach;
 mod blobs;
 mod drain;
@@ -39,6 +41,7 @@ mod report;
 mod segments;
 mod waiting;
 
+pub(super) use access::Audience;
 use attach::{LocalInlet, LocalOutlet, LocalSource};
 use drain::{ClosedUnread, Draining};
 pub(super) use heartbeat::Pulse;
@@ -86,10 +89,10 @@ pub(super) enum Command {
     },
     /// Handles what has already arrived.
     Sweep(SyncSender<()>),
-    /// Whether any port on the bus reads this topic.
+    /// Whether an inbox on the bus reads this topic.
     FindReader {
         topic: Filter,
-        reply: SyncSender<bool>,
+        reply: SyncSender<Audience>,
     },
     /// A reading port is done with a log: it was closed, its writer is gone, or it is corrupt.
     LogDone {
@@ -112,6 +115,7 @@ pub(super) enum Command {
     },
     Peers(SyncSender<Vec<Peer>>),
     Refused(SyncSender<Vec<RefusedNode>>),
+    Denials(SyncSender<Denials>),
     Survey {
         timeout: Duration,
         reply: SyncSender<Vec<NodeStats>>,
@@ -132,6 +136,8 @@ enum Trouble {
     Offence(String),
     /// This process is out of memory or file descriptors: nobody else's fault.
     Shortage(String),
+    /// The access list does not let the peer do this.
+    Denied(Action, Filter),
 }
 
 impl<T: Into<String>> From<T> for Trouble {
@@ -160,6 +166,7 @@ pub(super) struct Core {
     commands: Receiver<Command>,
     me: NodeInfo,
     trust: Trust,
+    access: Arc<Rules>,
     /// Every established peer, and this node.
     peers: HashMap<NodeId, PeerState>,
     /// By log.
@@ -176,6 +183,7 @@ pub(super) struct Core {
     /// Blobs that are not in every reader's socket yet.
     sharing: Vec<blobs::Sharing>,
     refused: VecDeque<RefusedNode>,
+    denials: Denials,
     presences: Vec<Arc<PresenceShared>>,
     pulse: Pulse,
     surveys: u64,
@@ -202,9 +210,10 @@ impl Core {
         Self {
             driver,
             commands,
-            peers: HashMap::from([(me.id(), PeerState::new(me.clone()))]),
+            peers: HashMap::from([(me.id(), PeerState::new(me.clone(), Rights::All))]),
             me,
             trust: bus.trust,
+            access: bus.access.clone(),
             outlets: HashMap::new(),
             next_log,
             inlets: HashMap::new(),
@@ -214,6 +223,7 @@ impl Core {
             attaching: Vec::new(),
             sharing: Vec::new(),
             refused: VecDeque::new(),
+            denials: Denials::default(),
             presences: Vec::new(),
             pulse,
             surveys: 0,
@@ -359,7 +369,7 @@ impl Core {
                 // Whoever opened one before has put it into a socket of ours.
                 self.driver.sweep();
                 self.handle_events();
-                let _ = reply.send(self.has_reader(&topic));
+                let _ = reply.send(self.find_reader(&topic));
             }
             Command::LogDone { port, key, corrupt } => {
                 self.finish_log(port, key);
@@ -380,6 +390,9 @@ impl Core {
             }
             Command::Refused(reply) => {
                 let _ = reply.send(self.refused.iter().cloned().collect());
+            }
+            Command::Denials(reply) => {
+                let _ = reply.send(self.denials.clone());
             }
             Command::Survey { timeout, reply } => self.start_survey(timeout, reply),
             Command::Halt(reply) => {
@@ -405,20 +418,6 @@ impl Core {
         for peer in self.peers.keys().copied().collect::<Vec<_>>() {
             self.send(peer, control, fds);
         }
-    }
-
-    /// Announces a port of this node to one peer.
-    fn send_port(&mut self, to: NodeId, card: &crate::control::PortCard, fds: &[Arc<OwnedFd>]) {
-        let up = PortUp {
-            port: card.id,
-            role: card.role,
-            filters: Strings::from_owned(&card.filters),
-            flags: if card.pattern { PortUp::PATTERN } else { 0 },
-            priority: card.priority,
-            capacity: card.capacity,
-            version: card.version.as_deref(),
-        };
-        self.send(to, &Control::PortUp(up), fds);
     }
 }
 

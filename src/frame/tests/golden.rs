@@ -173,6 +173,7 @@ fn controls() -> Vec<(&'static str, Frame<'static>)> {
         ("control_16_heartbeat", Control::Heartbeat { log: 0, capacity: 4096, interval_ms: 1000 }),
         ("control_17_blob", Control::Blob { log: 11, reader_number: 2, blob: 200, size: 1_052_672 }),
         ("control_18_blob_gone", Control::BlobGone { log: 11, reader_number: 2, blob: 200 }),
+        ("control_19_denied", Control::Denied { action: 0, topic: "task/progress" }),
     ]
     .map(|(name, control)| (name, Frame::Control(control)))
     .into()
