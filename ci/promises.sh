@@ -141,6 +141,8 @@ filtered calls whatever_is_dropped_first a_panic_is_internal
 filtered in_process nodes_ports_and_messages_cross_threads a_node_leaves_with_its_last
 
 promise 16 "drain ends a node gracefully"
+filtered drain is_read calls_that takes_nothing_new is_named is_waited_for does_not_drain
+filtered cli an_interrupted_pub_waits serve_echo_ends
 
 promise 17 "the lock-free code, model-checked (a part; ci/loom.sh does all)"
 partly

@@ -296,7 +296,9 @@ fn events(kernels: &mut Kernels) {
         kernels.count(&name, &mut raw(count, 0), Raw::drain, Raw::publish);
     }
     kernels.count("bus: loan and send 64 B", &mut raw(1, 0), Raw::drain, Raw::loan);
-    kernels.count("bus: loan, send and receive 64 KiB", &mut raw(1, 0), Raw::drain, Raw::loan_large);
+    let mut large = raw(1, 0);
+    (0..16).for_each(|_| large.loan_large()); // all blobs are there
+    kernels.count("bus: loan, send and receive 64 KiB", &mut large, Raw::drain, Raw::loan_large);
     kernels.count("bus: publish 64 B typed", &mut typed(), Typed::drain, Typed::publish);
     kernels.count("bus: receive 64 B raw", &mut raw(1, 0), Raw::fill, Raw::receive);
     kernels.count("bus: receive 64 B raw, 63 idle logs", &mut raw(1, 63), Raw::fill, Raw::receive);

@@ -82,6 +82,9 @@ impl Inlet {
         if !node.origin.is_here() {
             return Err(OpenError::Forked);
         }
+        if node.drains.is_closing() {
+            return Err(OpenError::Draining);
+        }
         let memory = |reason: String| OpenError::Memory { reason };
         let port = node.next_port();
         let segment =

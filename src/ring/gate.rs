@@ -120,6 +120,15 @@ struct Entry<R, T> {
     cursor: Option<CursorAt<R>>,
 }
 
+impl<R: Memory, T> Entry<R, T> {
+    /// How far the reader is behind `tail`, by its cursor if that makes sense.
+    fn lag(&self, tail: u64) -> u64 {
+        let gate = self.gate.position();
+        let cursor = self.cursor.as_ref().map(|(segment, offset)| segment.load(*offset, Relaxed));
+        tail.saturating_sub(cursor.filter(|cursor| (gate..=tail).contains(cursor)).unwrap_or(gate))
+    }
+}
+
 /// The gates of one log.
 pub struct Gates<R, T> {
     table: Mutex<Table<R, T>>,
@@ -131,13 +140,14 @@ struct Table<R, T> {
     entries: Vec<Entry<R, T>>,
     /// Above `u16::MAX` when all are given out.
     next_number: u32,
+    halted: bool,
 }
 
 impl<R: Memory + Clone, T> Gates<R, T> {
     /// No gates: nothing holds the writer up.
     #[allow(clippy::new_without_default)] // made with its log, never by default
     pub fn new() -> Self {
-        let table = Table { entries: Vec::new(), next_number: FIRST_NUMBER };
+        let table = Table { entries: Vec::new(), next_number: FIRST_NUMBER, halted: false };
         Self { table: Mutex::new(table), generation: AtomicU64::new(0), numbering: None }
     }
 
@@ -247,6 +257,16 @@ impl<R: Memory + Clone, T> Gates<R, T> {
         Some(gate)
     }
 
+    /// Keeps the writer from claiming anything more, for good. `barrier` is that of [`Gates::add_late`], for the same
+    /// reason: a publish whose tail is not seen after this finds the word when it looks for sleepers, and says so.
+    pub fn halt(&self, barrier: impl FnOnce()) {
+        let mut table = self.table.lock();
+        table.halted = true;
+        self.bump(&table);
+        drop(table);
+        barrier();
+    }
+
     /// How many there are.
     #[allow(clippy::len_without_is_empty)] // nobody asks
     pub fn len(&self) -> usize {
@@ -256,13 +276,14 @@ impl<R: Memory + Clone, T> Gates<R, T> {
     /// How far the slowest reader is behind `tail`, by the cursors as they are now: for statistics. Cursors
     /// that make no sense count as they last did.
     pub fn lag(&self, tail: u64) -> u64 {
+        self.table.lock().entries.iter().map(|entry| entry.lag(tail)).max().unwrap_or(0)
+    }
+
+    /// The readers that are behind `tail`, and how far, as [`Gates::lag`] has it.
+    pub fn behind(&self, tail: u64) -> Vec<(Arc<Gate<R, T>>, u64)> {
         let table = self.table.lock();
-        let behind = table.entries.iter().map(|entry| {
-            let gate = entry.gate.position();
-            let cursor = entry.cursor.as_ref().map(|(segment, offset)| segment.load(*offset, Relaxed));
-            tail.saturating_sub(cursor.filter(|cursor| (gate..=tail).contains(cursor)).unwrap_or(gate))
-        });
-        behind.max().unwrap_or(0)
+        let lags = table.entries.iter().map(|entry| (entry.gate.clone(), entry.lag(tail)));
+        lags.filter(|(_, lag)| *lag > 0).collect()
     }
 
     fn push(table: &mut Table<R, T>, position: u64, parked: R, info: T) -> Option<Arc<Gate<R, T>>> {
@@ -298,6 +319,7 @@ pub(super) struct View<R, T> {
     lost: Vec<u16>,
     /// Whether any reader has no gate, and may lose what was published last without seeing its number.
     has_ungated: bool,
+    halted: bool,
 }
 
 /// One reader in the copy.
@@ -309,7 +331,7 @@ pub(super) struct Seen<R, T> {
 
 impl<R: Memory + Clone, T> View<R, T> {
     pub(super) fn new() -> Self {
-        Self { generation: 0, readers: Vec::new(), lost: Vec::new(), has_ungated: false }
+        Self { generation: 0, readers: Vec::new(), lost: Vec::new(), has_ungated: false, halted: false }
     }
 
     /// Copies the table if it changed; true if so. `tail` is the published one, `sequence` the number due
@@ -328,6 +350,7 @@ impl<R: Memory + Clone, T> View<R, T> {
     fn copy(&mut self, gates: &Gates<R, T>, tail: u64, sequence: u64) {
         let table = gates.table.lock();
         self.generation = gates.generation.load(Relaxed);
+        self.halted = table.halted;
         let before = std::mem::take(&mut self.readers);
         let lost = &self.lost;
         let kept = table.entries.iter().filter(|entry| !lost.contains(&entry.gate.number));
@@ -347,6 +370,12 @@ impl<R: Memory + Clone, T> View<R, T> {
     #[inline(always)]
     pub(super) fn has_ungated(&self) -> bool {
         self.has_ungated
+    }
+
+    /// Whether the writer is to claim nothing more.
+    #[inline(always)]
+    pub(super) fn is_halted(&self) -> bool {
+        self.halted
     }
 
     /// Whether a publish has to be followed by a fence for any of them.

@@ -16,6 +16,7 @@ use super::{Gates, Kind, LateGate, LogLayout, Next, Reader, Writer};
 use crate::segment::{Memory, MemoryMut};
 
 mod blob;
+mod halt;
 mod lent;
 mod lossy;
 mod memory;

@@ -258,14 +258,16 @@ impl<M: MemoryMut, R: Memory + Clone, T> Writer<M, R, T> {
 
     /// Calls `bell` for every reader that sleeps, has not been rung for this sleep, and is wanted; or,
     /// wanted or not, has left half the log unread: it is in the writer's way soon.
+    ///
+    /// False if the log was halted meanwhile ([`Gates::halt`]): whoever did may not have seen what is rung for.
     #[inline(always)]
-    pub fn ring(&mut self, wanted: impl Fn(&T) -> bool, mut bell: impl FnMut(&T)) {
+    pub fn ring(&mut self, wanted: impl Fn(&T) -> bool, mut bell: impl FnMut(&T)) -> bool {
         // Again, after what is rung for was published: a reader that was gated since the claim has either
         // seen it before it slept, or is seen here. (That one may park, and `publish` did not know.)
         if self.refresh() {
             fence(SeqCst); // as in `publish`
         } else if !self.may_sleep {
-            return; // each had promised not to, and looks after it has taken that back (see `waiter::Bias`)
+            return !self.view.is_halted(); // each had promised not to, and looks after it has taken that back (see `waiter::Bias`)
         }
         let mut in_the_way = false;
         let half = self.layout.capacity() / 2;
@@ -282,6 +284,7 @@ impl<M: MemoryMut, R: Memory + Clone, T> Writer<M, R, T> {
         if in_the_way {
             self.ring_laggards(bell);
         }
+        !self.view.is_halted()
     }
 
     /// The gates are stale by design: looks at the cursors before it wakes anybody who wants nothing.
@@ -326,6 +329,11 @@ impl<M: MemoryMut, R: Memory + Clone, T> Writer<M, R, T> {
         std::mem::take(&mut self.corrupt)
     }
 
+    /// Whether nothing more can be claimed ([`Gates::halt`]); to be asked after a claim has failed.
+    pub fn is_halted(&self) -> bool {
+        self.view.is_halted()
+    }
+
     /// Whether [`Writer::take_corrupt`] has anything.
     pub fn has_corrupt(&self) -> bool {
         !self.corrupt.is_empty()
@@ -364,9 +372,13 @@ impl<M: MemoryMut, R: Memory + Clone, T> Writer<M, R, T> {
     fn refresh(&mut self) -> bool {
         let changed = self.view.refresh(&self.gates, self.published, self.due);
         if changed {
-            self.limit = self.view.limit(self.layout);
+            self.limit = self.find_limit();
         }
         changed
+    }
+
+    fn find_limit(&self) -> u64 {
+        if self.view.is_halted() { self.tail } else { self.view.limit(self.layout) }
     }
 
     /// True if `bytes` from the tail on are free, looking at the cursors only if the cached limit is used up.
@@ -379,7 +391,7 @@ impl<M: MemoryMut, R: Memory + Clone, T> Writer<M, R, T> {
     fn read_cursors(&mut self, bytes: u64) -> bool {
         let corrupt = &mut self.corrupt;
         self.view.advance(self.published, |gate, why| corrupt.push((gate.number(), why)));
-        self.limit = self.view.limit(self.layout);
+        self.limit = self.find_limit();
         self.tail + bytes <= self.limit
     }
 

@@ -38,8 +38,8 @@ impl LocalOutlet {
 
 /// A log that a port of this node reads.
 pub(super) struct LocalSource {
-    slot: Slot,
-    log: Arc<PeerSegment>,
+    pub(super) slot: Slot,
+    pub(super) log: Arc<PeerSegment>,
     /// The port that writes it.
     writer: u64,
     /// Bytes of each blob of the log.
@@ -76,6 +76,9 @@ impl Core {
     /// Opens a writing port: every reader that is known is gated at position 0 before the first publish.
     pub(super) fn open_outlet(&mut self, shared: Arc<OutletShared>) {
         let (log, card) = (shared.log, shared.card());
+        if self.is_halted {
+            shared.gates.halt(|| ()); // before its first publish
+        }
         self.outlets.insert(log, LocalOutlet::new(shared));
         for peer in self.peers.keys().copied().collect::<Vec<_>>() {
             self.send_port(peer, &card, &[]);
@@ -194,12 +197,14 @@ impl Core {
 
     /// Takes away the gates of these readers (node and port), on every log.
     pub(super) fn remove_gates(&mut self, which: impl Fn(NodeId, u64) -> bool) {
+        self.closed.retain(|left| !which(left.reader.id(), left.port));
         for log in self.outlets.keys().copied().collect::<Vec<_>>() {
             self.remove_gates_of(log, |node, reader, _| which(node, reader));
         }
     }
 
     fn remove_gates_of(&mut self, log: u64, which: impl Fn(NodeId, u64, u16) -> bool) {
+        self.closed.retain(|left| left.log != log || !which(left.reader.id(), left.port, left.number));
         let Some(outlet) = self.outlets.get_mut(&log) else { return };
         let before = outlet.readers.len();
         let gates = &outlet.shared.gates;
@@ -229,6 +234,7 @@ impl Core {
         self.attaching.retain(|(other, ..)| !Arc::ptr_eq(other, &outlet.shared));
         self.sharing.retain(|sharing| !sharing.is_of(&outlet.shared));
         if outlet.shared.only.is_none() {
+            self.note_unread(&outlet);
             self.broadcast(&Control::PortDown { port: outlet.shared.port }, &[]);
         }
     }
@@ -433,17 +439,5 @@ impl Core {
                 self.free_slot(key);
             }
         }
-    }
-
-    /// Bytes in logs that a reading port has not told to have read, and how many logs it reads.
-    pub(super) fn unread(&self, port: u64) -> (u64, usize) {
-        let Some(inlet) = self.inlets.get(&port) else { return (0, 0) };
-        let sources = self.sources.iter().filter(|((reader, _), source)| *reader == port && !source.done);
-        sources.fold((0, 0), |(lag, count), (_, source)| {
-            let cursor = inlet.at(source.slot).map_or(0, |(segment, offset)| layout::cursor(segment, offset));
-            // A peer's tail may say anything; no honest one is more than the log ahead.
-            let unread = layout::tail(&source.log).saturating_sub(cursor).min(source.log.size() as u64);
-            (lag + unread, count + 1)
-        })
     }
 }

@@ -20,7 +20,7 @@ use clap::Args;
 use nix::poll::{PollFd, PollFlags};
 
 use super::interrupt::{Interrupt, wait};
-use super::{Common, Failure, Outcome, note};
+use super::{Common, Failure, Outcome, end, note};
 use crate::{Node, RawInbox, RawSubscriber, RecvError, Sample};
 
 mod buffer;
@@ -127,7 +127,7 @@ fn show(node: Node, port: impl Port, output: &Output, interrupt: &Interrupt) -> 
         Task::spawn("stdout", move || line::write_all(&buffer, json, count, &notices))?
     };
     let mut drain = Drain { buffer: &buffer, notices, dropped: 0, told: Instant::now() };
-    let mut outcome = drain.run(port, interrupt, &stdout.ended);
+    let mut outcome = end(&node, drain.run(port, interrupt, &stdout.ended));
     drop((drain, node)); // goodbye: nothing more is wanted
 
     buffer.close();

@@ -5,6 +5,7 @@ mod blobs;
 mod cursors;
 mod fixture;
 mod gates;
+mod halts;
 mod hostile;
 mod lent;
 mod lent_model;
