@@ -65,7 +65,8 @@
 //!
 //! A publisher never overwrites what a subscriber has not read. When its log is full, [`Overflow`] decides:
 //! wait (the default, up to 1 s), fail, or drop the message. A dropped message is told to all
-//! ([`RecvError::Lagged`]).
+//! ([`RecvError::Lagged`]). A [lossy](SubscriberBuilder::lossy) subscriber is the exception: it holds no publisher
+//! up, and is told how many messages were overwritten before it read them.
 //!
 //! # Waiting
 //!

@@ -4,6 +4,7 @@ use std::io;
 use std::time::Duration;
 
 use super::access::AccessError;
+use super::drain::DrainError;
 use super::peer::NodeInfo;
 use super::status::Status;
 use super::topic::TopicError;
@@ -35,6 +36,9 @@ pub enum Error {
     /// What was waited for did not come.
     #[error(transparent)]
     Wait(#[from] WaitError),
+    /// A node did not drain.
+    #[error(transparent)]
+    Drain(#[from] DrainError),
     /// A call failed.
     #[error("call failed: {0}")]
     Call(#[from] Status),
@@ -125,6 +129,9 @@ pub enum OpenError {
     /// The node was made in a parent process.
     #[error("this process is a fork of the one that joined: join again in the child")]
     Forked,
+    /// [`Node::drain`](crate::Node::drain) was called.
+    #[error("the node is draining (`Node::drain`), or has drained, and takes nothing new: join again")]
+    Draining,
     /// The node's control thread is gone.
     #[error("the node has left the bus: join again")]
     NodeGone,
@@ -188,6 +195,10 @@ pub enum PublishError {
     /// The port was made in a parent process.
     #[error("this process is a fork of the one that opened the port: join again in the child")]
     Forked,
+    /// [`Node::drain`](crate::Node::drain) was called. A message that was being published at the very moment when the
+    /// node left may have been received all the same.
+    #[error("the node is draining (`Node::drain`), or has drained, and takes nothing new: join again")]
+    Draining,
 }
 
 /// Why a direct message or a broadcast was not sent. It had no effect.
@@ -256,6 +267,9 @@ pub enum SendError {
     /// The node was made in a parent process.
     #[error("this process is a fork of the one that joined: join again in the child")]
     Forked,
+    /// [`Node::drain`](crate::Node::drain) was called.
+    #[error("the node is draining (`Node::drain`), or has drained, and takes nothing new: join again")]
+    Draining,
     /// The node's control thread is gone.
     #[error("the node has left the bus: join again")]
     NodeGone,
@@ -267,6 +281,7 @@ impl From<OpenError> for SendError {
             OpenError::Topic(error) => SendError::Name(error),
             OpenError::Memory { reason } => SendError::Memory { reason },
             OpenError::Forked => SendError::Forked,
+            OpenError::Draining => SendError::Draining,
             OpenError::NodeGone => SendError::NodeGone,
             error => SendError::Memory { reason: error.to_string() },
         }
@@ -284,6 +299,7 @@ impl From<PublishError> for SendError {
             PublishError::Topic(error) => SendError::Name(error),
             PublishError::NeedsTopic { .. } => SendError::Encode { reason: error.to_string() },
             PublishError::Forked => SendError::Forked,
+            PublishError::Draining => SendError::Draining,
         }
     }
 }
@@ -292,8 +308,12 @@ impl From<PublishError> for SendError {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RecvError {
-    /// The publisher dropped messages because a reader was slow (its policy). They are lost.
-    #[error("missed {missed} messages of {source_node}: its log was full and it drops the newest")]
+    /// Messages are lost: the publisher dropped them because a reader was slow
+    /// ([`Overflow::DropNewest`](crate::Overflow::DropNewest)), or overwrote them before this
+    /// [lossy](crate::SubscriberBuilder::lossy) subscriber had read them.
+    #[error(
+        "missed {missed} messages of {source_node}: its log was full, and its policy is to drop or the reader lossy"
+    )]
     Lagged {
         /// How many messages of that publisher.
         missed: u64,

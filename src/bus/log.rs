@@ -119,6 +119,7 @@ impl OutletShared {
             filters: vec![self.filter.as_str().to_owned()],
             pattern: self.filter.is_pattern(),
             denied: false,
+            lossy: false,
             priority: self.priority,
             capacity: Some(self.layout.capacity()),
             version: None,

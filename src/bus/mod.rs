@@ -18,6 +18,7 @@ mod blob;
 mod client;
 pub(crate) mod codec;
 mod core;
+mod drain;
 mod error;
 #[cfg(fuzzing)]
 #[doc(hidden)]
@@ -50,6 +51,7 @@ mod turns;
 
 pub use access::{Access, AccessError, Action, Denial, Denials, Grant};
 pub use client::{Client, ClientBuilder, FromAnswer, Pending, RawResponse, Request, RequestLoan, Response};
+pub use drain::{DrainError, Unfinished, Unread};
 pub use error::{BusError, Error, JoinError, OpenError, PublishError, RecvError, SendError, WaitError};
 pub use inbox::{Inbox, InboxBuilder, RawInbox};
 pub use mail::Letter;

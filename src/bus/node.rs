@@ -13,6 +13,7 @@ use serde::de::DeserializeOwned;
 use super::access::Denials;
 use super::client::{Client, ClientBuilder};
 use super::core::{Command, Core, Pulse};
+use super::drain::Drains;
 use super::error::{JoinError, OpenError};
 use super::mail::Mail;
 use super::open::Bus;
@@ -64,6 +65,7 @@ pub(super) struct NodeShared {
     pub(super) unread: Arc<AtomicBool>,
     /// Set when the control thread ends.
     gone: Arc<AtomicBool>,
+    pub(super) drains: Drains,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -116,6 +118,7 @@ impl Node {
             next_log,
             unread: Arc::default(),
             gone,
+            drains: Drains::default(),
             thread,
         });
         Ok(Self { shared, mail: Arc::default() })

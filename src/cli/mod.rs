@@ -22,6 +22,7 @@ use std::fmt;
 use std::io::{self, IsTerminal, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
@@ -120,6 +121,9 @@ enum Failure {
 }
 
 type Outcome<T = ()> = Result<T, Failure>;
+
+/// How long a command that was interrupted waits for others to read what it published, and for calls.
+const DRAIN: Duration = Duration::from_secs(2);
 
 impl<E: fmt::Display> From<E> for Failure {
     fn from(error: E) -> Self {
@@ -244,6 +248,16 @@ impl Common {
     fn join(&self, default_name: &str) -> Outcome<Node> {
         Ok(self.builder().open()?.join(self.name.as_deref().unwrap_or(default_name))?)
     }
+}
+
+/// Drains the node if the command was interrupted.
+fn end(node: &Node, outcome: Outcome) -> Outcome {
+    if let Err(Failure::Interrupted(_)) = outcome
+        && let Err(error) = node.drain(DRAIN)
+    {
+        note(format!("note: {error}"));
+    }
+    outcome
 }
 
 /// Writes to stdout; its end ends the command quietly.

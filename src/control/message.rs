@@ -13,6 +13,8 @@ pub struct PortCard {
     pub pattern: bool,
     /// The node that it is told to may not use it.
     pub denied: bool,
+    /// A subscriber without gates.
+    pub lossy: bool,
     pub priority: u8,
     /// Bytes of a writing port's log.
     pub capacity: Option<u64>,
@@ -25,6 +27,12 @@ impl PortCard {
     pub fn reads(role: Role) -> bool {
         role != Role::Publisher
     }
+
+    /// As announced, but for what the receiver is denied.
+    pub fn flags(&self) -> u64 {
+        let flag = |set, flag| if set { flag } else { 0 };
+        flag(self.pattern, PortUp::PATTERN) | flag(self.lossy, PortUp::LOSSY)
+    }
 }
 
 impl From<PortUp<'_>> for PortCard {
@@ -35,6 +43,7 @@ impl From<PortUp<'_>> for PortCard {
             filters: up.filters.iter().map(str::to_owned).collect(),
             pattern: up.flags & PortUp::PATTERN != 0,
             denied: up.flags & PortUp::DENIED != 0,
+            lossy: up.flags & PortUp::LOSSY != 0 && up.role == Role::Subscriber,
             priority: up.priority,
             capacity: up.capacity,
             version: up.version.map(str::to_owned),

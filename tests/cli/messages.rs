@@ -293,6 +293,43 @@ fn an_interrupted_pub_leaves_the_bus() {
 }
 
 #[test]
+fn an_interrupted_pub_waits_a_moment_for_subscribers_that_are_behind() {
+    let place = Place::new();
+    let node = place.join("listener");
+    for reads in [true, false] {
+        let mut subscriber = node.subscriber::<u32>("t").unwrap();
+        let mut command = place.command(&["pub", "t", "-"]);
+        command.stdin(Stdio::piped());
+        let mut publish = Running::start(command);
+        let mut stdin = publish.child.stdin.take().unwrap();
+        stdin.write_all(b"1\n2\n3\n").unwrap();
+        eventually("all to be published", || {
+            let stats = node.survey(Duration::from_millis(200));
+            stats
+                .iter()
+                .any(|stats| stats.ports.iter().any(|port| port.name == "t" && port.stats.messages == 3))
+        });
+        publish.signal(Signal::SIGINT);
+        if reads {
+            for expected in [1, 2, 3] {
+                assert!(publish.child.try_wait().unwrap().is_none(), "before {expected} is read");
+                assert_eq!(*subscriber.recv().unwrap(), expected);
+            }
+            assert!(
+                subscriber.try_recv().unwrap().is_none(),
+                "it looks once more, and so tells that it has read"
+            );
+        }
+        let output = publish.output();
+        assert_eq!(output.status.code(), Some(130));
+        let stderr = text(&output.stderr);
+        let said = stderr.contains("something undone: listener (pid ") && stderr.contains("of t\n");
+        assert!(if reads { stderr.is_empty() } else { said }, "{stderr}");
+        eventually("its goodbye", || node.peers().is_empty());
+    }
+}
+
+#[test]
 fn sub_ends_quietly_with_the_reader_of_its_stdout() {
     let place = Place::new();
     let node = place.join("listener");

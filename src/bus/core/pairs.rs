@@ -28,7 +28,7 @@ pub(super) fn check(reader: &InletShared, writer: &RemotePort) -> Result<(), Str
     let other_end = match reader.purpose {
         Purpose::Client(_) => Role::Server,
         Purpose::Server { .. } => Role::Client,
-        Purpose::Subscriber | Purpose::Inbox => return Err("a subscriber in a pair".to_owned()),
+        Purpose::Subscriber { .. } | Purpose::Inbox => return Err("a subscriber in a pair".to_owned()),
     };
     let service = service(reader);
     if writer.card.role != other_end || writer.card.filters.first().map(String::as_str) != Some(service) {

@@ -54,6 +54,11 @@ impl PeerState {
     pub(super) fn new(node: NodeInfo, rights: Rights) -> Self {
         Self { node, standing: Standing::new(rights), ports: BTreeMap::new(), ports_done: false, heart: None }
     }
+
+    /// Whether this port of its reads without gates.
+    pub(super) fn is_lossy(&self, port: u64) -> bool {
+        self.ports.get(&port).is_some_and(|port| port.card.lossy)
+    }
 }
 
 impl Core {
@@ -117,13 +122,12 @@ impl Core {
 
     /// Announces a port of this node to one peer.
     pub(super) fn send_port(&mut self, to: NodeId, card: &PortCard, fds: &[Arc<OwnedFd>]) {
-        let pattern = if card.pattern { PortUp::PATTERN } else { 0 };
-        let flags = if self.is_denied(to, card) { pattern | PortUp::DENIED } else { pattern };
+        let denied = if self.is_denied(to, card) { PortUp::DENIED } else { 0 };
         let up = PortUp {
             port: card.id,
             role: card.role,
             filters: Strings::from_owned(&card.filters),
-            flags,
+            flags: card.flags() | denied,
             priority: card.priority,
             capacity: card.capacity,
             version: card.version.as_deref(),
@@ -295,6 +299,7 @@ mod tests {
             filters: filters.iter().map(|text| (*text).to_owned()).collect(),
             pattern: false,
             denied: false,
+            lossy: false,
             priority: 128,
             capacity: None,
             version: None,
