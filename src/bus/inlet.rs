@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use super::core::Command;
 use super::error::{OpenError, RecvError};
 use super::node::NodeShared;
-use super::reading::{Change, InletShared, Manner, Origin, Purpose, Source, new_cursor_segment};
+use super::reading::{Change, InletShared, Origin, Purpose, Source, new_cursor_segment};
 use super::stats::{Counters, PortStats};
 use super::topic::Filter;
 use super::turns::{Turn, Turns};
