@@ -31,6 +31,7 @@
 //! | to … | use |
 //! | --- | --- |
 //! | open a bus | [`Bus::open`], [`Bus::from_env`], [`Bus::private`] for tests; [`Bus::builder`] for the directory, a group, [`Trust`] |
+//! | share it with other users | [`BusBuilder::group`]; [`BusBuilder::allow`] and [`Access`] for what they may do; [`Node::denials`] |
 //! | join it | [`Bus::join`], which gives a [`Node`]; [`Node::peers`], [`Node::refused`] and [`Node::survey`] look around |
 //! | publish values, or bytes | [`Node::publisher`], [`Node::raw_publisher`]; [`Node::publisher_builder`] for capacity and [`Overflow`] |
 //! | receive values, or bytes | [`Node::subscriber`], [`Node::raw_subscriber`]; [`Node::subscriber_builder`] for several filters and [`Wait`] |
@@ -64,7 +65,8 @@
 //!
 //! A publisher never overwrites what a subscriber has not read. When its log is full, [`Overflow`] decides:
 //! wait (the default, up to 1 s), fail, or drop the message. A dropped message is told to all
-//! ([`RecvError::Lagged`]).
+//! ([`RecvError::Lagged`]). A [lossy](SubscriberBuilder::lossy) subscriber is the exception: it holds no publisher
+//! up, and is told how many messages were overwritten before it read them.
 //!
 //! # Waiting
 //!
@@ -175,7 +177,7 @@ pub mod internals {
     /// For `fuzz/fuzz_targets/session.rs` alone, which needs nodes and peers of its own making.
     #[cfg(fuzzing)]
     pub mod control {
-        pub use crate::control::{Card, ConnId, Event, Hub, Message, NodeId, PortCard, VERSION};
+        pub use crate::control::{Admission, Card, ConnId, Event, Hub, Message, NodeId, PortCard, VERSION};
         pub use crate::sys::credentials::Credentials;
 
         pub fn node_id(bytes: [u8; 16]) -> NodeId {

@@ -11,7 +11,7 @@ use nix::sys::socket::{
 };
 use nix::sys::time::{TimeVal, TimeValLike};
 use nix::unistd::{Gid, Uid, getegid, geteuid, setgid, setuid};
-use ringbus::{Bus, BusError, DirectoryError, Node, Refusal};
+use ringbus::{Access, Bus, BusError, DirectoryError, Node, Refusal};
 
 mod support;
 use support::{Child, DEADLINE, Dir, Parent, eventually};
@@ -181,7 +181,8 @@ fn a_group_shares_a_bus_between_its_users() {
     // Root can try it with another user; whoever else tests tries it with the one user and group there is.
     let gid = if root { 54_321 } else { getegid().as_raw() };
     set_mode(dir.path(), 0o755);
-    let bus = Bus::builder("bus").dir(dir.path()).group(gid.to_string()).open().unwrap();
+    let builder = Bus::builder("bus").dir(dir.path()).group(gid.to_string());
+    let bus = builder.allow(Access::publish("t").to_gid(gid)).open().unwrap();
     assert_eq!(mode(&dir.path().join("bus")), 0o1770);
     let node = bus.join("one").unwrap();
     let mut subscriber = node.subscriber::<u32>("t").unwrap();
@@ -203,7 +204,8 @@ fn another_user(parent: &mut Parent, args: &[&str]) {
         setgid(Gid::from_raw(args[1].parse().unwrap())).unwrap();
         setuid(Uid::from_raw(12_345)).unwrap();
     }
-    let node = Bus::builder("bus").dir(args[0]).group(args[1]).open().unwrap().join("other").unwrap();
+    let builder = Bus::builder("bus").dir(args[0]).group(args[1]);
+    let node = builder.allow(Access::subscribe("t").to_uid(0)).open().unwrap().join("other").unwrap();
     node.publisher("t").unwrap().publish(&7_u32).unwrap();
     parent.say("published");
     parent.stay();

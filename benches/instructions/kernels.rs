@@ -146,6 +146,7 @@ fn ring(kernels: &mut Kernels) {
 // --- frames -----------------------------------------------------------------------------------------
 
 const PAYLOAD: [u8; 64] = [7; 64];
+const LARGE: usize = 64 << 10;
 const HEADERS: [(&str, &str); 2] =
     [("traceparent", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"), ("tenant", "blue")];
 
@@ -218,6 +219,16 @@ impl Raw {
         loan.send().unwrap();
     }
 
+    /// In a blob, whose first bytes are looked at.
+    #[inline(always)]
+    fn loan_large(&mut self) {
+        let mut loan = self.publisher.loan(LARGE).unwrap();
+        loan[..PAYLOAD.len()].copy_from_slice(black_box(&PAYLOAD));
+        loan.send().unwrap();
+        let sample = self.subscribers[0].recv().unwrap(); // a fresh blob takes a moment to arrive
+        black_box(&sample[..PAYLOAD.len()]);
+    }
+
     #[inline(always)]
     fn receive(&mut self) {
         let sample = self.subscribers[0].try_recv().unwrap().expect("there is a message");
@@ -285,6 +296,9 @@ fn events(kernels: &mut Kernels) {
         kernels.count(&name, &mut raw(count, 0), Raw::drain, Raw::publish);
     }
     kernels.count("bus: loan and send 64 B", &mut raw(1, 0), Raw::drain, Raw::loan);
+    let mut large = raw(1, 0);
+    (0..16).for_each(|_| large.loan_large()); // all blobs are there
+    kernels.count("bus: loan, send and receive 64 KiB", &mut large, Raw::drain, Raw::loan_large);
     kernels.count("bus: publish 64 B typed", &mut typed(), Typed::drain, Typed::publish);
     kernels.count("bus: receive 64 B raw", &mut raw(1, 0), Raw::fill, Raw::receive);
     kernels.count("bus: receive 64 B raw, 63 idle logs", &mut raw(1, 63), Raw::fill, Raw::receive);

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use arbitrary::Arbitrary;
 use libfuzzer_sys::fuzz_target;
 use ringbus::internals::control::{
-    Card, ConnId, Credentials, Event, Hub, Message, NodeId, PortCard, VERSION, node_id,
+    Admission, Card, ConnId, Credentials, Event, Hub, Message, NodeId, PortCard, VERSION, node_id,
 };
 use ringbus::internals::frame::{self, Control, Frame, Hello};
 
@@ -134,7 +134,8 @@ impl World {
     }
 
     fn take(&mut self, op: &Op) {
-        let from = |ours| Credentials { pid: 1, uid: if ours { UID } else { UID + 1 }, gid: 1 };
+        let uid = |ours| if ours { UID } else { UID + 1 };
+        let from = |ours| Credentials { pid: 1, uid: uid(ours), gid: 1, groups: Vec::new() };
         match op {
             Op::Dial { peer, ours } if !self.hub.knows(id(*peer)) => {
                 let conn = self.hub.dialled(id(*peer), from(*ours), self.now);
@@ -236,7 +237,7 @@ impl World {
 fuzz_target!(|input: Input| {
     let card = Card { id: id(SELF), name: "fuzzed".into(), started_unix_ms: 0 };
     let mut world = World {
-        hub: Hub::new(card, u64::MAX, (!input.admits_all).then_some(UID)),
+        hub: Hub::new(card, u64::MAX, Admission { uid: UID, group: input.admits_all.then_some(1) }),
         now: Instant::now(),
         conns: Vec::new(),
         open: HashSet::new(),

@@ -3,6 +3,8 @@
 use std::io;
 use std::time::Duration;
 
+use super::access::AccessError;
+use super::drain::DrainError;
 use super::peer::NodeInfo;
 use super::status::Status;
 use super::topic::TopicError;
@@ -34,6 +36,9 @@ pub enum Error {
     /// What was waited for did not come.
     #[error(transparent)]
     Wait(#[from] WaitError),
+    /// A node did not drain.
+    #[error(transparent)]
+    Drain(#[from] DrainError),
     /// A call failed.
     #[error("call failed: {0}")]
     Call(#[from] Status),
@@ -55,6 +60,9 @@ pub enum BusError {
         /// The group asked for.
         name: String,
     },
+    /// Its access list is not valid.
+    #[error(transparent)]
+    Access(#[from] AccessError),
     /// The operating system refused something else.
     #[error("cannot {what}: {source}")]
     Io {
@@ -121,6 +129,9 @@ pub enum OpenError {
     /// The node was made in a parent process.
     #[error("this process is a fork of the one that joined: join again in the child")]
     Forked,
+    /// [`Node::drain`](crate::Node::drain) was called.
+    #[error("the node is draining (`Node::drain`), or has drained, and takes nothing new: join again")]
+    Draining,
     /// The node's control thread is gone.
     #[error("the node has left the bus: join again")]
     NodeGone,
@@ -184,6 +195,10 @@ pub enum PublishError {
     /// The port was made in a parent process.
     #[error("this process is a fork of the one that opened the port: join again in the child")]
     Forked,
+    /// [`Node::drain`](crate::Node::drain) was called. A message that was being published at the very moment when the
+    /// node left may have been received all the same.
+    #[error("the node is draining (`Node::drain`), or has drained, and takes nothing new: join again")]
+    Draining,
 }
 
 /// Why a direct message or a broadcast was not sent. It had no effect.
@@ -200,6 +215,12 @@ pub enum SendError {
     NotFound {
         /// The name.
         name: String,
+    },
+    /// There is an inbox, of another user's node, and an access list keeps the message from it.
+    #[error("{reason}")]
+    Denied {
+        /// Whose list, and which rule is missing.
+        reason: String,
     },
     /// A receiver has not kept up, and did not within the time that is waited.
     #[error(
@@ -246,6 +267,9 @@ pub enum SendError {
     /// The node was made in a parent process.
     #[error("this process is a fork of the one that joined: join again in the child")]
     Forked,
+    /// [`Node::drain`](crate::Node::drain) was called.
+    #[error("the node is draining (`Node::drain`), or has drained, and takes nothing new: join again")]
+    Draining,
     /// The node's control thread is gone.
     #[error("the node has left the bus: join again")]
     NodeGone,
@@ -257,6 +281,7 @@ impl From<OpenError> for SendError {
             OpenError::Topic(error) => SendError::Name(error),
             OpenError::Memory { reason } => SendError::Memory { reason },
             OpenError::Forked => SendError::Forked,
+            OpenError::Draining => SendError::Draining,
             OpenError::NodeGone => SendError::NodeGone,
             error => SendError::Memory { reason: error.to_string() },
         }
@@ -274,6 +299,7 @@ impl From<PublishError> for SendError {
             PublishError::Topic(error) => SendError::Name(error),
             PublishError::NeedsTopic { .. } => SendError::Encode { reason: error.to_string() },
             PublishError::Forked => SendError::Forked,
+            PublishError::Draining => SendError::Draining,
         }
     }
 }
@@ -282,8 +308,12 @@ impl From<PublishError> for SendError {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RecvError {
-    /// The publisher dropped messages because a reader was slow (its policy). They are lost.
-    #[error("missed {missed} messages of {source_node}: its log was full and it drops the newest")]
+    /// Messages are lost: the publisher dropped them because a reader was slow
+    /// ([`Overflow::DropNewest`](crate::Overflow::DropNewest)), or overwrote them before this
+    /// [lossy](crate::SubscriberBuilder::lossy) subscriber had read them.
+    #[error(
+        "missed {missed} messages of {source_node}: its log was full, and its policy is to drop or the reader lossy"
+    )]
     Lagged {
         /// How many messages of that publisher.
         missed: u64,
@@ -353,6 +383,12 @@ pub enum WaitError {
         service: String,
         /// How long was waited.
         waited: Duration,
+    },
+    /// Whoever serves runs as another user, and an access list keeps it from this client.
+    #[error("{reason}")]
+    Denied {
+        /// Whose list, and which rule is missing.
+        reason: String,
     },
     /// The port was made in a parent process.
     #[error("this process is a fork of the one that opened the port: join again in the child")]

@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use super::core::Command;
 use super::error::{OpenError, RecvError};
 use super::node::NodeShared;
-use super::reading::{Change, InletShared, Origin, Purpose, Source, new_cursor_segment};
+use super::reading::{Change, InletShared, Manner, Origin, Purpose, Source, new_cursor_segment};
 use super::stats::{Counters, PortStats};
 use super::topic::Filter;
 use super::turns::{Turn, Turns};
@@ -81,6 +81,9 @@ impl Inlet {
     ) -> Result<Self, OpenError> {
         if !node.origin.is_here() {
             return Err(OpenError::Forked);
+        }
+        if node.drains.is_closing() {
+            return Err(OpenError::Draining);
         }
         let memory = |reason: String| OpenError::Memory { reason };
         let port = node.next_port();
@@ -368,7 +371,7 @@ impl Inlet {
     fn is_ready(&self) -> bool {
         self.shared.generation.load(Acquire) != self.generation
             || !self.failed.is_empty()
-            || self.sources.iter().any(|source| source.ended || (!source.rests && source.reader.is_ready()))
+            || self.sources.iter().any(|source| source.ended || (!source.rests() && source.reader.is_ready()))
     }
 
     /// Looks until `deadline`, sleeping as the port's strategy says; whether anything came. `wanted` is asked
@@ -442,11 +445,13 @@ impl Inlet {
 /// One log's turn; unless in full, one load if no record has come.
 #[inline(always)]
 fn look_at(source: &mut Source, full: bool) -> Option<Result<Next, ring::Corrupt>> {
-    let rests = source.rests && !source.ended;
-    if rests || (!full && !source.ended && source.reader.quiet()) {
+    if !full && !source.ended && source.reader.quiet() {
         return None;
     }
-    let found = source.reader.next();
+    let found = match source.manner {
+        Manner::Gated => source.reader.next(),
+        _ => source.look_aside(),
+    };
     if source.reader.take_ring_due() {
         source.writer.ring();
     }

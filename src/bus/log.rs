@@ -118,6 +118,8 @@ impl OutletShared {
             role: Role::Publisher,
             filters: vec![self.filter.as_str().to_owned()],
             pattern: self.filter.is_pattern(),
+            denied: false,
+            lossy: false,
             priority: self.priority,
             capacity: Some(self.layout.capacity()),
             version: None,

@@ -19,7 +19,7 @@ use serde::de::DeserializeOwned;
 
 use super::blob::Limits;
 use super::codec::{Body, Bytes, Value};
-use super::core::Command;
+use super::core::{Audience, Command};
 use super::error::{OpenError, SendError};
 use super::inbox::{Inbox, InboxBuilder, RawInbox};
 use super::metadata::{Outfit, outfit_setters};
@@ -63,7 +63,7 @@ impl Mail {
         let slot = self.slot(name)?;
         let sent = write(&slot, node, name, head, encoding, body);
         drop(slot);
-        if matches!(sent, Err(SendError::NotFound { .. })) {
+        if matches!(sent, Err(SendError::NotFound { .. } | SendError::Denied { .. })) {
             self.prune();
         }
         sent
@@ -130,8 +130,10 @@ fn write(
             let (topic, not_found) =
                 (Filter::inbox_of(name)?, || SendError::NotFound { name: name.to_owned() });
             // Asked first, so that calling for somebody who is not there makes no log each time.
-            if !node.ask(|reply| Command::FindReader { topic: topic.clone(), reply })? {
-                return Err(not_found());
+            match node.ask(|reply| Command::FindReader { topic: topic.clone(), reply })? {
+                Audience::Somebody => {}
+                Audience::Nobody => return Err(not_found()),
+                Audience::Denied(reason) => return Err(SendError::Denied { reason }),
             }
             let outlet = open(node, topic)?;
             if !outlet.has_readers() {
@@ -361,6 +363,22 @@ mod tests {
                     }
                     Err(error) => panic!("{error}"),
                 }
+            }
+        }
+    }
+
+    #[test]
+    fn a_topic_that_its_publisher_was_not_opened_for_is_told_and_passed_over() {
+        let node = Bus::private().unwrap().join("node").unwrap();
+        let mut events = node.subscriber::<u32>("**").unwrap();
+        let mut outlet = open(&node.shared, Filter::new("task/*").unwrap()).unwrap();
+        for (topic, fits) in [("task/1", true), ("secret/1", false), ("task/1/2", false), ("task/2", true)] {
+            let head = Head::Event { topic: Some(topic), headers: crate::frame::Headers::EMPTY };
+            outlet.publish(&head, Encoding::MessagePack, &Value { value: &7, compact: false }).unwrap();
+            match events.recv() {
+                Ok(message) => assert_eq!((message.topic(), fits), (topic, true)),
+                Err(RecvError::Decode { reason, .. }) => assert!(!fits && reason.contains(topic), "{reason}"),
+                Err(error) => panic!("{error}"),
             }
         }
     }

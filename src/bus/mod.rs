@@ -13,10 +13,12 @@
 //! of an outlet, the list of changes of an inlet, both announced by a counter.
 #![forbid(unsafe_code)]
 
+mod access;
 mod blob;
 mod client;
 pub(crate) mod codec;
 mod core;
+mod drain;
 mod error;
 #[cfg(fuzzing)]
 #[doc(hidden)]
@@ -47,7 +49,9 @@ mod topic;
 pub mod tower;
 mod turns;
 
+pub use access::{Access, AccessError, Action, Denial, Denials, Grant};
 pub use client::{Client, ClientBuilder, FromAnswer, Pending, RawResponse, Request, RequestLoan, Response};
+pub use drain::{DrainError, Unfinished, Unread};
 pub use error::{BusError, Error, JoinError, OpenError, PublishError, RecvError, SendError, WaitError};
 pub use inbox::{Inbox, InboxBuilder, RawInbox};
 pub use mail::Letter;

@@ -10,8 +10,10 @@ use std::time::Duration;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::access::Denials;
 use super::client::{Client, ClientBuilder};
 use super::core::{Command, Core, Pulse};
+use super::drain::Drains;
 use super::error::{JoinError, OpenError};
 use super::mail::Mail;
 use super::open::Bus;
@@ -22,7 +24,7 @@ use super::server::ServiceBuilder;
 use super::stats::NodeStats;
 use super::subscriber::{RawSubscriber, Subscriber, SubscriberBuilder};
 use super::topic::{Filter, check_name};
-use crate::control::{Card, Directory, Driver, NodeId};
+use crate::control::{Admission, Card, Directory, Driver, NodeId};
 use crate::frame::Role;
 use crate::sys::fork::Origin;
 use crate::sys::{clock, credentials, random};
@@ -63,6 +65,7 @@ pub(super) struct NodeShared {
     pub(super) unread: Arc<AtomicBool>,
     /// Set when the control thread ends.
     gone: Arc<AtomicBool>,
+    pub(super) drains: Drains,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -85,8 +88,8 @@ impl Node {
         let bell = Bell::new().map_err(io("create an eventfd"))?;
         let pulse = Pulse::new(id)
             .map_err(|error| io("make the heartbeat's memory")(std::io::Error::other(error)))?;
-        let only_uid = bus.location.group().is_none().then_some(uid);
-        let driver = Driver::open(directory, card, only_uid, bell.clone())?;
+        let admission = Admission { uid, group: bus.location.group() };
+        let driver = Driver::open(directory, card, admission, bell.clone())?;
         let (commands, queue) = mpsc::channel();
         let (joined, wait) = mpsc::sync_channel(1);
         let gone = Arc::new(AtomicBool::new(false));
@@ -115,6 +118,7 @@ impl Node {
             next_log,
             unread: Arc::default(),
             gone,
+            drains: Drains::default(),
             thread,
         });
         Ok(Self { shared, mail: Arc::default() })
@@ -230,6 +234,12 @@ impl Node {
     /// Nodes that were not let in, and those that were cut off, with the reason; the latest 64.
     pub fn refused(&self) -> Vec<RefusedNode> {
         self.shared.ask(Command::Refused).unwrap_or_default()
+    }
+
+    /// What access lists have refused: this node's to others, and others' to this one; see
+    /// [`BusBuilder::allow`](crate::BusBuilder::allow).
+    pub fn denials(&self) -> Denials {
+        self.shared.ask(Command::Denials).unwrap_or_default()
     }
 
     /// Asks every node what its ports have counted; those that have answered within `timeout`, this one

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use nix::fcntl::{Flock, FlockArg};
 
+use super::access::{Access, AccessError, Rules};
 use super::error::{BusError, JoinError};
 use super::node::Node;
 use super::topic::check_bus_name;
@@ -54,6 +55,7 @@ pub struct Bus {
     pub(super) location: Location,
     pub(super) directory: Directory,
     pub(super) trust: Trust,
+    pub(super) access: Arc<Rules>,
     /// Keeps a private bus's directory while anybody may use it.
     pub(super) private: Option<Arc<PrivateDirectory>>,
 }
@@ -86,7 +88,13 @@ impl Bus {
 
     /// Opens a bus with other than the usual settings.
     pub fn builder(name: &str) -> BusBuilder {
-        BusBuilder { name: name.into(), dir: None, group: None, trust: Trust::default() }
+        BusBuilder {
+            name: name.into(),
+            dir: None,
+            group: None,
+            access: Access::none(),
+            trust: Trust::default(),
+        }
     }
 
     /// A bus of its own, for one process and for tests: its directory has a random name and goes with the
@@ -135,6 +143,7 @@ pub struct BusBuilder {
     name: String,
     dir: Option<PathBuf>,
     group: Option<String>,
+    access: Access,
     trust: Trust,
 }
 
@@ -146,9 +155,31 @@ impl BusBuilder {
     }
 
     /// Shares the bus between the users of a group (a name, or a number): the directory is `01770`, the
-    /// sockets `0660`, and nodes of other users are admitted. Their payloads are always copied.
+    /// sockets `0660`, and nodes of its members are admitted. They may do nothing to this node's ports but what
+    /// [`BusBuilder::allow`] says, and their payloads are always copied.
     pub fn group(mut self, group: impl Into<String>) -> Self {
         self.group = Some(group.into());
+        self
+    }
+
+    /// Allows nodes of other users something, in addition to what was allowed before; without, they are known to this
+    /// node as its [peers](Node::peers), and no more. It is about what they do to this node: others have lists of their
+    /// own. Nodes of the same user may do everything.
+    ///
+    /// # Examples
+    /// ```no_run
+    /// use ringbus::{Access, Bus};
+    ///
+    /// let bus = Bus::builder("agents")
+    ///     .group("robots")
+    ///     .allow(Access::publish("sensor/**").to_user("camera"))
+    ///     .allow(Access::call("math").to_group("robots"))
+    ///     .allow(Access::read("/etc/ringbus/agents")?)
+    ///     .open()?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn allow(mut self, access: Access) -> Self {
+        self.access = self.access.and(access);
         self
     }
 
@@ -161,11 +192,16 @@ impl BusBuilder {
     /// Opens the bus.
     ///
     /// # Errors
-    /// Those of [`Bus::open`]; [`BusError::Group`] if there is no such group.
+    /// Those of [`Bus::open`]; [`BusError::Group`] if there is no such group; [`BusError::Access`] if the access list
+    /// is not valid, or there is one without a group.
     pub fn open(self) -> Result<Bus, BusError> {
         let location = self.location()?;
+        if location.group().is_none() && !self.access.is_empty() {
+            return Err(AccessError::NoGroup.into());
+        }
+        let access = Arc::new(Rules::new(&self.access)?);
         let directory = Directory::open(&location, &self.name)?;
-        Ok(Bus { name: self.name, location, directory, trust: self.trust, private: None })
+        Ok(Bus { name: self.name, location, directory, trust: self.trust, access, private: None })
     }
 
     /// The directory that [`BusBuilder::open`] would open, checked as it would; `None` where it would create

@@ -116,10 +116,9 @@ impl Outlet {
         if !node.origin.is_here() {
             return Err(OpenError::Forked);
         }
-        let gates = match config.overflow {
-            Overflow::DropNewest => ring::Gates::numbered(),
-            _ => ring::Gates::new(),
-        };
+        if node.drains.is_closing() {
+            return Err(OpenError::Draining);
+        }
         let shared = OutletShared::create(NewLog {
             node: node.info.id(),
             port: node.next_port(),
@@ -127,7 +126,7 @@ impl Outlet {
             filter,
             capacity: config.capacity,
             priority: config.priority,
-            gates,
+            gates: ring::Gates::numbered(), // a late reader may miss something: by the port's policy, or by its own
             unread: node.unread.clone(),
             pair: None,
         })?;
@@ -228,10 +227,7 @@ impl Outlet {
             // The size is known once it is encoded: try in what is free in one piece.
             self.writer.claim_window();
             match fill(self.writer.body_mut(), head, encoding, body) {
-                Ok((frame, payload)) => {
-                    self.finish(0, frame, payload, head);
-                    return Ok(());
-                }
+                Ok((frame, payload)) => return self.finish(0, frame, payload, head),
                 Err(BodyError::Full) => {}
                 Err(BodyError::Encode(reason)) => return Err(PublishError::Encode { reason }),
             }
@@ -248,8 +244,7 @@ impl Outlet {
             self.writer.body_mut()[..frame].copy_from_slice(&self.stage[..frame]);
             self.writer.commit(ring::Kind::Frame, 0, 0, frame);
         }
-        self.show(payload, head);
-        Ok(())
+        self.show(payload, head)
     }
 
     fn publish_sized(
@@ -269,8 +264,7 @@ impl Outlet {
         }
         let room = &mut self.writer.body_mut()[..bytes];
         let (frame, payload) = fill(room, head, encoding, body).map_err(|error| refuse_body(error, size))?;
-        self.finish(0, frame, payload, head);
-        Ok(())
+        self.finish(0, frame, payload, head)
     }
 
     /// Publishes a whole frame if there is room for it now.
@@ -313,37 +307,55 @@ impl Outlet {
         }
     }
 
-    fn ring_wanting(&mut self, topic: &str) {
+    fn ring_wanting(&mut self, topic: &str) -> bool {
         let wanted = |reader: &Reader| reader.filters.iter().any(|filter| filter.matches(topic));
-        self.writer.ring(wanted, |reader| reader.bell.ring());
+        let counts = self.writer.ring(wanted, |reader| reader.bell.ring());
         if self.writer.has_corrupt() {
             self.report_corrupt();
         }
+        counts
     }
 
     #[inline]
-    fn ring_all(&mut self) {
-        self.writer.ring(|_| true, |reader| reader.bell.ring());
+    fn ring_all(&mut self) -> bool {
+        let counts = self.writer.ring(|_| true, |reader| reader.bell.ring());
         if self.writer.has_corrupt() {
             self.report_corrupt();
         }
+        counts
     }
 
     #[inline]
-    fn finish(&mut self, filler: u8, frame: usize, payload: usize, head: &Head<'_>) {
+    fn finish(
+        &mut self,
+        filler: u8,
+        frame: usize,
+        payload: usize,
+        head: &Head<'_>,
+    ) -> Result<(), PublishError> {
         self.writer.commit(ring::Kind::Frame, 0, filler, frame);
-        self.show(payload, head);
+        self.show(payload, head)
     }
 
     /// Publishes what is committed, and wakes whoever sleeps and wants it.
+    ///
+    /// # Errors
+    /// The node has drained meanwhile, maybe without this message.
     #[inline(always)]
-    fn show(&mut self, payload: usize, head: &Head<'_>) {
+    fn show(&mut self, payload: usize, head: &Head<'_>) -> Result<(), PublishError> {
         self.writer.publish();
         self.shared.counters.message(payload);
-        match head {
+        let counts = match head {
             Head::Event { topic: Some(topic), .. } => self.ring_wanting(topic),
             _ => self.ring_all(),
-        }
+        };
+        if counts { Ok(()) } else { self.confirm() }
+    }
+
+    /// The node began to drain while this was published. Once the control thread has answered, it waits for that, too.
+    #[cold]
+    fn confirm(&self) -> Result<(), PublishError> {
+        self.node.ask(Command::Halt).map_err(|_| PublishError::Draining)
     }
 
     #[cold]

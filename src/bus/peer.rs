@@ -168,6 +168,9 @@ pub struct PortInfo {
     pub role: &'static str,
     /// Its topic or pattern; a subscriber's filters.
     pub filters: Vec<String>,
+    /// A subscriber that holds no publisher up; see
+    /// [`SubscriberBuilder::lossy`](crate::SubscriberBuilder::lossy).
+    pub lossy: bool,
     /// Bytes of a publisher's log.
     pub capacity: Option<u64>,
     /// Readers take what ports of a higher priority wrote first.
@@ -182,6 +185,7 @@ impl From<&PortCard> for PortInfo {
             id: card.id,
             role: role_name(Some(card.role)),
             filters: card.filters.clone(),
+            lossy: card.lossy,
             capacity: card.capacity,
             priority: card.priority,
             version: card.version.clone(),

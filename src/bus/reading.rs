@@ -35,6 +35,8 @@ pub(super) struct Origin {
     pub(super) log: u64,
     /// The log's one topic; `None` where each frame says its own.
     pub(super) topic: Option<Arc<str>>,
+    /// What those topics are under; `None` where there is one topic, or none.
+    pub(super) pattern: Option<Filter>,
     pub(super) carries: Carries,
     /// The writing port's.
     pub(super) priority: u8,
@@ -59,8 +61,34 @@ pub(super) struct Source {
     pub(super) ended: bool,
     /// Where the answers go, if this is a client's log.
     pub(super) reply: Option<Reply>,
-    /// Passed over for now: its answers have no room.
-    pub(super) rests: bool,
+    pub(super) manner: Manner,
+}
+
+impl Source {
+    pub(super) fn rests(&self) -> bool {
+        self.manner == Manner::Resting
+    }
+
+    /// A look at a log that is not read as most are.
+    #[cold]
+    pub(super) fn look_aside(&mut self) -> Result<ring::Next, ring::Corrupt> {
+        match self.manner {
+            Manner::Resting if !self.ended => Ok(ring::Next::Empty),
+            Manner::Ungated => self.reader.next_ungated(),
+            _ => self.reader.next(),
+        }
+    }
+}
+
+/// How the port looks at a log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Manner {
+    /// For records that stay until they are released.
+    Gated,
+    /// For copies.
+    Ungated,
+    /// Not for now: its answers have no room.
+    Resting,
 }
 
 /// The other log of a pair: first as the control thread has made it, then as the server writes it.
@@ -97,8 +125,8 @@ pub(super) enum Change {
 
 /// What a reading port is for.
 pub(super) enum Purpose {
-    /// Reads the logs of matching publishers.
-    Subscriber,
+    /// Reads the logs of matching publishers; if it is lossy, without gates.
+    Subscriber { lossy: bool },
     /// Reads what is sent to its node's name.
     Inbox,
     /// Reads the answers of the servers it has called; the control thread tells it which there are.
@@ -145,9 +173,14 @@ impl InletShared {
         }
     }
 
+    /// Whether it reads without gates.
+    pub(super) fn is_lossy(&self) -> bool {
+        matches!(self.purpose, Purpose::Subscriber { lossy: true })
+    }
+
     pub(super) fn role(&self) -> Role {
         match self.purpose {
-            Purpose::Subscriber => Role::Subscriber,
+            Purpose::Subscriber { .. } => Role::Subscriber,
             Purpose::Inbox => Role::Inbox,
             Purpose::Client(_) => Role::Client,
             Purpose::Server { .. } => Role::Server,
@@ -164,6 +197,8 @@ impl InletShared {
             role: self.role(),
             filters: self.filters.iter().map(|filter| filter.as_str().to_owned()).collect(),
             pattern: false,
+            denied: false,
+            lossy: self.is_lossy(),
             priority: self.priority,
             capacity: None,
             version,

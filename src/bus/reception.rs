@@ -16,7 +16,7 @@ use super::message::{Envelope, Headers, Message, Sample};
 use super::reading::{Origin, PayloadReader};
 use super::topic::{Carries, check_topic};
 use crate::frame::{self, Encoding, Head, HeadError, PayloadSpan};
-use crate::ring::{Kind, Record};
+use crate::ring::Record;
 
 /// Bytes of a frame that are copied at once: the whole of a small one, the envelope of nearly all.
 const PREFIX: usize = 256;
@@ -163,7 +163,6 @@ fn open(
 ) -> Result<bool, Box<RecvError>> {
     let source = inlet.source(index);
     if let Some(record) = source.reader.in_hand()
-        && record.kind == Kind::Frame
         && record.len as usize >= PLAIN
         && source.origin.carries == Carries::Events
         && source.origin.topic.is_some()
@@ -249,6 +248,10 @@ fn read_envelope(
             let source = inlet.source_mut(index);
             match &source.last_topic {
                 Some(last) if **last == *topic => Some(last.clone()),
+                _ if !source.origin.pattern.as_ref().is_some_and(|pattern| pattern.matches(topic)) => {
+                    let reason = format!("topic {topic:?} is not what its publisher was opened for");
+                    return Err(undecodable(inlet, index, None, reason));
+                }
                 _ => Some(source.last_topic.insert(topic.into()).clone()),
             }
         }

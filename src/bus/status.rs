@@ -149,6 +149,7 @@ impl Status {
             }
             PublishError::Headers { .. } => Self::invalid_argument(format!("{what}: {error}")),
             PublishError::Forked => Self::failed_precondition(error.to_string()),
+            PublishError::Draining => Self::unavailable(error.to_string()),
             error => Self::internal(format!("{what}: {error}")),
         }
     }

@@ -27,11 +27,12 @@ pub struct SubscriberBuilder<'n> {
     role: Role,
     filters: Vec<Result<Filter, TopicError>>,
     wait: Wait,
+    lossy: bool,
 }
 
 impl<'n> SubscriberBuilder<'n> {
     pub(super) fn new(node: &'n Arc<NodeShared>, role: Role, filter: Result<Filter, TopicError>) -> Self {
-        Self { node, role, filters: vec![filter], wait: Wait::default() }
+        Self { node, role, filters: vec![filter], wait: Wait::default(), lossy: false }
     }
 
     /// Subscribes to what this filter matches, too; at most 64 filters in all. A message that several match
@@ -44,6 +45,33 @@ impl<'n> SubscriberBuilder<'n> {
     /// How to wait for messages; default [`Wait::Adaptive`].
     pub fn wait(mut self, wait: Wait) -> Self {
         self.wait = wait;
+        self
+    }
+
+    /// Never holds a publisher up: not even one that fills its whole log while this subscriber sleeps. Instead, what the
+    /// publisher has overwritten before it was read is lost, and told as
+    /// [`RecvError::Lagged`](crate::RecvError::Lagged) with the exact number of messages. By default a publisher's
+    /// `Overflow` decides what happens while its log is full of what a subscriber has not read.
+    ///
+    /// For displays, samplers and recorders that must not slow down what they look at. Messages are whole or not there:
+    /// each is copied (a large one, too, into memory of this process that grows to the largest), then checked.
+    /// A subscriber that is more than half a log behind goes on with what is published next; a message larger than a quarter of
+    /// the log can be missed as soon as its publisher has sent another one or two.
+    ///
+    /// # Examples
+    /// ```
+    /// # let node = ringbus::Bus::private()?.join("display")?;
+    /// let mut positions = node.subscriber_builder("arm/*/position").lossy().open::<[f64; 3]>()?;
+    /// # node.publisher::<[f64; 3]>("arm/left/position")?.publish(&[0.0, 0.5, 1.0])?;
+    /// match positions.recv() {
+    ///     Ok(position) => println!("{:?}", *position),
+    ///     Err(ringbus::RecvError::Lagged { missed, .. }) => println!("{missed} are lost"),
+    ///     Err(error) => return Err(error.into()),
+    /// }
+    /// # Ok::<(), ringbus::Error>(())
+    /// ```
+    pub fn lossy(mut self) -> Self {
+        self.lossy = true;
         self
     }
 
@@ -68,7 +96,8 @@ impl<'n> SubscriberBuilder<'n> {
         if filters.len() > frame::MAX_HEADERS {
             return Err(TopicError::too_many_filters(&filters).into());
         }
-        let purpose = if self.role == Role::Inbox { Purpose::Inbox } else { Purpose::Subscriber };
+        let lossy = self.lossy;
+        let purpose = if self.role == Role::Inbox { Purpose::Inbox } else { Purpose::Subscriber { lossy } };
         let inlet = Inlet::open(self.node, purpose, filters, PortUp::DEFAULT_PRIORITY, self.wait)?;
         Ok(Reception::of(inlet))
     }

@@ -29,8 +29,8 @@ that a publisher has dropped or a subscriber has missed; BLOCKED is time spent w
 
 JSON:
   {\"bus\":B,\"nodes\":[{\"name\":N,\"id\":I,\"pid\":P,\"uid\":U,\"uptime_s\":S,\"answers\":true,\"ports\":[
-     {\"id\":1,\"role\":\"publisher\",\"name\":TOPIC,\"messages\":N,\"bytes\":N,\"dropped\":N,\"blocked_ms\":N,
-      \"lag\":N,\"peers\":N,\"rate\":MESSAGES_A_SECOND}, …]}, …],
+     {\"id\":1,\"role\":\"publisher\",\"lossy\":false,\"name\":TOPIC,\"messages\":N,\"bytes\":N,\"dropped\":N,
+      \"blocked_ms\":N,\"lag\":N,\"peers\":N,\"rate\":MESSAGES_A_SECOND}, …]}, …],
    \"other_buses\":[NAME,…],\"refused\":[{\"id\":I,\"why\":TEXT}, …],\"silent\":[I,…]}
 A node that stopped answering has \"answers\":false, and null in place of what its ports count; `silent`
 are nodes that never answered (stopped processes, say; the text names their processes). `refused` are nodes
@@ -79,6 +79,7 @@ struct ListedNode {
 struct ListedPort {
     id: u64,
     role: &'static str,
+    lossy: bool,
     name: String,
     messages: Option<u64>,
     bytes: Option<u64>,
@@ -163,23 +164,17 @@ fn survey(node: &Node, interrupt: &Interrupt) -> Outcome<Vec<ListedNode>> {
     let list = |peer: &Peer| match after.get(&peer.id()) {
         Some(stats) => {
             let before = before.get(&peer.id()).copied();
-            let port = |port: &ReportedPort| listed(port, name(port, peer), rate(port, stats, before));
+            let port = |port: &ReportedPort| listed(port, peer, rate(port, stats, before));
             let ports = stats.ports.iter().map(port).collect();
             listed_node(&stats.node, stats.uptime, true, ports)
         }
         None => {
-            let port = |port: &PortInfo| unanswered(port.id, port.role, port.filters.join(" "));
+            let port = |port: &PortInfo| unanswered(port.id, port.role, port.lossy, port.filters.join(" "));
             let ports = peer.ports().iter().map(port).collect();
             listed_node(peer.node(), peer.node().uptime(), false, ports)
         }
     };
     Ok(node.peers().iter().map(list).collect())
-}
-
-/// A report names the first filter only.
-fn name(port: &ReportedPort, peer: &Peer) -> String {
-    let known = peer.ports().iter().find(|known| known.id == port.id);
-    known.map_or_else(|| port.name.clone(), |known| known.filters.join(" "))
 }
 
 /// Messages a second between the two answers.
@@ -199,8 +194,12 @@ fn listed_node(node: &NodeInfo, uptime: Duration, answers: bool, ports: Vec<List
     ListedNode { name, id, pid: node.pid(), uid: node.uid(), uptime_s, answers, ports }
 }
 
-fn listed(port: &ReportedPort, name: String, rate: Option<f64>) -> ListedPort {
+fn listed(port: &ReportedPort, peer: &Peer, rate: Option<f64>) -> ListedPort {
     let stats = &port.stats;
+    // A report names the first filter only.
+    let known = peer.ports().iter().find(|known| known.id == port.id);
+    let name = known.map_or_else(|| port.name.clone(), |known| known.filters.join(" "));
+    let lossy = known.is_some_and(|known| known.lossy);
     ListedPort {
         messages: Some(stats.messages),
         bytes: Some(stats.bytes),
@@ -209,14 +208,15 @@ fn listed(port: &ReportedPort, name: String, rate: Option<f64>) -> ListedPort {
         lag: Some(stats.lag),
         peers: Some(stats.peers),
         rate,
-        ..unanswered(port.id, port.role, name)
+        ..unanswered(port.id, port.role, lossy, name)
     }
 }
 
-fn unanswered(id: u64, role: &'static str, name: String) -> ListedPort {
+fn unanswered(id: u64, role: &'static str, lossy: bool, name: String) -> ListedPort {
     ListedPort {
         id,
         role,
+        lossy,
         name,
         messages: None,
         bytes: None,
@@ -276,7 +276,7 @@ impl ListedPort {
         let number = |number: Option<u64>| number.map_or("?".into(), grouped);
         let size = |bytes: Option<u64>| bytes.map_or("?".into(), size);
         vec![
-            self.role.to_owned(),
+            if self.lossy { format!("lossy {}", self.role) } else { self.role.to_owned() },
             printable(&self.name),
             number(self.messages),
             self.rate.map_or("?".into(), |rate| format!("{}/s", grouped(rate.round() as u64))),

@@ -22,12 +22,13 @@ use std::fmt;
 use std::io::{self, IsTerminal, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
-use crate::{Bus, BusBuilder, Node};
+use crate::{Access, Bus, BusBuilder, Node};
 
 mod bench;
 mod call;
@@ -68,6 +69,13 @@ struct Common {
     /// Group that the bus is shared with, if it is; all its nodes name the same one
     #[arg(long, global = true, value_name = "GROUP")]
     group: Option<String>,
+    /// Let nodes of another user in the group do something to this one: `publish TOPICS to uid USER`; also `subscribe`,
+    /// `call`, `serve`, and `gid GROUP`; may be given several times
+    #[arg(long, global = true, value_name = "RULE")]
+    allow: Vec<Access>,
+    /// File of such rules, a line each: `allow publish TOPICS to uid USER`
+    #[arg(long, global = true, value_name = "FILE", value_parser = |file: &str| Access::read(file))]
+    access: Option<Access>,
     /// Name to join the bus as [default: ringbus-COMMAND]
     #[arg(long, global = true, value_name = "NAME")]
     name: Option<String>,
@@ -113,6 +121,9 @@ enum Failure {
 }
 
 type Outcome<T = ()> = Result<T, Failure>;
+
+/// How long a command that was interrupted waits for others to read what it published, and for calls.
+const DRAIN: Duration = Duration::from_secs(2);
 
 impl<E: fmt::Display> From<E> for Failure {
     fn from(error: E) -> Self {
@@ -227,6 +238,9 @@ impl Common {
         if let Some(group) = &self.group {
             builder = builder.group(group);
         }
+        for access in self.access.iter().chain(&self.allow) {
+            builder = builder.allow(access.clone());
+        }
         builder
     }
 
@@ -234,6 +248,16 @@ impl Common {
     fn join(&self, default_name: &str) -> Outcome<Node> {
         Ok(self.builder().open()?.join(self.name.as_deref().unwrap_or(default_name))?)
     }
+}
+
+/// Drains the node if the command was interrupted.
+fn end(node: &Node, outcome: Outcome) -> Outcome {
+    if let Err(Failure::Interrupted(_)) = outcome
+        && let Err(error) = node.drain(DRAIN)
+    {
+        note(format!("note: {error}"));
+    }
+    outcome
 }
 
 /// Writes to stdout; its end ends the command quietly.

@@ -11,7 +11,7 @@ use rmpv::Value;
 
 use super::interrupt::Interrupt;
 use super::json::parse_lenient;
-use super::{Common, Failure, Outcome, note};
+use super::{Common, Failure, Outcome, end, note};
 use crate::{Node, Overflow, PublishError, Publisher, WaitError};
 
 /// The VALUE that stands for those on stdin.
@@ -101,13 +101,13 @@ pub(super) fn run(common: &Common, options: &Options) -> Outcome {
     let interrupt = Interrupt::new()?;
     let node = common.join("ringbus-pub")?;
     let mut port = Port::open(&node, options, &interrupt)?;
-    port.wait_for_subscribers()?;
+    end(&node, port.wait_for_subscribers())?;
     let alone = port.publisher.stats().peers == 0;
-    if from_stdin {
-        each_line(&interrupt, options.text, |value| port.publish(&value))?;
-    } else {
-        port.publish(&value)?;
-    }
+    let published = match from_stdin {
+        true => each_line(&interrupt, options.text, |value| port.publish(&value)),
+        false => port.publish(&value),
+    };
+    end(&node, published)?;
     if alone && port.published > 0 && port.publisher.stats().peers == 0 {
         note(format!(
             "note: nobody subscribed to {topic} on bus {} (--wait 1 waits for a subscriber)",

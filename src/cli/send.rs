@@ -4,7 +4,7 @@ use clap::Args;
 
 use super::interrupt::Interrupt;
 use super::publish::{each_value, header, with_flag};
-use super::{Common, Outcome, note};
+use super::{Common, Outcome, end, note};
 use crate::Node;
 
 /// Send a value to the nodes of a name
@@ -59,7 +59,7 @@ impl Content {
     /// Sends the value, or each of those on stdin, to the nodes of a name or to all.
     fn send(&self, node: &Node, to: Option<&str>) -> Outcome {
         let (interrupt, headers) = (Interrupt::new()?, &self.headers);
-        each_value(self.value.as_deref(), self.text, &interrupt, |value| {
+        let sent = each_value(self.value.as_deref(), self.text, &interrupt, |value| {
             interrupt.check()?;
             let sent = match to {
                 Some(name) => {
@@ -72,7 +72,8 @@ impl Content {
                 }
             };
             sent.map_err(with_flag)
-        })
+        });
+        end(node, sent)
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::os::fd::AsFd;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use clap::Args;
@@ -9,10 +10,10 @@ use nix::poll::{PollFd, PollFlags};
 use rmpv::Value;
 
 use super::interrupt::{Interrupt, wait};
-use super::{Common, Outcome, print, status};
+use super::{Common, Outcome, end, print, status};
 use crate::{Code, Context, Status};
 
-/// How often a sleeping method looks whether anybody still waits for it.
+/// How often a sleeping method looks whether anybody still waits for it, and whether the server ends.
 const SLICE: Duration = Duration::from_millis(5);
 
 /// Serve three methods to try clients on: echo, fail, sleep
@@ -26,7 +27,7 @@ Methods:
   sleep   sleeps for so many milliseconds and returns how many it slept; ends early if the caller gives up
 
 For instance: ringbus call echo fail '{\"code\":\"aborted\",\"message\":\"try again\"}'
-Prints a line when it serves, and serves until Ctrl-C.")]
+Prints a line when it serves, and serves until Ctrl-C; then it refuses calls, and has 2 s to finish those it has.")]
 pub(super) struct Options {
     /// Name of the service
     #[arg(long, value_name = "NAME", default_value = "echo")]
@@ -37,20 +38,23 @@ pub(super) struct Options {
 }
 
 pub(super) fn run(common: &Common, options: &Options) -> Outcome {
-    let interrupt = Arc::new(Interrupt::new()?);
+    let interrupt = Interrupt::new()?;
+    let stopped = Arc::new(AtomicBool::new(false));
     let node = common.join("ringbus-serve-echo")?;
-    let end = interrupt.clone();
+    let is_stopped = stopped.clone();
     let server = node
         .service(&options.service)
         .method("echo", echo)
         .method("fail", |_ctx, wanted: Value| fail(&wanted))
-        .method("sleep", move |ctx, ms: u64| sleep(ctx, ms, &end))
+        .method("sleep", move |ctx, ms: u64| sleep(ctx, ms, &is_stopped))
         .workers(options.workers.into())
         .spawn()?;
     print(format!("{} serves {} on bus {}", node.info().name(), server.name(), node.bus().name()))?;
     while interrupt.check().is_ok() {
         wait(&mut [PollFd::new(interrupt.as_fd(), PollFlags::POLLIN)], None)?;
     }
+    let _ = end(&node, interrupt.check());
+    stopped.store(true, Relaxed); // what still sleeps
     Ok(())
 }
 
@@ -95,7 +99,7 @@ fn fail(wanted: &Value) -> Result<Value, Status> {
 }
 
 /// Sleeps, for as long as somebody waits for the end of it; how many milliseconds.
-fn sleep(ctx: &Context, ms: u64, end: &Interrupt) -> Result<u64, Status> {
+fn sleep(ctx: &Context, ms: u64, stopped: &AtomicBool) -> Result<u64, Status> {
     let start = Instant::now();
     let long = Duration::from_millis(ms);
     while let Some(left) = long.checked_sub(start.elapsed()).filter(|left| !left.is_zero()) {
@@ -109,8 +113,10 @@ fn sleep(ctx: &Context, ms: u64, end: &Interrupt) -> Result<u64, Status> {
                 _ => Status::cancelled("the caller gave up"),
             });
         }
-        let slice = Instant::now() + left.min(SLICE);
-        end.sleep_until(slice).map_err(|_| Status::unavailable("the server was stopped"))?;
+        if stopped.load(Relaxed) {
+            return Err(Status::unavailable("the server was stopped"));
+        }
+        std::thread::sleep(left.min(SLICE));
     }
     Ok(start.elapsed().as_millis() as u64)
 }

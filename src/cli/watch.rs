@@ -8,7 +8,7 @@ use nix::poll::{PollFd, PollFlags};
 use serde::Serialize;
 
 use super::interrupt::{Interrupt, wait};
-use super::{Common, Failure, Outcome, print, printable};
+use super::{Common, Failure, Outcome, end, print, printable};
 use crate::{Departure, PeerChange, PortInfo, Presence};
 
 /// Print who joins the bus, leaves it, stalls and recovers, until interrupted
@@ -33,7 +33,7 @@ pub(super) struct Options {
 pub(super) fn run(common: &Common, options: &Options) -> Outcome {
     let interrupt = Interrupt::new()?;
     let node = common.join("ringbus-watch")?;
-    match watch(node.presence()?, &interrupt, options.json) {
+    match end(&node, watch(node.presence()?, &interrupt, options.json)) {
         // The normal end.
         Err(Failure::Interrupted(_)) => Ok(()),
         other => other,

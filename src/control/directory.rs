@@ -4,7 +4,7 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -57,6 +57,16 @@ pub enum DirectoryError {
         owner: u32,
         /// Who asks.
         uid: u32,
+    },
+    /// In a group's bus: its owner is neither this user nor root, nor in the group.
+    #[error("{} belongs to user {owner}, who is not in group {group}: have a member or root make it (`install -d -m 1770 -g {group} {}`), or choose another bus name", .path.display(), .path.display())]
+    OutsideGroup {
+        /// What was found.
+        path: PathBuf,
+        /// Whose it is.
+        owner: u32,
+        /// The group asked for.
+        group: u32,
     },
     /// Others could reach into it.
     #[error("{} has mode {mode:04o}, not {expected:04o}: it lets others in, or was made with another `group(..)`; name the same group, or run `chmod {expected:04o}` on it if you trust what is in there", .path.display())]
@@ -227,6 +237,10 @@ impl Directory {
         let mut nodes = Vec::new();
         for entry in fs::read_dir(&self.path).map_err(io)? {
             let Ok(entry) = entry else { continue };
+            // A member of a group could lead others elsewhere, by a symbolic link.
+            if !entry.file_type().is_ok_and(|kind| kind.is_socket()) {
+                continue;
+            }
             let name = entry.file_name();
             let Some(name) = name.to_str() else { continue };
             if let Some(id) = name.strip_suffix(".sock").and_then(NodeId::parse) {
@@ -331,10 +345,8 @@ fn mode(group: Option<u32>) -> u32 {
 }
 
 fn own(path: &Path, group: Option<u32>) -> io::Result<()> {
-    if group.is_none() {
-        // A umask may have kept even the owner out.
-        fs::set_permissions(path, fs::Permissions::from_mode(mode(None)))?;
-    }
+    // A umask may have kept even the owner out.
+    fs::set_permissions(path, fs::Permissions::from_mode(mode(None)))?;
     let flags = libc::O_DIRECTORY | libc::O_NOFOLLOW | libc::O_CLOEXEC;
     let handle = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
     std::os::unix::fs::fchown(&handle, None, group)?;
@@ -352,6 +364,12 @@ fn check(handle: &File, path: &Path, group: Option<u32>) -> Result<(), Directory
         Some(expected) if found.gid() != expected => {
             return Err(DirectoryError::OtherGroup { path, found: found.gid(), expected });
         }
+        // It may have the group of the directory that it was made in, whoever made it.
+        Some(group) if owner != uid && owner != 0 => match credentials::is_member(owner, group) {
+            Ok(true) => {}
+            Ok(false) => return Err(DirectoryError::OutsideGroup { path, owner, group }),
+            Err(source) => return Err(DirectoryError::Io { what: "look up the owner of", path, source }),
+        },
         None if owner != uid => return Err(DirectoryError::NotOurs { path, owner, uid }),
         _ => {}
     }

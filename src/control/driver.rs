@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::caller::Caller;
-use super::hub::{ConnId, Event, Hub};
+use super::hub::{Admission, ConnId, Event, Hub};
 use super::{Card, Directory, DirectoryError, NodeId};
 use crate::frame::Control;
 use crate::sys::epoll::{Epoll, Events, Interest};
@@ -95,7 +95,7 @@ impl Driver {
     pub(crate) fn open(
         directory: Directory,
         card: Card,
-        only_uid: Option<u32>,
+        admission: Admission,
         bell: Bell,
     ) -> Result<Self, DirectoryError> {
         let io = |what| {
@@ -116,7 +116,7 @@ impl Driver {
             epoll,
             ready: Events::with_capacity(64),
             bell,
-            hub: Hub::new(card, 0, only_uid),
+            hub: Hub::new(card, 0, admission),
             wires: HashMap::new(),
             redials: VecDeque::new(),
             next_beat: Instant::now() + BEAT,

@@ -37,6 +37,16 @@ pub enum Refusal {
         /// Major and minor version of this node.
         ours: (u16, u16),
     },
+    /// It runs as a user who is not in the group that shares the bus.
+    #[error(
+        "it runs as user {uid}, who is not in the bus's group {group}: add the user to it, and start the process anew (a login session keeps the groups that it began with)"
+    )]
+    NotInGroup {
+        /// The other node's user id, as the kernel tells it.
+        uid: u32,
+        /// The group's id.
+        group: u32,
+    },
     /// It runs as another user, and the bus is not a group's.
     #[error("it runs as user {uid}: open the bus with `group(..)` on all nodes to share it between users")]
     OtherUser {
@@ -49,6 +59,27 @@ pub enum Refusal {
         /// What it did.
         what: String,
     },
+}
+
+/// Who is let in, by what the kernel says of them.
+#[derive(Debug, Clone, Copy)]
+pub struct Admission {
+    /// This node's own user, who always is.
+    pub uid: u32,
+    /// The group that shares the bus: its members are, and root.
+    pub group: Option<u32>,
+}
+
+impl Admission {
+    fn check(self, credentials: &Credentials) -> Result<(), Refusal> {
+        let uid = credentials.uid;
+        match self.group {
+            _ if uid == self.uid => Ok(()),
+            None => Err(Refusal::OtherUser { uid }),
+            Some(group) if uid == 0 || credentials.is_in(group) => Ok(()),
+            Some(group) => Err(Refusal::NotInGroup { uid, group }),
+        }
+    }
 }
 
 /// Why an established session ended.
@@ -96,8 +127,7 @@ pub struct Hub<F, I> {
     /// [`VERSION`], except where tests make an older or newer node.
     pub(super) version: (u16, u16),
     capabilities: u64,
-    /// The only user admitted; `None`: any that reaches the socket (a group's bus).
-    only_uid: Option<u32>,
+    admission: Admission,
     /// In the order of their making.
     conns: BTreeMap<ConnId, Conn<F>>,
     next_conn: ConnId,
@@ -109,12 +139,12 @@ pub struct Hub<F, I> {
 }
 
 impl<F: Clone, I> Hub<F, I> {
-    pub fn new(card: Card, capabilities: u64, only_uid: Option<u32>) -> Self {
+    pub fn new(card: Card, capabilities: u64, admission: Admission) -> Self {
         Self {
             card,
             version: VERSION,
             capabilities,
-            only_uid,
+            admission,
             conns: BTreeMap::new(),
             next_conn: 1,
             up: HashMap::new(),
@@ -149,9 +179,8 @@ impl<F: Clone, I> Hub<F, I> {
         credentials: Credentials,
         now: Instant,
     ) -> Option<ConnId> {
-        let uid = credentials.uid;
-        if self.only_uid.is_some_and(|only| only != uid) {
-            self.refuse(peer, Refusal::OtherUser { uid });
+        if let Err(why) = self.admission.check(&credentials) {
+            self.refuse(peer, why);
             return None;
         }
         let conn = self.next_conn;

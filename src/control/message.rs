@@ -11,6 +11,10 @@ pub struct PortCard {
     pub filters: Vec<String>,
     /// A publisher over a pattern.
     pub pattern: bool,
+    /// The node that it is told to may not use it.
+    pub denied: bool,
+    /// A subscriber without gates.
+    pub lossy: bool,
     pub priority: u8,
     /// Bytes of a writing port's log.
     pub capacity: Option<u64>,
@@ -23,6 +27,12 @@ impl PortCard {
     pub fn reads(role: Role) -> bool {
         role != Role::Publisher
     }
+
+    /// As announced, but for what the receiver is denied.
+    pub fn flags(&self) -> u64 {
+        let flag = |set, flag| if set { flag } else { 0 };
+        flag(self.pattern, PortUp::PATTERN) | flag(self.lossy, PortUp::LOSSY)
+    }
 }
 
 impl From<PortUp<'_>> for PortCard {
@@ -32,6 +42,8 @@ impl From<PortUp<'_>> for PortCard {
             role: up.role,
             filters: up.filters.iter().map(str::to_owned).collect(),
             pattern: up.flags & PortUp::PATTERN != 0,
+            denied: up.flags & PortUp::DENIED != 0,
+            lossy: up.flags & PortUp::LOSSY != 0 && up.role == Role::Subscriber,
             priority: up.priority,
             capacity: up.capacity,
             version: up.version.map(str::to_owned),
@@ -100,6 +112,7 @@ pub enum Message {
     Heartbeat { log: u64, capacity: u64, interval_ms: u64 },
     Blob { log: u64, reader_number: u16, blob: u64, size: u64 },
     BlobGone { log: u64, reader_number: u16, blob: u64 },
+    Denied { action: u8, topic: String },
 }
 
 impl Message {
@@ -130,6 +143,7 @@ impl Message {
                 Message::Blob { log, reader_number, blob, size }
             }
             Control::BlobGone { log, reader_number, blob } => Message::BlobGone { log, reader_number, blob },
+            Control::Denied { action, topic } => Message::Denied { action, topic: topic.to_owned() },
             Control::Hello(_)
             | Control::HelloAck(_)
             | Control::Incompatible { .. }

@@ -31,9 +31,9 @@ pub use directory::DirectoryError;
 pub(crate) use directory::LONGEST_PATH;
 pub(crate) use directory::{Directory, Location};
 pub(crate) use driver::{BEAT, Driver};
+pub use hub::{Admission, Event, Gone, Refusal};
 #[cfg(fuzzing)]
 pub use hub::{ConnId, Hub};
-pub use hub::{Event, Gone, Refusal};
 pub use message::{Message, PortCard, PortReport};
 
 /// Protocol version spoken: another major is refused, a newer minor only adds.

@@ -158,10 +158,17 @@ pub enum Control<'a> {
         /// The blob's id.
         blob: u64,
     },
+    /// The sender's access list does not let the receiver's user do this to the sender.
+    Denied {
+        /// Which action: 0 publish, 1 subscribe, 2 call, 3 serve.
+        action: u8,
+        /// The topic, pattern or service.
+        topic: &'a str,
+    },
 }
 
 /// How many fields each op has, by its number.
-const FIELDS: [u32; 19] = [6, 6, 2, PortUp::FIELDS, 0, 1, 8, 4, 2, 2, 1, 1, 1, 0, 1, 5, 3, 4, 3];
+const FIELDS: [u32; 20] = [6, 6, 2, PortUp::FIELDS, 0, 1, 8, 4, 2, 2, 1, 1, 1, 0, 1, 5, 3, 4, 3, 2];
 
 impl<'a> Control<'a> {
     /// The op's number on the wire.
@@ -186,6 +193,7 @@ impl<'a> Control<'a> {
             Control::Heartbeat { .. } => 16,
             Control::Blob { .. } => 17,
             Control::BlobGone { .. } => 18,
+            Control::Denied { .. } => 19,
         }
     }
 
@@ -264,6 +272,9 @@ impl<'a> Control<'a> {
                 reader_number: reader.uint16("reader number")?,
                 blob: reader.uint()?,
             },
+            19 => {
+                Control::Denied { action: reader.uint8("action")?, topic: reader.str("topic", MAX_STRING)? }
+            }
             _ => return Err(DecodeError::UnknownOp { op }),
         })
     }
@@ -334,6 +345,10 @@ impl<'a> Control<'a> {
                 writer.uint(log);
                 writer.uint(u64::from(reader_number));
                 writer.uint(blob);
+            }
+            Control::Denied { action, topic } => {
+                writer.uint(u64::from(action));
+                writer.str(topic, "topic", MAX_STRING);
             }
         }
         writer.limit("control datagram", writer.written(), MAX_DATAGRAM);

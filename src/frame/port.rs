@@ -44,7 +44,7 @@ pub struct PortUp<'a> {
     pub role: Role,
     /// A subscriber's filters; else the one topic, pattern or service name.
     pub filters: Strings<'a>,
-    /// [`PortUp::PATTERN`]; other bits are written as 0 and ignored when read.
+    /// [`PortUp::PATTERN`], [`PortUp::DENIED`], [`PortUp::LOSSY`]; other bits are written as 0 and ignored when read.
     pub flags: u64,
     /// Readers take what higher ports wrote first.
     pub priority: u8,
@@ -57,6 +57,10 @@ pub struct PortUp<'a> {
 impl<'a> PortUp<'a> {
     /// Flag of a publisher that was opened over a pattern.
     pub const PATTERN: u64 = 1;
+    /// Flag of a server that the receiver may not call, and of an inbox that it may not send to.
+    pub const DENIED: u64 = 2;
+    /// Flag of a subscriber that wants no gates.
+    pub const LOSSY: u64 = 4;
     /// The priority of a port that was given none; nil reads as this.
     pub const DEFAULT_PRIORITY: u8 = 128;
     pub(super) const FIELDS: u32 = 7;

@@ -16,10 +16,14 @@
 //! it, and no reader's table of holds (`holds.rs`) names it. A reader stores the hold before the
 //! cursor, the writer loads the cursors before the holds: so whoever sees the cursor sees the hold, unless it is
 //! over already.
+//!
+//! A reader without a gate keeps nobody from writing. It copies the frame, and the copy counts only if the generation
+//! was the record's before and after: the writer changes it before it writes the blob again.
 
 use super::Corrupt;
 use super::layout::{VERSION, halves, joined};
-use super::sync::Ordering::Relaxed;
+use super::sync::Ordering::{Acquire, Relaxed, Release};
+use super::sync::fence;
 use crate::segment::{Memory, MemoryMut};
 
 /// First offset at which a frame may begin.
@@ -116,6 +120,14 @@ impl Name {
     pub(super) fn is_of(&self, blob: &impl Memory) -> bool {
         blob.load(GENERATION, Relaxed) == self.generation
     }
+
+    /// Whether it still is, now that bytes were copied from it.
+    pub(super) fn is_still_of(&self, blob: &impl Memory) -> bool {
+        // Pairs with the Release fence in `Blob::renew`: if a load before this fence saw a byte that was written
+        // since, the load of the generation sees what was stored before that.
+        fence(Acquire);
+        self.is_of(blob)
+    }
 }
 
 /// A blob as its writer has it. Dropping it while a record names it harms nobody: readers have it mapped.
@@ -126,6 +138,8 @@ pub struct Blob<M> {
     memory: M,
     id: u64,
     generation: u64,
+    /// Whether a record has named it with this generation.
+    named: bool,
     /// Where the record that names it ends, from commit to recovery.
     end: Option<u64>,
 }
@@ -134,7 +148,8 @@ impl<M: MemoryMut> Blob<M> {
     /// A blob in fresh memory, at least a page of it.
     pub fn new(memory: M, header: &BlobHeader) -> Self {
         header.initialise(&memory);
-        Self { memory, id: header.blob, generation: 0, end: None }
+        memory.store(GENERATION, 1, Relaxed); // before anybody has the memory
+        Self { memory, id: header.blob, generation: 1, named: false, end: None }
     }
 
     /// Its id.
@@ -151,6 +166,7 @@ impl<M: MemoryMut> Blob<M> {
     /// beyond its end.
     pub fn bytes_mut(&mut self, at: usize, len: usize) -> &mut [u8] {
         let Some(len) = self.lendable(at, len) else { return &mut [] };
+        self.renew();
         // SAFETY: in bounds, and `end` is not set: no record that a reader may still look at names the blob
         // (`Writer::recover`), and `&mut self` makes the slice the only one.
         unsafe { self.memory.slice_mut(at, len) }
@@ -168,10 +184,9 @@ impl<M: MemoryMut> Blob<M> {
         (self.end.is_none() && at >= FRAMES && len <= room).then_some(len)
     }
 
-    /// The next name, of another generation; whoever publishes it says where its record ends.
+    /// Its name as it is now; whoever publishes it says where its record ends.
     pub(super) fn name(&mut self, at: usize, len: usize) -> Name {
-        self.generation += 1;
-        self.memory.store(GENERATION, self.generation, Relaxed); // published by the Release store of the tail
+        self.named = true;
         Name { blob: self.id, generation: self.generation, at: at as u64, len: len as u64 }
     }
 
@@ -185,6 +200,17 @@ impl<M: MemoryMut> Blob<M> {
 
     pub(super) fn recovered(&mut self) {
         self.end = None;
+    }
+
+    /// Before it is written, once for each time that it was named: from here on it is of the next generation.
+    fn renew(&mut self) {
+        if std::mem::take(&mut self.named) {
+            self.generation += 1;
+            self.memory.store(GENERATION, self.generation, Relaxed);
+            // Whoever sees a byte that is written from here on also sees the generation: pairs with the Acquire fence
+            // in `Name::is_still_of`.
+            fence(Release);
+        }
     }
 }
 

@@ -29,10 +29,12 @@ use crate::segment::Memory;
 
 /// A gate's position before anybody has set it.
 const UNSET: u64 = u64::MAX;
+/// The position of what is no gate: of a reader without one, which stands in no writer's way.
+const NOWHERE: u64 = u64::MAX - 1;
 /// Reader number 0 addresses every reader.
 const FIRST_NUMBER: u32 = 1;
 
-/// One reader of a log, as its writer sees it. `R` is the reader's segment, `T` what the layer above
+/// One reader of a log, as its writer sees it: one with a gate, or one that is only rung. `R` is the reader's segment, `T` what the layer above
 /// keeps about it (its bell, its name).
 pub struct Gate<R, T> {
     number: u16,
@@ -52,9 +54,15 @@ impl<R, T> Gate<R, T> {
         self.number
     }
 
-    /// Everything before this position the reader has done with. Bytes, since the log began.
+    /// Everything before this position the reader has done with. Bytes, since the log began. Without a gate:
+    /// beyond every position.
     pub fn position(&self) -> u64 {
         self.position.load(Relaxed)
+    }
+
+    /// Whether it is none: nothing is kept for its reader.
+    pub fn is_ungated(&self) -> bool {
+        self.position() == NOWHERE
     }
 
     /// The publishing thread sets an unset gate to its tail, and says which record is due there.
@@ -112,6 +120,15 @@ struct Entry<R, T> {
     cursor: Option<CursorAt<R>>,
 }
 
+impl<R: Memory, T> Entry<R, T> {
+    /// How far the reader is behind `tail`, by its cursor if that makes sense.
+    fn lag(&self, tail: u64) -> u64 {
+        let gate = self.gate.position();
+        let cursor = self.cursor.as_ref().map(|(segment, offset)| segment.load(*offset, Relaxed));
+        tail.saturating_sub(cursor.filter(|cursor| (gate..=tail).contains(cursor)).unwrap_or(gate))
+    }
+}
+
 /// The gates of one log.
 pub struct Gates<R, T> {
     table: Mutex<Table<R, T>>,
@@ -123,13 +140,14 @@ struct Table<R, T> {
     entries: Vec<Entry<R, T>>,
     /// Above `u16::MAX` when all are given out.
     next_number: u32,
+    halted: bool,
 }
 
 impl<R: Memory + Clone, T> Gates<R, T> {
     /// No gates: nothing holds the writer up.
     #[allow(clippy::new_without_default)] // made with its log, never by default
     pub fn new() -> Self {
-        let table = Table { entries: Vec::new(), next_number: FIRST_NUMBER };
+        let table = Table { entries: Vec::new(), next_number: FIRST_NUMBER, halted: false };
         Self { table: Mutex::new(table), generation: AtomicU64::new(0), numbering: None }
     }
 
@@ -193,10 +211,36 @@ impl<R: Memory + Clone, T> Gates<R, T> {
         Some(LateGate { gate, position, sequence })
     }
 
+    /// Adds a reader without a gate, before the first publish or while the writer may be publishing: it is rung
+    /// like all others, and delays nobody. Returns where it begins, as [`Gates::add_late`] does, with the same
+    /// `barrier`.
+    /// `None` if the log has given out all its 65 535 reader numbers.
+    pub fn add_ungated(
+        &self,
+        log: &impl Memory,
+        parked: R,
+        info: T,
+        barrier: impl FnOnce(),
+    ) -> Option<LateGate<R, T>> {
+        let gate = {
+            let mut table = self.table.lock();
+            let gate = Self::push(&mut table, NOWHERE, parked, info)?;
+            self.bump(&table);
+            gate
+        };
+        barrier(); // as in `add_late`: a publish that the tail does not show finds the reader before it rings
+        let (position, sequence) = match &self.numbering {
+            Some(numbering) => numbering.read(log),
+            None => (log.load(TAIL, Relaxed), None),
+        };
+        Some(LateGate { gate, position, sequence })
+    }
+
     /// Lets the gate follow the cursor at `offset` of `segment`. False if there is no such gate (any more).
     pub fn follow(&self, number: u16, segment: R, offset: usize) -> bool {
         let mut table = self.table.lock();
-        let Some(entry) = table.entries.iter_mut().find(|entry| entry.gate.number == number) else {
+        let named = |entry: &&mut Entry<R, T>| entry.gate.number == number && !entry.gate.is_ungated();
+        let Some(entry) = table.entries.iter_mut().find(named) else {
             return false;
         };
         entry.cursor = Some((segment, offset));
@@ -213,6 +257,16 @@ impl<R: Memory + Clone, T> Gates<R, T> {
         Some(gate)
     }
 
+    /// Keeps the writer from claiming anything more, for good. `barrier` is that of [`Gates::add_late`], for the same
+    /// reason: a publish whose tail is not seen after this finds the word when it looks for sleepers, and says so.
+    pub fn halt(&self, barrier: impl FnOnce()) {
+        let mut table = self.table.lock();
+        table.halted = true;
+        self.bump(&table);
+        drop(table);
+        barrier();
+    }
+
     /// How many there are.
     #[allow(clippy::len_without_is_empty)] // nobody asks
     pub fn len(&self) -> usize {
@@ -222,13 +276,14 @@ impl<R: Memory + Clone, T> Gates<R, T> {
     /// How far the slowest reader is behind `tail`, by the cursors as they are now: for statistics. Cursors
     /// that make no sense count as they last did.
     pub fn lag(&self, tail: u64) -> u64 {
+        self.table.lock().entries.iter().map(|entry| entry.lag(tail)).max().unwrap_or(0)
+    }
+
+    /// The readers that are behind `tail`, and how far, as [`Gates::lag`] has it.
+    pub fn behind(&self, tail: u64) -> Vec<(Arc<Gate<R, T>>, u64)> {
         let table = self.table.lock();
-        let behind = table.entries.iter().map(|entry| {
-            let gate = entry.gate.position();
-            let cursor = entry.cursor.as_ref().map(|(segment, offset)| segment.load(*offset, Relaxed));
-            tail.saturating_sub(cursor.filter(|cursor| (gate..=tail).contains(cursor)).unwrap_or(gate))
-        });
-        behind.max().unwrap_or(0)
+        let lags = table.entries.iter().map(|entry| (entry.gate.clone(), entry.lag(tail)));
+        lags.filter(|(_, lag)| *lag > 0).collect()
     }
 
     fn push(table: &mut Table<R, T>, position: u64, parked: R, info: T) -> Option<Arc<Gate<R, T>>> {
@@ -262,6 +317,11 @@ pub(super) struct View<R, T> {
     readers: Vec<Seen<R, T>>,
     /// Numbers of readers that lost their gate: they may be a ring behind, and never get it back.
     lost: Vec<u16>,
+    /// Blobs that readers held when the cursors were last looked at.
+    held: Vec<u64>,
+    /// Whether any reader has no gate, and may lose what was published last without seeing its number.
+    has_ungated: bool,
+    halted: bool,
 }
 
 /// One reader in the copy.
@@ -273,7 +333,8 @@ pub(super) struct Seen<R, T> {
 
 impl<R: Memory + Clone, T> View<R, T> {
     pub(super) fn new() -> Self {
-        Self { generation: 0, readers: Vec::new(), lost: Vec::new() }
+        let (readers, lost, held) = (Vec::new(), Vec::new(), Vec::new());
+        Self { generation: 0, readers, lost, held, has_ungated: false, halted: false }
     }
 
     /// Copies the table if it changed; true if so. `tail` is the published one, `sequence` the number due
@@ -292,6 +353,7 @@ impl<R: Memory + Clone, T> View<R, T> {
     fn copy(&mut self, gates: &Gates<R, T>, tail: u64, sequence: u64) {
         let table = gates.table.lock();
         self.generation = gates.generation.load(Relaxed);
+        self.halted = table.halted;
         let before = std::mem::take(&mut self.readers);
         let lost = &self.lost;
         let kept = table.entries.iter().filter(|entry| !lost.contains(&entry.gate.number));
@@ -304,6 +366,19 @@ impl<R: Memory + Clone, T> View<R, T> {
                 ringer: known.map_or_else(Ringer::default, |seen| seen.ringer),
             }
         }));
+        self.has_ungated = self.readers.iter().any(|seen| seen.gate.is_ungated());
+    }
+
+    /// Whether any reader has no gate.
+    #[inline(always)]
+    pub(super) fn has_ungated(&self) -> bool {
+        self.has_ungated
+    }
+
+    /// Whether the writer is to claim nothing more.
+    #[inline(always)]
+    pub(super) fn is_halted(&self) -> bool {
+        self.halted
     }
 
     /// Whether a publish has to be followed by a fence for any of them.
@@ -330,17 +405,23 @@ impl<R: Memory + Clone, T> View<R, T> {
         self.readers.iter().map(|seen| seen.gate.position()).min().unwrap_or(u64::MAX)
     }
 
-    /// The first reader that holds a blob that is `wanted`. The cursors were looked at before ([`View::advance`]):
-    /// a hold is stored before the cursor passes the record that names the blob.
-    pub(super) fn holder(&self, wanted: impl Fn(u64) -> bool) -> Option<&Gate<R, T>> {
-        let seen = self.readers.iter().find(|seen| {
-            let Some((segment, offset)) = &seen.cursor else { return false };
-            let first = offset + holds::FIRST;
-            // Acquire pairs with the Release stores in `Holds`: of whoever is seen to hold it no more, the loads
-            // are over.
-            (0..holds::ENTRIES).any(|entry| wanted(segment.load(first + entry * 8, Acquire)))
-        });
-        seen.map(|seen| &*seen.gate)
+    /// The first reader that holds any blob.
+    pub(super) fn holder(&self) -> Option<&Gate<R, T>> {
+        let holds = |seen: &&Seen<R, T>| held(&seen.cursor).next().is_some();
+        self.readers.iter().find(holds).map(|seen| &*seen.gate)
+    }
+
+    /// Whether a reader holds this blob, as far as was seen with the cursors.
+    pub(super) fn is_held(&self, blob: u64) -> bool {
+        self.held.contains(&blob)
+    }
+
+    /// Looks which blobs readers hold: after [`View::advance`], since a hold is stored before the cursor passes the
+    /// record that names the blob.
+    pub(super) fn look_at_holds(&mut self) {
+        let Self { readers, held: seen, .. } = self;
+        seen.clear();
+        seen.extend(readers.iter().flat_map(|reader| held(&reader.cursor)));
     }
 
     /// Moves every gate to its reader's cursor. Readers whose cursor is impossible lose their gate at
@@ -362,4 +443,14 @@ impl<R: Memory + Clone, T> View<R, T> {
             }
         });
     }
+}
+
+/// The blobs that the reader whose cursor this is holds.
+fn held<R: Memory>(cursor: &Option<CursorAt<R>>) -> impl Iterator<Item = u64> {
+    let entries = cursor.iter().flat_map(|(segment, offset)| {
+        let first = offset + holds::FIRST;
+        // Acquire pairs with the Release stores in `Holds`: of whoever is seen to hold it no more, the loads are over.
+        (0..holds::ENTRIES).map(move |entry| segment.load(first + entry * 8, Acquire))
+    });
+    entries.filter(|blob| *blob != 0)
 }

@@ -20,7 +20,8 @@
 //! All words are little-endian `u64` unless said otherwise. Words that different processes poll stand on
 //! lines of their own; 128 bytes, because adjacent 64-byte lines are prefetched in pairs.
 
-use super::sync::Ordering::Relaxed;
+use super::sync::Ordering::{Relaxed, SeqCst};
+use super::sync::fence;
 use super::{Corrupt, holds};
 use crate::segment::{Memory, MemoryMut};
 
@@ -41,7 +42,7 @@ pub const OPEN: u64 = u64::MAX;
 pub const TAIL: usize = 128;
 /// Sequence number after the last dropped message; of a closed log, after the last of all.
 pub const NEXT_SEQUENCE: usize = 136;
-/// Odd while the writer waits for room.
+/// Odd while the writer waits for room, or wants to know of each step for another reason.
 pub const WAITING: usize = 256;
 /// The final position, or [`OPEN`].
 pub const CLOSED: usize = 384;
@@ -232,6 +233,16 @@ impl CursorSegment {
 /// The published tail of a log as it is now, for statistics.
 pub fn tail(log: &impl Memory) -> u64 {
     log.load(TAIL, Relaxed)
+}
+
+/// Has readers tell of each step from now on, as if the log's writer waited for room; to be called again as long as
+/// that is wanted, of a log whose writer is [halted](super::Gates::halt): it may still take the word back from its last wait.
+pub fn ask_for_cursors(log: &impl MemoryMut) {
+    let waiting = log.load(WAITING, Relaxed);
+    if waiting & 1 == 0 {
+        log.store(WAITING, waiting + 1, Relaxed);
+        fence(SeqCst); // pairs with the fence in `Reader::store_cursor`; the looks at the cursors come after it
+    }
 }
 
 /// Whether a log is closed as it is now; its writer's datagrams of after that are ordered by the kernel.

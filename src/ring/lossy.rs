@@ -4,9 +4,16 @@
 //! models?", MSPC 2012), with the tail as the version: copy with relaxed loads, Acquire fence, then load the
 //! tail; the copy counts only if `tail + L ≤ position + capacity`. L, the most that one publish may claim,
 //! covers the bytes that the writer may already be writing beyond the tail it has published.
+//!
+//! How many records it has lost it learns from the next record's number; if there is none yet, from `next_sequence`,
+//! which a writer that knows of readers without gates stores with each tail ([`Gates::add_ungated`]).
+//!
+//! [`Gates::add_ungated`]: super::Gates::add_ungated
 
 use super::Corrupt;
+use super::blob::{NAME, Name};
 use super::layout::{CLOSED, LogLayout, NEXT_SEQUENCE, OPEN, TAIL};
+use super::reader::{Blobs, Copied};
 use super::record::{HEADER, Header, Kind};
 use super::sync::Ordering::{Acquire, Relaxed};
 use super::sync::fence;
@@ -29,8 +36,12 @@ pub enum LossyNext {
 pub struct LossyReader<M> {
     log: M,
     layout: LogLayout,
+    /// What the writer calls this reader, 0 if it does not know it; records for others are passed over.
+    number: u16,
     position: u64,
     expected: Option<u64>,
+    /// Nothing from here on is read.
+    until: u64,
 }
 
 /// The writer came too close; everything unread counts as overwritten.
@@ -40,7 +51,12 @@ impl<M: Memory> LossyReader<M> {
     /// A reader of what is published from now on.
     pub fn at_tail(log: M, layout: LogLayout) -> Self {
         let position = log.load(TAIL, Acquire) & !(HEADER - 1);
-        Self { log, layout, position, expected: None }
+        Self::new(log, layout, 0, position, None)
+    }
+
+    /// A reader that begins at `position`, a multiple of [`HEADER`], where the record with this number is due.
+    pub fn new(log: M, layout: LogLayout, number: u16, position: u64, expected: Option<u64>) -> Self {
+        Self { log, layout, number, position, expected, until: u64::MAX }
     }
 
     /// Where it stands, in bytes since the log began: moves with all that is published and looked at,
@@ -49,25 +65,51 @@ impl<M: Memory> LossyReader<M> {
         self.position
     }
 
-    /// Copies the next frame into `frame` (replacing what it holds).
+    /// Number of the record that is due next, if it is known.
+    pub(super) fn expected(&self) -> Option<u64> {
+        self.expected
+    }
+
+    /// Reads on to this position, and no further.
+    pub(super) fn end_at(&mut self, until: u64) {
+        self.until = until;
+    }
+
+    /// Copies the next frame into `frame` (replacing what it holds). One in a blob counts as lost.
     ///
     /// # Errors
     /// [`Corrupt`]: the writer broke the protocol.
     pub fn next(&mut self, frame: &mut Vec<u8>) -> Result<LossyNext, Corrupt> {
+        self.next_of(frame, None)
+    }
+
+    /// The same with frames in these blobs; `frame` grows to the largest.
+    pub(super) fn next_of(
+        &mut self,
+        frame: &mut Vec<u8>,
+        mut blobs: Option<&mut Blobs<M>>,
+    ) -> Result<LossyNext, Corrupt> {
         // In this order for the reasons given in `Reader::at_end`.
         let closed = self.log.load(CLOSED, Acquire);
         let next_sequence = self.log.load(NEXT_SEQUENCE, Acquire);
         let tail = self.load_tail(Acquire)?;
+        let end = tail.min(self.until);
+        if end < self.position {
+            return Ok(LossyNext::Empty); // it went on without this reader
+        }
         if self.is_overrun_at(tail) {
             return self.jump(); // and so the loop looks at less than a capacity, whatever `tail` says
         }
-        while self.position != tail {
-            match self.record(frame, tail) {
+        while self.position != end {
+            match self.record(frame, end, &mut blobs) {
                 Ok(Ok(Some(found))) => return Ok(found),
                 Ok(Ok(None)) => {}
                 Ok(Err(Overrun)) => return self.jump(),
                 Err(corrupt) => return Err(corrupt),
             }
+        }
+        if end != tail {
+            return Ok(LossyNext::Empty);
         }
         match self.expected {
             Some(expected) if next_sequence > expected => {
@@ -90,6 +132,7 @@ impl<M: Memory> LossyReader<M> {
         &mut self,
         frame: &mut Vec<u8>,
         tail: u64,
+        blobs: &mut Option<&mut Blobs<M>>,
     ) -> Result<Result<Option<LossyNext>, Overrun>, Corrupt> {
         let position = self.position;
         let at = self.layout.offset(position);
@@ -113,23 +156,48 @@ impl<M: Memory> LossyReader<M> {
         if sequence < expected || sequence == u64::MAX {
             return Err(Corrupt::Sequence { position, sequence, expected });
         }
+        let addressed = header.addressee == 0 || header.addressee == self.number;
+        let body = at + HEADER as usize + usize::from(header.filler);
+        let mut blob = None;
+        if header.kind == Kind::Blob && addressed {
+            if u64::from(header.len) != NAME || header.filler != 0 {
+                return Err(refuse);
+            }
+            let name = Name::load(&self.log, body);
+            if self.overrun()? {
+                return Ok(Err(Overrun));
+            }
+            blob = blobs.as_mut().filter(|blobs| !blobs.has_lost(&name)).map(|blobs| (blobs, name));
+            if blob.is_none() {
+                self.position += size; // and the next number shows it
+                return Ok(Ok(None));
+            }
+        }
         if sequence > expected {
             self.expected = Some(sequence);
             return Ok(Ok(Some(LossyNext::Lagged(sequence - expected))));
         }
-        if header.kind == Kind::Blob || header.addressee != 0 {
-            // A blob it cannot look at is a loss, which the next number shows; a record for another is none.
-            if header.addressee != 0 {
-                self.expected = Some(sequence + 1);
-            }
+        if !addressed {
+            self.expected = Some(sequence + 1);
             self.position += size;
             return Ok(Ok(None));
         }
-        frame.clear();
-        frame.resize(header.len as usize, 0);
-        self.log.copy(at + HEADER as usize + usize::from(header.filler), frame);
-        if self.overrun()? {
-            return Ok(Err(Overrun));
+        if let Some((blobs, name)) = blob {
+            match blobs.copy(&name, position, frame)? {
+                Copied::Frame => {}
+                Copied::Awaited if self.until == u64::MAX => return Ok(Ok(Some(LossyNext::Empty))),
+                Copied::Awaited | Copied::Lost => {
+                    self.position += size;
+                    return Ok(Ok(None));
+                }
+            }
+        } else {
+            frame.clear();
+            frame.resize(header.len as usize, 0);
+            self.log.copy(body, frame);
+            if self.overrun()? {
+                return Ok(Err(Overrun));
+            }
         }
         self.position += size;
         self.expected = Some(sequence + 1);

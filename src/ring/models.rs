@@ -9,7 +9,6 @@ use loom::thread;
 use std::sync::Arc as StdArc;
 
 use super::layout::PARKED;
-use super::lossy::{LossyNext, LossyReader};
 use super::sync::{Arc, fence};
 use super::waiter::Waiter;
 use super::writer::ClaimError;
@@ -17,7 +16,9 @@ use super::{Gates, Kind, LateGate, LogLayout, Next, Reader, Writer};
 use crate::segment::{Memory, MemoryMut};
 
 mod blob;
+mod halt;
 mod lent;
+mod lossy;
 mod memory;
 mod stale_cursor;
 
@@ -377,45 +378,6 @@ fn dropped_messages_are_counted_exactly() {
             }
         }
         assert_eq!((got, missed), (vec![0, 2], 2));
-        publisher.join().unwrap();
-    });
-}
-
-#[test]
-fn an_ungated_reader_never_accepts_a_torn_record() {
-    const N: u64 = 5;
-    model(2, || {
-        let log = Shared::new(true);
-        let gates: ModelGates = Arc::new(Gates::new());
-        let mut writer: Writer<Shared, Shared, ()> = Writer::new(log.clone(), layout(), gates);
-        let mut reader = LossyReader::at_tail(log.clone(), layout());
-        let publisher = thread::spawn(move || {
-            for value in 0..N {
-                writer.claim(BODY as u64).unwrap();
-                // Racy bytes are stored as words, as a machine does it.
-                let at = writer.body_offset();
-                log.store(at, value, Ordering::Relaxed);
-                log.store(at + 8, !value, Ordering::Relaxed);
-                writer.commit(Kind::Frame, 0, 0, BODY);
-                writer.publish();
-            }
-        });
-        let mut frame = Vec::new();
-        let (mut due, mut seen) = (0, 0);
-        for _ in 0..3 {
-            match reader.next(&mut frame).unwrap() {
-                LossyNext::Frame(sequence) => {
-                    let value = u64::from_le_bytes(frame[..8].try_into().unwrap());
-                    assert_eq!(frame, fill(value), "torn record accepted");
-                    assert_eq!(value, sequence);
-                    assert!(seen == 0 || sequence == due, "a gap is told first");
-                    due = sequence + 1;
-                    seen += 1;
-                }
-                LossyNext::Lagged(missed) => due += missed,
-                LossyNext::Empty | LossyNext::Closed => thread::yield_now(),
-            }
-        }
         publisher.join().unwrap();
     });
 }

@@ -13,8 +13,10 @@ use super::{Corrupt, Ringer};
 use crate::segment::{Memory, MemoryMut};
 
 mod blobs;
+mod ungated;
 
-use blobs::Blobs;
+pub(super) use blobs::{Blobs, Copied};
+use ungated::Ungated;
 
 /// Bytes of a cache line, or a part of one: only hints depend on it.
 const CACHE_LINE: usize = 64;
@@ -55,6 +57,8 @@ pub struct Reader<M, C> {
     lends: Lends,
     /// `None`: records that name blobs have no place in the log.
     blobs: Option<Box<Blobs<M>>>,
+    /// `None`: it has a gate.
+    ungated: Option<Box<Ungated<M>>>,
     /// Sequence number due next; `None` until the first record if the writer could not tell.
     expected: Option<u64>,
     /// Nothing from here on is read: the writer is gone, or not to be listened to any more.
@@ -94,6 +98,7 @@ impl<M: Memory, C: MemoryMut> Reader<M, C> {
             in_hand: None,
             lends: Lends::default(),
             blobs: None,
+            ungated: None,
             expected: sequence,
             until: u64::MAX,
             ringer: Ringer::default(),

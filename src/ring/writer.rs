@@ -32,6 +32,8 @@ pub struct Writer<M, R, T> {
     layout: LogLayout,
     gates: Arc<Gates<R, T>>,
     view: View<R, T>,
+    /// Some record has named a blob: what readers hold is looked at.
+    names_blobs: bool,
     /// The private tail; equals the published one outside of `claim`…`publish`.
     tail: u64,
     /// The tail as the readers see it: gates are set to it, and cursors cannot be past it.
@@ -62,6 +64,7 @@ impl<M: MemoryMut, R: Memory + Clone, T> Writer<M, R, T> {
             layout,
             gates,
             view: View::new(),
+            names_blobs: false,
             tail: 0,
             published: 0,
             due: 0,
@@ -126,13 +129,18 @@ impl<M: MemoryMut, R: Memory + Clone, T> Writer<M, R, T> {
     #[inline]
     pub fn append(&mut self, frame: &[u8]) -> Result<(), ClaimError> {
         self.claim(frame.len() as u64)?;
-        let header = Header { len: frame.len() as u32, kind: Kind::Frame, filler: 0, addressee: 0 };
-        self.put_header(self.start, header);
-        self.log.write(self.body_offset(), frame);
+        self.put(Kind::Frame, frame);
+        Ok(())
+    }
+
+    /// Fills and commits the claimed record, of just this body.
+    #[inline(always)]
+    fn put(&mut self, kind: Kind, body: &[u8]) {
+        self.put_header(self.start, Header { len: body.len() as u32, kind, filler: 0, addressee: 0 });
+        self.log.write(self.body_offset(), body);
         self.tail = self.start + self.claimed;
         self.claimed = 0;
         self.sequence += 1;
-        Ok(())
     }
 
     /// Claims what is free in one piece at the tail, up to the largest record: for a frame whose size is
@@ -188,9 +196,9 @@ impl<M: MemoryMut, R: Memory + Clone, T> Writer<M, R, T> {
     /// Finishes the claimed record, of [`NAME`] bytes, as the name of a blob of this log that holds a frame of
     /// `len` bytes at offset `at`. From here on the blob is not written, until [`Writer::recover`] says so.
     pub fn commit_blob<B: MemoryMut>(&mut self, blob: &mut Blob<B>, at: usize, len: usize) {
-        let name = blob.name(at, len).to_bytes();
-        self.body_mut()[..name.len()].copy_from_slice(&name);
-        self.commit(Kind::Blob, 0, 0, NAME as usize);
+        debug_assert_eq!(self.claimed, record::size(NAME), "that is what is claimed");
+        self.put(Kind::Blob, &blob.name(at, len).to_bytes()); // its stores in one go, too
+        self.names_blobs = true;
         blob.committed(self.tail);
     }
 
@@ -208,7 +216,7 @@ impl<M: MemoryMut, R: Memory + Clone, T> Writer<M, R, T> {
     pub fn recover<B: MemoryMut>(&self, blob: &mut Blob<B>) -> Recovery {
         match blob.end() {
             Some(end) if end > self.view.lowest() => return Recovery::Unread,
-            Some(_) if self.view.holder(|held| held == blob.id()).is_some() => return Recovery::Held,
+            Some(_) if self.view.is_held(blob.id()) => return Recovery::Held,
             _ => {}
         }
         blob.recovered();
@@ -217,7 +225,7 @@ impl<M: MemoryMut, R: Memory + Clone, T> Writer<M, R, T> {
 
     /// A reader that holds a blob of this log.
     pub fn holder(&self) -> Option<&Gate<R, T>> {
-        self.view.holder(|held| held != 0)
+        self.view.holder()
     }
 
     /// Makes everything committed visible. Look at [`Writer::ring`] afterwards.
@@ -258,14 +266,16 @@ impl<M: MemoryMut, R: Memory + Clone, T> Writer<M, R, T> {
 
     /// Calls `bell` for every reader that sleeps, has not been rung for this sleep, and is wanted; or,
     /// wanted or not, has left half the log unread: it is in the writer's way soon.
+    ///
+    /// False if the log was halted meanwhile ([`Gates::halt`]): whoever did may not have seen what is rung for.
     #[inline(always)]
-    pub fn ring(&mut self, wanted: impl Fn(&T) -> bool, mut bell: impl FnMut(&T)) {
+    pub fn ring(&mut self, wanted: impl Fn(&T) -> bool, mut bell: impl FnMut(&T)) -> bool {
         // Again, after what is rung for was published: a reader that was gated since the claim has either
         // seen it before it slept, or is seen here. (That one may park, and `publish` did not know.)
         if self.refresh() {
             fence(SeqCst); // as in `publish`
         } else if !self.may_sleep {
-            return; // each had promised not to, and looks after it has taken that back (see `waiter::Bias`)
+            return !self.view.is_halted(); // each had promised not to, and looks after it has taken that back (see `waiter::Bias`)
         }
         let mut in_the_way = false;
         let half = self.layout.capacity() / 2;
@@ -275,13 +285,14 @@ impl<M: MemoryMut, R: Memory + Clone, T> Writer<M, R, T> {
                     seen.ringer.rang(value);
                     bell(&seen.gate.info);
                 } else {
-                    in_the_way |= self.tail - seen.gate.position() >= half;
+                    in_the_way |= self.tail.saturating_sub(seen.gate.position()) >= half;
                 }
             }
         }
         if in_the_way {
             self.ring_laggards(bell);
         }
+        !self.view.is_halted()
     }
 
     /// The gates are stale by design: looks at the cursors before it wakes anybody who wants nothing.
@@ -290,7 +301,7 @@ impl<M: MemoryMut, R: Memory + Clone, T> Writer<M, R, T> {
         self.read_cursors(0);
         let half = self.layout.capacity() / 2;
         for seen in self.view.readers_mut() {
-            if self.tail - seen.gate.position() >= half
+            if self.tail.saturating_sub(seen.gate.position()) >= half
                 && let Some(value) = seen.ringer.due(&seen.gate.parked, PARKED)
             {
                 seen.ringer.rang(value);
@@ -312,12 +323,23 @@ impl<M: MemoryMut, R: Memory + Clone, T> Writer<M, R, T> {
 
     /// The reader that is furthest behind, as far as the gates tell.
     pub fn slowest(&self) -> Option<&Gate<R, T>> {
-        self.view.readers().iter().map(|seen| &*seen.gate).min_by_key(|gate| gate.position())
+        let gates = self.view.readers().iter().map(|seen| &*seen.gate);
+        gates.filter(|gate| !gate.is_ungated()).min_by_key(|gate| gate.position())
+    }
+
+    /// Whether any reader has no gate: it may still look at what all others are done with.
+    pub fn has_ungated(&self) -> bool {
+        self.view.has_ungated()
     }
 
     /// Readers whose cursor was impossible, since the last call: reader number and what was seen.
     pub fn take_corrupt(&mut self) -> Vec<(u16, Corrupt)> {
         std::mem::take(&mut self.corrupt)
+    }
+
+    /// Whether nothing more can be claimed ([`Gates::halt`]); to be asked after a claim has failed.
+    pub fn is_halted(&self) -> bool {
+        self.view.is_halted()
     }
 
     /// Whether [`Writer::take_corrupt`] has anything.
@@ -333,6 +355,11 @@ impl<M: MemoryMut, R: Memory + Clone, T> Writer<M, R, T> {
         // Release pairs with the Acquire load in `Reader::next`: whoever sees the tail sees the records.
         self.log.store(TAIL, self.tail, Release);
         self.gates.numbering_after(self.due);
+        if self.view.has_ungated() {
+            // A reader that the writer has overtaken learns from it how many records it has lost, the last ones
+            // included. Release, as in `skip`: whoever loads this before the tail finds every record before it.
+            self.log.store(NEXT_SEQUENCE, self.due, Release);
+        }
     }
 
     /// Before `bytes` are claimed.
@@ -353,9 +380,13 @@ impl<M: MemoryMut, R: Memory + Clone, T> Writer<M, R, T> {
     fn refresh(&mut self) -> bool {
         let changed = self.view.refresh(&self.gates, self.published, self.due);
         if changed {
-            self.limit = self.view.limit(self.layout);
+            self.limit = self.find_limit();
         }
         changed
+    }
+
+    fn find_limit(&self) -> u64 {
+        if self.view.is_halted() { self.tail } else { self.view.limit(self.layout) }
     }
 
     /// True if `bytes` from the tail on are free, looking at the cursors only if the cached limit is used up.
@@ -368,7 +399,10 @@ impl<M: MemoryMut, R: Memory + Clone, T> Writer<M, R, T> {
     fn read_cursors(&mut self, bytes: u64) -> bool {
         let corrupt = &mut self.corrupt;
         self.view.advance(self.published, |gate, why| corrupt.push((gate.number(), why)));
-        self.limit = self.view.limit(self.layout);
+        if self.names_blobs {
+            self.view.look_at_holds();
+        }
+        self.limit = self.find_limit();
         self.tail + bytes <= self.limit
     }
 

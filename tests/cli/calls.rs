@@ -235,20 +235,23 @@ fn calls_that_cannot_be_made_fail_at_once() {
 }
 
 #[test]
-fn serve_echo_ends_at_once_when_interrupted() {
+fn serve_echo_ends_when_interrupted_with_the_calls_that_can_be_finished() {
     let place = Place::new();
     let node = place.join("looker");
     for signal in [Signal::SIGINT, Signal::SIGTERM] {
-        let mut server = serve(&place, &[]);
+        let mut server = serve(&place, &["--workers", "2"]);
         let asleep = place.start(&["call", "echo", "sleep", "3600000", "--timeout", "60m"]);
+        let short = place.start(&["call", "echo", "sleep", "700"]);
         let client = node.client("echo").unwrap();
-        eventually("the call to be there", || {
+        eventually("the calls to be there", || {
             node.survey(Duration::from_millis(200))
                 .iter()
-                .any(|stats| stats.ports.iter().any(|port| port.role == "server" && port.stats.messages > 0))
+                .any(|stats| stats.ports.iter().any(|port| port.role == "server" && port.stats.messages > 1))
         });
         server.signal(signal);
         assert_eq!(server.wait().code(), Some(0));
+        let output = short.output();
+        assert_eq!((output.status.code(), text(&output.stdout).trim_end() >= "700"), (Some(0), true));
         let output = asleep.output();
         assert_eq!(output.status.code(), Some(1));
         let stderr = text(&output.stderr);

@@ -21,7 +21,7 @@ fn ls_lists_nodes_and_ports_with_rates() {
     let place = Place::new();
     let node = place.join("worker");
     let mut progress = node.publisher::<u32>("task/1/progress").unwrap();
-    let sub = place.start(&["--name", "viewer", "sub", "task/**", "other/*"]);
+    let sub = place.start(&["--name", "viewer", "sub", "--lossy", "task/**", "other/*"]);
     progress.wait_for_subscribers(1, DEADLINE).unwrap();
     let over = Arc::new(AtomicBool::new(false));
     let until = over.clone();
@@ -55,14 +55,20 @@ fn ls_lists_nodes_and_ports_with_rates() {
         assert_eq!(node["ports"].as_array().unwrap().len(), 1);
         let port = &node["ports"][0];
         assert_eq!((&port["role"], &port["name"]), (&role.into(), &name.into()));
+        assert_eq!(port["lossy"], role == "subscriber");
         assert_eq!((&port["peers"], &port["dropped"]), (&1.into(), &0.into()));
         for counted in ["messages", "bytes", "rate"] {
             assert!(port[counted].as_f64().unwrap() > 0.0, "{counted}: {port}");
         }
         assert!(port["lag"].is_u64() && port["blocked_ms"].is_u64() && port["id"].is_u64(), "{port}");
     }
-    for part in ["2 nodes on bus default", "worker  pid", "viewer  pid", "task/1/progress", "task/** other/*"]
-    {
+    for part in [
+        "2 nodes on bus default",
+        "worker  pid",
+        "viewer  pid",
+        "task/1/progress",
+        "lossy subscriber  task/** other/*",
+    ] {
         assert!(text.contains(part), "{part}: {text}");
     }
 }

@@ -229,6 +229,10 @@ fn mistakes_are_told_in_a_line() {
         (&["sub", "t", "--bus", "../other"], 1, "bus name"),
         (&["sub", "t", "--dir", &below_a_file], 1, "cannot create"),
         (&["sub", "t", "--group", "no-such-group-here"], 1, "getent group"),
+        (&["sub", "t", "--allow", "publish a to everybody"], 2, "is no rule"),
+        (&["sub", "t", "--allow", "publish a to uid 1"], 1, "group("),
+        (&["sub", "t", "--access", "/nowhere/at/all"], 2, "cannot read access list"),
+        (&["sub", "t", "--group", "0", "--allow", "call a to gid no-such-group-here"], 1, "getent group"),
         (&["ls", "--bus", "a b"], 1, "bus name"),
         (&["demo", "--seconds", "0"], 2, "--seconds"),
         (&["lst"], 2, "lst"),
@@ -284,6 +288,43 @@ fn an_interrupted_pub_leaves_the_bus() {
         eventually("it to join", || node.peers().iter().any(|peer| !peer.ports().is_empty()));
         publish.signal(Signal::SIGTERM);
         assert_eq!(publish.wait().code(), Some(143), "{args:?}");
+        eventually("its goodbye", || node.peers().is_empty());
+    }
+}
+
+#[test]
+fn an_interrupted_pub_waits_a_moment_for_subscribers_that_are_behind() {
+    let place = Place::new();
+    let node = place.join("listener");
+    for reads in [true, false] {
+        let mut subscriber = node.subscriber::<u32>("t").unwrap();
+        let mut command = place.command(&["pub", "t", "-"]);
+        command.stdin(Stdio::piped());
+        let mut publish = Running::start(command);
+        let mut stdin = publish.child.stdin.take().unwrap();
+        stdin.write_all(b"1\n2\n3\n").unwrap();
+        eventually("all to be published", || {
+            let stats = node.survey(Duration::from_millis(200));
+            stats
+                .iter()
+                .any(|stats| stats.ports.iter().any(|port| port.name == "t" && port.stats.messages == 3))
+        });
+        publish.signal(Signal::SIGINT);
+        if reads {
+            for expected in [1, 2, 3] {
+                assert!(publish.child.try_wait().unwrap().is_none(), "before {expected} is read");
+                assert_eq!(*subscriber.recv().unwrap(), expected);
+            }
+            assert!(
+                subscriber.try_recv().unwrap().is_none(),
+                "it looks once more, and so tells that it has read"
+            );
+        }
+        let output = publish.output();
+        assert_eq!(output.status.code(), Some(130));
+        let stderr = text(&output.stderr);
+        let said = stderr.contains("something undone: listener (pid ") && stderr.contains("of t\n");
+        assert!(if reads { stderr.is_empty() } else { said }, "{stderr}");
         eventually("its goodbye", || node.peers().is_empty());
     }
 }

@@ -15,6 +15,11 @@ const AMPLE_BYTES: u64 = 512 << 10;
 const SEVERAL: u64 = 4;
 const SEVERAL_BYTES: u64 = 256 << 10;
 
+/// The same where readers without gates copy what they may no longer look at: they have the time until all of these
+/// were written once more.
+const LOSSY_BYTES: u64 = 16 << 20;
+const LOSSY_LEAST: u64 = 2;
+
 /// What to do for a blob.
 #[derive(Debug, PartialEq, Eq)]
 pub(in crate::bus) enum Take {
@@ -46,12 +51,14 @@ pub(in crate::bus) struct Pool<M> {
     held: Vec<Pooled<M>>,
     lent: Option<Pooled<M>>,
     next_id: u64,
+    /// Whether there are readers without gates, when last looked.
+    has_ungated: bool,
 }
 
 impl<M: MemoryMut> Pool<M> {
     pub(in crate::bus) fn new(limit: u64) -> Self {
         let (free, out, held) = (Vec::new(), VecDeque::new(), Vec::new());
-        Self { limit, free, out, held, lent: None, next_id: 1 }
+        Self { limit, free, out, held, lent: None, next_id: 1, has_ungated: false }
     }
 
     /// Bytes that are with readers.
@@ -106,6 +113,7 @@ impl<M: MemoryMut> Pool<M> {
         writer: &mut Writer<M, R, T>,
     ) -> Take {
         self.put_back();
+        self.has_ungated = writer.has_ungated();
         if self.take_free(class) {
             return Take::Ready; // no look at what readers write: their lines are far away
         }
@@ -133,10 +141,12 @@ impl<M: MemoryMut> Pool<M> {
         self.evict(class)
     }
 
-    /// Takes a free blob of this size, if there is one.
+    /// Takes a free blob of this size, if there is one: the last that came back, or the first where somebody may still
+    /// be copying it.
     pub(in crate::bus) fn take_free(&mut self, class: u64) -> bool {
         let ready = |pooled: &Pooled<M>| pooled.class == class && pooled.shared.is_set();
-        let at = self.free.iter().rposition(ready);
+        let mut free = self.free.iter();
+        let at = if self.has_ungated { free.position(ready) } else { free.rposition(ready) };
         self.lent = at.map(|at| self.free.remove(at));
         self.lent.is_some()
     }
@@ -146,7 +156,12 @@ impl<M: MemoryMut> Pool<M> {
     fn is_scarce(&self, class: u64) -> bool {
         let all = self.out.iter().chain(&self.held).chain(&self.free);
         let alike = all.filter(|pooled| pooled.class == class).count() as u64;
-        let is_scarce = alike < SEVERAL && class.saturating_mul(alike) < SEVERAL_BYTES;
+        let bytes = class.saturating_mul(alike);
+        let is_scarce = if self.has_ungated {
+            alike < LOSSY_LEAST || (alike < SEVERAL && bytes < LOSSY_BYTES)
+        } else {
+            alike < SEVERAL && bytes < SEVERAL_BYTES
+        };
         is_scarce && self.count() < MOST && self.bytes() + class <= self.limit
     }
 

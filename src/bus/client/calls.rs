@@ -268,6 +268,11 @@ impl Table {
         self.calls.len()
     }
 
+    /// Calls without an answer.
+    pub(super) fn unfinished(&self) -> usize {
+        self.calls.iter().filter(|(_, call)| call.outcome.is_none()).count()
+    }
+
     /// A call is over; whoever waits for it is to be woken, once the lock is free.
     #[must_use]
     pub(super) fn end(&mut self, id: u64, outcome: Outcome) -> Option<Wake> {

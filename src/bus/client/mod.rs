@@ -138,6 +138,7 @@ impl<'n> ClientBuilder<'n> {
             wait: self.wait,
             tasks: Mutex::default(),
         });
+        self.node.drains.add_client(&shared);
         Ok(Client { shared: Arc::new(Handle(shared)) })
     }
 }
@@ -285,6 +286,11 @@ impl Client {
 }
 
 impl ClientShared {
+    /// Calls without an answer.
+    pub(super) fn unfinished(&self) -> usize {
+        self.routes.calls.lock().unfinished()
+    }
+
     /// Keeps the port open for whoever looks at an answer in place.
     fn keeper(&self) -> Option<Arc<dyn Any + Send + Sync>> {
         self.me.upgrade().map(|me| me as _)

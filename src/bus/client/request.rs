@@ -15,7 +15,7 @@ use super::routes::Route;
 use super::{ClientShared, Handle};
 use crate::bus::codec::{Body, Bytes, Value};
 use crate::bus::core::Command;
-use crate::bus::error::PublishError;
+use crate::bus::error::{OpenError, PublishError};
 use crate::bus::log::{Gates, NewLog, OutletShared};
 use crate::bus::metadata::{Outfit, outfit_setters};
 use crate::bus::outlet::{Outlet, OutletConfig, Sending};
@@ -241,6 +241,9 @@ impl<'c> Request<'c> {
         if self.client.node.is_gone() {
             return left();
         }
+        if let Some(why) = self.client.routes.why_denied(self.to) {
+            return Status::permission_denied(why);
+        }
         match self.to {
             Some(node) => Status::not_found(format!("node {node} does not serve {service:?}")),
             None => {
@@ -261,6 +264,9 @@ impl<'c> Request<'c> {
         }
         if self.client.node.is_gone() {
             return Err(left());
+        }
+        if self.client.node.drains.is_closing() {
+            return Err(Status::unavailable(OpenError::Draining.to_string()));
         }
         Ok(())
     }

@@ -48,6 +48,8 @@ pub(super) struct List {
     /// Whose turn it is.
     next: usize,
     numbers: u32,
+    /// Servers that may not be called, and why.
+    denied: Vec<(NodeId, u64, String)>,
 }
 
 impl List {
@@ -96,11 +98,27 @@ impl Routes {
         self.changed.notify_all();
     }
 
+    /// A server has come that an access list keeps from this client.
+    pub(in crate::bus) fn deny(&self, node: NodeId, port: u64, why: String) {
+        let denied = &mut self.calls.lock().servers.denied;
+        if !denied.iter().any(|(other, at, _)| (*other, *at) == (node, port)) {
+            denied.push((node, port, why));
+        }
+    }
+
+    /// Why there is nobody to call, or not the one asked for, if it is because of an access list.
+    pub(super) fn why_denied(&self, to: Option<NodeId>) -> Option<String> {
+        let table = self.calls.lock();
+        let mut denied = table.servers.denied.iter();
+        denied.find(|(node, ..)| to.is_none_or(|to| to == *node)).map(|(.., why)| why.clone())
+    }
+
     /// A server has gone. Its calls end when its answers have been read to the end (`answers`: there is a log
     /// of them), else now.
     /// False if the client does not know the server.
     pub(in crate::bus) fn remove(&self, node: NodeId, port: u64, why: &str, answers: bool) -> bool {
         let mut table = self.calls.lock();
+        table.servers.denied.retain(|(other, at, _)| (*other, *at) != (node, port));
         let routes = &mut table.servers.routes;
         let Some(at) = routes.iter().position(|route| route.is(node, port)) else { return false };
         let route = routes.remove(at);
@@ -169,6 +187,10 @@ impl Routes {
         let is_there = |table: &Table| !table.servers.routes.is_empty();
         let table = self.calls.wait_for(&self.changed, timeout, is_there);
         if !is_there(&table) {
+            drop(table);
+            if let Some(reason) = self.why_denied(None) {
+                return Err(WaitError::Denied { reason });
+            }
             return Err(WaitError::NoServer { service: service.to_owned(), waited: timeout });
         }
         Ok(())

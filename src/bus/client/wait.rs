@@ -163,6 +163,15 @@ impl ClientShared {
         }
     }
 
+    /// Reads answers for those whose calls they are, until then, unless somebody does so already.
+    pub(in crate::bus) fn read_for_others(&self, until: Instant) {
+        if let Some(mut receiver) = self.receiver.try_lock() {
+            self.lead(&mut receiver, Mine::Room, &mut None, Some(until), || true);
+            drop(receiver);
+            self.leave();
+        }
+    }
+
     /// Reads answers until what it waits for is there. `sleep` is asked after everything was prepared for a
     /// sleep: false if there is something else to do.
     pub(super) fn lead<'a>(

@@ -6,18 +6,17 @@ use std::sync::Arc;
 
 use super::super::log::{OutletShared, Reader};
 use super::super::open::Trust;
-use super::super::reading::{
-    Change, InletShared, LogKey, Origin, Purpose, Reply, Source, new_cursor_segment,
-};
-use super::super::topic::Carries;
+use super::super::reading::{Change, InletShared, LogKey, Manner, Origin, Purpose, Reply, Source};
+use super::access::{Contents, contents};
 use super::blobs::LocalBlobs;
 use super::peers::open_cursor_segment;
 use super::segments::open_log;
-use super::{Core, Trouble, bell_trouble, pairs};
+use super::slots::{LocalInlet, Slot};
+use super::{Core, Trouble, bell_trouble};
 use crate::control::NodeId;
 use crate::frame::{Attach, Control, Role};
 use crate::ring::{self, Corrupt, CursorSegment, LateGate, LogHeader, layout};
-use crate::segment::{Memory, PeerSegment, Sealed};
+use crate::segment::{Memory, PeerSegment};
 use crate::wake::{Bell, barrier};
 
 /// Most cursor segments of one of a peer's ports.
@@ -37,26 +36,10 @@ impl LocalOutlet {
     }
 }
 
-/// A reading port of this node.
-pub(super) struct LocalInlet {
-    pub(super) shared: Arc<InletShared>,
-    segments: Vec<Arc<Sealed>>,
-    free: Vec<Slot>,
-    /// Which further segments a node was sent.
-    sent: HashMap<NodeId, Vec<u32>>,
-}
-
-/// Where a cursor stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Slot {
-    segment: u32,
-    slot: u32,
-}
-
 /// A log that a port of this node reads.
 pub(super) struct LocalSource {
-    slot: Slot,
-    log: Arc<PeerSegment>,
+    pub(super) slot: Slot,
+    pub(super) log: Arc<PeerSegment>,
     /// The port that writes it.
     writer: u64,
     /// Bytes of each blob of the log.
@@ -88,46 +71,14 @@ impl LocalSource {
     }
 }
 
-impl LocalInlet {
-    fn new(shared: Arc<InletShared>) -> Self {
-        let segments = vec![shared.segment.clone()];
-        let free = slots_of(0, &shared.segment);
-        Self { shared, segments, free, sent: HashMap::new() }
-    }
-
-    /// What comes with the port's announcement.
-    pub(super) fn fds(&self) -> Vec<Arc<OwnedFd>> {
-        vec![self.shared.segment.shared_fd(), self.shared.bell.shared_fd()]
-    }
-
-    fn take_slot(&mut self, node: [u8; 16]) -> Result<Slot, Trouble> {
-        if self.free.is_empty() {
-            let index = self.segments.len() as u32;
-            let segment = new_cursor_segment(node, self.shared.port, index)
-                .map_err(|error| Trouble::Shortage(error.to_string()))?;
-            self.free = slots_of(index, &segment);
-            self.segments.push(Arc::new(segment));
-        }
-        self.free.pop().ok_or_else(|| "a segment without slots".into())
-    }
-
-    fn at(&self, slot: Slot) -> Option<(&Arc<Sealed>, usize)> {
-        let segment = self.segments.get(slot.segment as usize)?;
-        Some((segment, CursorSegment::of_size(segment.size()).cursor(slot.slot)?))
-    }
-}
-
-/// The slots of a segment, the first one last: they are taken from the end.
-fn slots_of(segment: u32, memory: &Sealed) -> Vec<Slot> {
-    let slots = CursorSegment::of_size(memory.size()).slots();
-    (0..slots).rev().map(|slot| Slot { segment, slot }).collect()
-}
-
 // This node's logs, and the gates on them.
 impl Core {
     /// Opens a writing port: every reader that is known is gated at position 0 before the first publish.
     pub(super) fn open_outlet(&mut self, shared: Arc<OutletShared>) {
         let (log, card) = (shared.log, shared.card());
+        if self.is_halted {
+            shared.gates.halt(|| ()); // before its first publish
+        }
         self.outlets.insert(log, LocalOutlet::new(shared));
         for peer in self.peers.keys().copied().collect::<Vec<_>>() {
             self.send_port(peer, &card, &[]);
@@ -147,7 +98,7 @@ impl Core {
 
     /// Gates a reader, if its filters and the outlet's topic have anything in common, and sends it the log.
     pub(super) fn add_gate(&mut self, log: u64, node: NodeId, port: u64, first: bool) {
-        let Some(outlet) = self.outlets.get_mut(&log) else { return };
+        let Some(outlet) = self.outlets.get(&log) else { return };
         let Some(peer) = self.peers.get(&node) else { return };
         let Some(reads) = peer.ports.get(&port).and_then(|remote| remote.reads.as_ref()) else { return };
         let shared = outlet.shared.clone();
@@ -161,7 +112,14 @@ impl Core {
         let Some(segment) = reads.segments.get(&0).cloned() else { return };
         let info =
             Reader { node: peer.node.clone(), bell: reads.bell.clone(), filters: reads.filters.clone() };
-        let added = if first {
+        let lossy = peer.is_lossy(port);
+        // The other end of a pair was looked at before.
+        if shared.only.is_none() && !self.may_read(node, port, &shared.filter) {
+            return;
+        }
+        let added = if lossy {
+            shared.gates.add_ungated(&*shared.segment, segment, info, barrier::on_own_threads)
+        } else if first {
             let first = |gate| LateGate { gate, position: 0, sequence: Some(0) };
             shared.gates.add_first(segment, info).map(first)
         } else {
@@ -174,8 +132,10 @@ impl Core {
             );
             return;
         };
-        outlet.readers.insert((node, port), gate.number());
-        tracing::debug!(topic = %shared.filter, reader = %peer.node, position, "attach");
+        if let Some(outlet) = self.outlets.get_mut(&log) {
+            outlet.readers.insert((node, port), gate.number());
+        }
+        tracing::debug!(topic = %shared.filter, %node, port, position, "attach");
         let attach = Attach {
             log: shared.log,
             writer_port: shared.port,
@@ -237,12 +197,14 @@ impl Core {
 
     /// Takes away the gates of these readers (node and port), on every log.
     pub(super) fn remove_gates(&mut self, which: impl Fn(NodeId, u64) -> bool) {
+        self.closed.retain(|left| !which(left.reader.id(), left.port));
         for log in self.outlets.keys().copied().collect::<Vec<_>>() {
             self.remove_gates_of(log, |node, reader, _| which(node, reader));
         }
     }
 
     fn remove_gates_of(&mut self, log: u64, which: impl Fn(NodeId, u64, u16) -> bool) {
+        self.closed.retain(|left| left.log != log || !which(left.reader.id(), left.port, left.number));
         let Some(outlet) = self.outlets.get_mut(&log) else { return };
         let before = outlet.readers.len();
         let gates = &outlet.shared.gates;
@@ -272,6 +234,7 @@ impl Core {
         self.attaching.retain(|(other, ..)| !Arc::ptr_eq(other, &outlet.shared));
         self.sharing.retain(|sharing| !sharing.is_of(&outlet.shared));
         if outlet.shared.only.is_none() {
+            self.note_unread(&outlet);
             self.broadcast(&Control::PortDown { port: outlet.shared.port }, &[]);
         }
     }
@@ -302,8 +265,8 @@ impl Core {
         self.tell_of_servers(card.id);
     }
 
-    /// A writer gives one of this node's ports a log to read. If this process is short of something, the
-    /// writer is told to go on without the port, and the port's user why nothing will come.
+    /// A writer gives one of this node's ports a log to read. If it may not, or this process is short of
+    /// something, the writer is told to go on without the port; if short, the port's user why nothing will come.
     pub(super) fn attach_log(
         &mut self,
         from: NodeId,
@@ -311,11 +274,13 @@ impl Core {
         fds: Vec<Arc<OwnedFd>>,
     ) -> Result<(), Trouble> {
         let attached = self.try_attach_log(from, attach, fds);
-        if let Err(Trouble::Shortage(reason)) = &attached {
+        if let Err(Trouble::Shortage(_) | Trouble::Denied(..)) = &attached {
             self.send(from, &Control::Detach { log: attach.log, reader_number: attach.reader_number }, &[]);
-            if let (Some(inlet), Some(peer)) = (self.inlets.get(&attach.reader_port), self.peers.get(&from)) {
-                inlet.shared.change(Change::Failed { node: peer.node.clone(), reason: reason.clone() });
-            }
+        }
+        if let Err(Trouble::Shortage(reason)) = &attached
+            && let (Some(inlet), Some(peer)) = (self.inlets.get(&attach.reader_port), self.peers.get(&from))
+        {
+            inlet.shared.change(Change::Failed { node: peer.node.clone(), reason: reason.clone() });
         }
         attached
     }
@@ -331,20 +296,8 @@ impl Core {
         let Some(inlet) = self.inlets.get_mut(&attach.reader_port) else { return Ok(()) };
         let Some(peer) = self.peers.get(&from) else { return Ok(()) };
         let writer = peer.ports.get(&attach.writer_port).ok_or("a log of a port never announced")?;
-        let (topic, carries) = match inlet.shared.role() {
-            Role::Client | Role::Server => {
-                pairs::check(&inlet.shared, writer)?;
-                pairs::check_first(&self.sources, &inlet.shared, (from, attach.writer_port))?;
-                (None, Carries::Calls)
-            }
-            _ => {
-                let topic = writer.topic.as_ref().ok_or("a log of a port that does not publish")?;
-                if !inlet.shared.filters.iter().any(|filter| filter.intersects(topic)) {
-                    return Err(format!("a log on {topic}, which nobody asked for").into());
-                }
-                ((!topic.is_pattern()).then(|| topic.as_str().into()), topic.carries())
-            }
-        };
+        let Contents { topic, pattern, carries } =
+            contents(&self.sources, &inlet.shared, peer, (attach.writer_port, writer))?;
         if self.sources.contains_key(&(attach.reader_port, key)) {
             return Err(format!("log {} attached twice", attach.log).into());
         }
@@ -353,7 +306,8 @@ impl Core {
         let (log, layout) = open_log(&log, attach.capacity, header)?;
         let bell = Bell::from_peer(bell).map_err(|error| bell_trouble(&error))?;
         let (node, priority) = (peer.node.clone(), writer.card.priority);
-        let origin = Origin { node, log: attach.log, topic, carries, priority, reader: self.me.clone() };
+        let (log_id, reader) = (attach.log, self.me.clone());
+        let origin = Origin { node, log: log_id, topic, pattern, carries, priority, reader };
         let same_user = peer.node.uid() == self.me.uid();
 
         let slot = inlet.take_slot(*self.me.id().as_bytes())?;
@@ -385,6 +339,7 @@ impl Core {
             attach.position,
             attach.sequence,
         ) {
+            Ok(reader) if inlet.shared.is_lossy() => reader.with_blobs().ungated(),
             Ok(reader) => reader.with_blobs(),
             Err(error) => {
                 inlet.free.push(slot);
@@ -398,8 +353,9 @@ impl Core {
             Purpose::Client(routes) => routes.number(from, attach.writer_port),
             _ => None,
         };
+        let lossy = inlet.shared.is_lossy();
         let sent = inlet.sent.entry(from).or_default();
-        let fd = if slot.segment == 0 || sent.contains(&slot.segment) {
+        let fd = if lossy || slot.segment == 0 || sent.contains(&slot.segment) {
             None
         } else {
             sent.push(slot.segment);
@@ -411,18 +367,21 @@ impl Core {
             reader,
             writer: bell,
             origin: Arc::new(origin),
-            lend: self.trust == Trust::Lend && same_user,
+            // What a lossy reader looks at is its own copy.
+            lend: lossy || (self.trust == Trust::Lend && same_user),
             last_topic: None,
             ended: false,
             reply,
-            rests: false,
+            manner: if lossy { Manner::Ungated } else { Manner::Gated },
         })));
         let (writer, blobs) = (attach.writer_port, HashMap::new());
         let source = LocalSource { slot, log, writer, blobs, done: false, ended: false };
         self.sources.insert((attach.reader_port, key), source);
-        let Slot { segment, slot } = slot;
-        let attached = Control::Attached { log: attach.log, reader_port: attach.reader_port, segment, slot };
-        self.send(from, &attached, fd.as_slice());
+        if !lossy {
+            let (Slot { segment, slot }, log) = (slot, attach.log);
+            let attached = Control::Attached { log, reader_port: attach.reader_port, segment, slot };
+            self.send(from, &attached, fd.as_slice());
+        }
         Ok(())
     }
 
@@ -480,17 +439,5 @@ impl Core {
                 self.free_slot(key);
             }
         }
-    }
-
-    /// Bytes in logs that a reading port has not told to have read, and how many logs it reads.
-    pub(super) fn unread(&self, port: u64) -> (u64, usize) {
-        let Some(inlet) = self.inlets.get(&port) else { return (0, 0) };
-        let sources = self.sources.iter().filter(|((reader, _), source)| *reader == port && !source.done);
-        sources.fold((0, 0), |(lag, count), (_, source)| {
-            let cursor = inlet.at(source.slot).map_or(0, |(segment, offset)| layout::cursor(segment, offset));
-            // A peer's tail may say anything; no honest one is more than the log ahead.
-            let unread = layout::tail(&source.log).saturating_sub(cursor).min(source.log.size() as u64);
-            (lag + unread, count + 1)
-        })
     }
 }

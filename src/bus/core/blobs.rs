@@ -51,12 +51,15 @@ impl Core {
         let NewBlob { blob, size, fd, shared } = new;
         let Some(outlet) = self.outlets.get_mut(&log) else { return shared.set() };
         outlet.blobs.insert(blob, LocalBlob { size, fd: fd.clone() });
-        let readers: Vec<_> = outlet.readers.iter().map(|((node, _), number)| (*node, *number)).collect();
+        let readers: Vec<_> = outlet.readers.iter().map(|(reader, number)| (*reader, *number)).collect();
         let outlet = outlet.shared.clone();
         let mut marks = Vec::new();
-        for (node, reader_number) in readers {
+        for ((node, port), reader_number) in readers {
             self.send(node, &Control::Blob { log, reader_number, blob, size }, std::slice::from_ref(&fd));
-            marks.extend(self.driver.mark(node).map(|mark| (node, mark)));
+            // A lossy reader is not waited for: should it get the blob too late, it has missed something.
+            if !self.peers.get(&node).is_some_and(|peer| peer.is_lossy(port)) {
+                marks.extend(self.driver.mark(node).map(|mark| (node, mark)));
+            }
         }
         self.driver.flush();
         self.sharing.push(Sharing { outlet, marks, shared });
@@ -67,7 +70,9 @@ impl Core {
     pub(super) fn send_blobs(&mut self, log: u64, to: NodeId, reader_number: u16) {
         let Some(outlet) = self.outlets.get(&log) else { return };
         let blobs = outlet.blobs.iter().map(|(blob, LocalBlob { size, fd })| (*blob, *size, fd.clone()));
-        for (blob, size, fd) in blobs.collect::<Vec<_>>() {
+        let mut blobs: Vec<_> = blobs.collect();
+        blobs.sort_unstable_by_key(|(blob, ..)| *blob); // as they were made: see `Reader::ungated`
+        for (blob, size, fd) in blobs {
             self.send(to, &Control::Blob { log, reader_number, blob, size }, &[fd]);
         }
     }

@@ -7,14 +7,16 @@
 //! The node is its own peer: its ports attach to each other through the very messages that go to others,
 //! handed back in order instead of through a socket.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Release};
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError};
 use std::time::{Duration, Instant};
 
+use super::access::{Action, Denials, Rights, Rules};
 use super::blob::NewBlob;
+use super::drain::Unread;
 use super::log::OutletShared;
 use super::open::{Bus, PrivateDirectory, Trust};
 use super::peer::{NodeInfo, Peer, RefusedNode};
@@ -23,23 +25,30 @@ use super::reading::{Change, InletShared, LogKey};
 use super::stats::NodeStats;
 use super::topic::Filter;
 use crate::control::{DirectoryError, Driver, Message, NodeId};
-use crate::frame::{Control, PortUp, Strings};
+use crate::frame::Control;
 use crate::ring::Corrupt;
 use crate::segment::SegmentError;
 
+mod access;
 mod attach;
 mod blobs;
+mod drain;
 mod heartbeat;
 mod pairs;
 mod peers;
 mod presence;
 mod report;
 mod segments;
+mod slots;
+mod waiting;
 
-use attach::{LocalInlet, LocalOutlet, LocalSource};
+pub(super) use access::Audience;
+use attach::{LocalOutlet, LocalSource};
+use drain::{ClosedUnread, Draining};
 pub(super) use heartbeat::Pulse;
 use peers::PeerState;
-use report::Survey;
+use slots::LocalInlet;
+use waiting::{Waiting, WaitingOn};
 
 /// How long others may take to answer before `join` and `open` go on without them.
 const ANSWER: Duration = Duration::from_millis(250);
@@ -82,10 +91,10 @@ pub(super) enum Command {
     },
     /// Handles what has already arrived.
     Sweep(SyncSender<()>),
-    /// Whether any port on the bus reads this topic.
+    /// Whether an inbox on the bus reads this topic.
     FindReader {
         topic: Filter,
-        reply: SyncSender<bool>,
+        reply: SyncSender<Audience>,
     },
     /// A reading port is done with a log: it was closed, its writer is gone, or it is corrupt.
     LogDone {
@@ -108,9 +117,17 @@ pub(super) enum Command {
     },
     Peers(SyncSender<Vec<Peer>>),
     Refused(SyncSender<Vec<RefusedNode>>),
+    Denials(SyncSender<Denials>),
     Survey {
         timeout: Duration,
         reply: SyncSender<Vec<NodeStats>>,
+    },
+    /// Publishers take nothing new from now on; what was published before is waited for by a [`Command::Drain`].
+    Halt(SyncSender<()>),
+    /// Leaves when all is read that was published; who has not read what.
+    Drain {
+        deadline: Instant,
+        reply: SyncSender<Vec<Unread>>,
     },
     Leave,
 }
@@ -121,6 +138,8 @@ enum Trouble {
     Offence(String),
     /// This process is out of memory or file descriptors: nobody else's fault.
     Shortage(String),
+    /// The access list does not let the peer do this.
+    Denied(Action, Filter),
 }
 
 impl<T: Into<String>> From<T> for Trouble {
@@ -144,31 +163,12 @@ fn bell_trouble(error: &std::io::Error) -> Trouble {
     }
 }
 
-/// Somebody waits until others have answered, or until the deadline.
-struct Waiting {
-    deadline: Instant,
-    on: WaitingOn,
-}
-
-enum WaitingOn {
-    /// The ports of these nodes.
-    Join {
-        nodes: HashSet<NodeId>,
-        reply: SyncSender<Result<(), DirectoryError>>,
-    },
-    /// That this much is in the peers' sockets.
-    Sent {
-        marks: Vec<(NodeId, u64)>,
-        reply: SyncSender<()>,
-    },
-    Survey(Survey),
-}
-
 pub(super) struct Core {
     driver: Driver,
     commands: Receiver<Command>,
     me: NodeInfo,
     trust: Trust,
+    access: Arc<Rules>,
     /// Every established peer, and this node.
     peers: HashMap<NodeId, PeerState>,
     /// By log.
@@ -185,9 +185,13 @@ pub(super) struct Core {
     /// Blobs that are not in every reader's socket yet.
     sharing: Vec<blobs::Sharing>,
     refused: VecDeque<RefusedNode>,
+    denials: Denials,
     presences: Vec<Arc<PresenceShared>>,
     pulse: Pulse,
     surveys: u64,
+    is_halted: bool,
+    closed: VecDeque<ClosedUnread>,
+    draining: Option<Draining>,
     started: Instant,
     /// For the ports to see when the thread has ended.
     gone: Arc<AtomicBool>,
@@ -208,9 +212,10 @@ impl Core {
         Self {
             driver,
             commands,
-            peers: HashMap::from([(me.id(), PeerState::new(me.clone()))]),
+            peers: HashMap::from([(me.id(), PeerState::new(me.clone(), Rights::All))]),
             me,
             trust: bus.trust,
+            access: bus.access.clone(),
             outlets: HashMap::new(),
             next_log,
             inlets: HashMap::new(),
@@ -220,9 +225,13 @@ impl Core {
             attaching: Vec::new(),
             sharing: Vec::new(),
             refused: VecDeque::new(),
+            denials: Denials::default(),
             presences: Vec::new(),
             pulse,
             surveys: 0,
+            is_halted: false,
+            closed: VecDeque::new(),
+            draining: None,
             started: Instant::now(),
             gone,
             _private: bus.private.clone(),
@@ -256,7 +265,12 @@ impl Core {
             self.count_attached();
             self.count_shared();
             self.handle_waiting();
-            let deadline = self.waiting.iter().map(|waiting| waiting.deadline).min();
+            if self.has_drained() {
+                self.leave();
+                return self.end();
+            }
+            let deadlines = self.waiting.iter().map(|waiting| waiting.deadline);
+            let deadline = deadlines.chain(self.next_drain_look()).min();
             if let Err(error) = self.driver.turn(deadline) {
                 tracing::error!(%error, "control thread cannot wait for events: the node leaves the bus");
                 return;
@@ -357,7 +371,7 @@ impl Core {
                 // Whoever opened one before has put it into a socket of ours.
                 self.driver.sweep();
                 self.handle_events();
-                let _ = reply.send(self.has_reader(&topic));
+                let _ = reply.send(self.find_reader(&topic));
             }
             Command::LogDone { port, key, corrupt } => {
                 self.finish_log(port, key);
@@ -379,7 +393,15 @@ impl Core {
             Command::Refused(reply) => {
                 let _ = reply.send(self.refused.iter().cloned().collect());
             }
+            Command::Denials(reply) => {
+                let _ = reply.send(self.denials.clone());
+            }
             Command::Survey { timeout, reply } => self.start_survey(timeout, reply),
+            Command::Halt(reply) => {
+                self.halt();
+                let _ = reply.send(());
+            }
+            Command::Drain { deadline, reply } => self.start_drain(deadline, reply),
             Command::Leave => {}
         }
     }
@@ -398,75 +420,6 @@ impl Core {
         for peer in self.peers.keys().copied().collect::<Vec<_>>() {
             self.send(peer, control, fds);
         }
-    }
-
-    /// Announces a port of this node to one peer.
-    fn send_port(&mut self, to: NodeId, card: &crate::control::PortCard, fds: &[Arc<OwnedFd>]) {
-        let up = PortUp {
-            port: card.id,
-            role: card.role,
-            filters: Strings::from_owned(&card.filters),
-            flags: if card.pattern { PortUp::PATTERN } else { 0 },
-            priority: card.priority,
-            capacity: card.capacity,
-            version: card.version.as_deref(),
-        };
-        self.send(to, &Control::PortUp(up), fds);
-    }
-
-    /// Answers once everything queued so far is in its socket; a peer that does not read is waited for no
-    /// longer than [`ANSWER`].
-    fn reply_when_sent(&mut self, reply: SyncSender<()>) {
-        self.handle_events();
-        let on = WaitingOn::Sent { marks: self.driver.marks(), reply };
-        self.waiting.push(Waiting { deadline: Instant::now() + ANSWER, on });
-    }
-
-    fn handle_waiting(&mut self) {
-        let now = Instant::now();
-        for mut waiting in std::mem::take(&mut self.waiting) {
-            if self.is_over(&mut waiting.on) || waiting.deadline <= now {
-                self.reply(waiting.on);
-            } else {
-                self.waiting.push(waiting);
-            }
-        }
-    }
-
-    fn is_over(&self, on: &mut WaitingOn) -> bool {
-        match on {
-            WaitingOn::Join { nodes, .. } => {
-                nodes.retain(|node| match self.peers.get(node) {
-                    Some(peer) => !peer.ports_done,
-                    None => self.driver.is_dialling(*node),
-                });
-                nodes.is_empty()
-            }
-            WaitingOn::Sent { marks, .. } => self.driver.all_sent(marks),
-            WaitingOn::Survey(survey) => survey.is_complete(),
-        }
-    }
-
-    fn reply(&self, on: WaitingOn) {
-        // Whoever asked may have gone meanwhile.
-        let _ = match on {
-            WaitingOn::Join { nodes, reply } => {
-                if !nodes.is_empty() {
-                    tracing::warn!(
-                        ?nodes,
-                        "these nodes have not answered; they are joined in the background"
-                    );
-                }
-                reply.send(Ok(())).is_ok()
-            }
-            WaitingOn::Sent { marks, reply } => {
-                if !marks.is_empty() {
-                    tracing::warn!(?marks, "these nodes do not read; they are told in the background");
-                }
-                reply.send(()).is_ok()
-            }
-            WaitingOn::Survey(survey) => survey.reply(),
-        };
     }
 }
 

@@ -13,8 +13,10 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
+use super::super::access::Action;
 use super::super::log::{Gates, NewLog, OutletShared};
 use super::super::reading::{Change, InletShared, LogKey, Purpose};
+use super::access::{does_not_let, is_not_let};
 use super::attach::{LocalOutlet, LocalSource};
 use super::peers::{PeerState, RemotePort};
 use super::{Core, Trouble};
@@ -26,7 +28,7 @@ pub(super) fn check(reader: &InletShared, writer: &RemotePort) -> Result<(), Str
     let other_end = match reader.purpose {
         Purpose::Client(_) => Role::Server,
         Purpose::Server { .. } => Role::Client,
-        Purpose::Subscriber | Purpose::Inbox => return Err("a subscriber in a pair".to_owned()),
+        Purpose::Subscriber { .. } | Purpose::Inbox => return Err("a subscriber in a pair".to_owned()),
     };
     let service = service(reader);
     if writer.card.role != other_end || writer.card.filters.first().map(String::as_str) != Some(service) {
@@ -132,12 +134,25 @@ impl Core {
         let Some(server) = peer.ports.get(&port).filter(|port| port.card.role == Role::Server) else {
             return;
         };
+        let mut denied = None;
         for inlet in self.inlets.values() {
+            let own = &inlet.shared.filters[0];
             if let Purpose::Client(routes) = &inlet.shared.purpose
-                && server.card.filters.first().map(String::as_str) == Some(service(&inlet.shared))
+                && server.card.filters.first().map(String::as_str) == Some(own.as_str())
             {
-                routes.add(peer.node.clone(), port);
+                if !peer.standing.rights.allow(Action::Serve, own) {
+                    routes.deny(node, port, is_not_let(&peer.node, Action::Serve, own.as_str()));
+                    denied = Some(own.clone());
+                } else if server.card.denied {
+                    let why = does_not_let(&peer.node, &self.me, Action::Call, own.as_str());
+                    routes.deny(node, port, why);
+                } else {
+                    routes.add(peer.node.clone(), port);
+                }
             }
+        }
+        if let Some(service) = denied {
+            self.deny(node, Action::Serve, &service);
         }
     }
 

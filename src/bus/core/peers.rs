@@ -4,13 +4,15 @@ use std::collections::{BTreeMap, HashMap};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
+use super::super::access::Rights;
 use super::super::peer::{NodeInfo, Peer, RefusedNode};
 use super::super::reading::LogKey;
 use super::super::topic::{Carries, Filter, check_name};
+use super::access::Standing;
 use super::heartbeat::Heart;
 use super::{Core, REFUSED, Trouble, bell_trouble, segment_trouble};
 use crate::control::{Event, Gone, Message, NodeId, PortCard, Refusal};
-use crate::frame::{Control, Role};
+use crate::frame::{Control, PortUp, Role, Strings};
 use crate::ring::CursorSegment;
 use crate::segment::PeerSegment;
 use crate::wake::Bell;
@@ -23,6 +25,7 @@ const MOST_PORTS: usize = 1 << 14;
 /// An established peer.
 pub(super) struct PeerState {
     pub(super) node: NodeInfo,
+    pub(super) standing: Standing,
     /// In the order of their opening.
     pub(super) ports: BTreeMap<u64, RemotePort>,
     /// Every port that existed when the session was established has been told.
@@ -48,8 +51,13 @@ pub(super) struct Reading {
 }
 
 impl PeerState {
-    pub(super) fn new(node: NodeInfo) -> Self {
-        Self { node, ports: BTreeMap::new(), ports_done: false, heart: None }
+    pub(super) fn new(node: NodeInfo, rights: Rights) -> Self {
+        Self { node, standing: Standing::new(rights), ports: BTreeMap::new(), ports_done: false, heart: None }
+    }
+
+    /// Whether this port of its reads without gates.
+    pub(super) fn is_lossy(&self, port: u64) -> bool {
+        self.ports.get(&port).is_some_and(|port| port.card.lossy)
     }
 }
 
@@ -63,7 +71,8 @@ impl Core {
                 let (pid, uid) = (credentials.pid, credentials.uid);
                 let node = NodeInfo::new(card.id, card.name, pid, uid, card.started_unix_ms);
                 tracing::info!(%node, "node joined");
-                self.peers.insert(node.id(), PeerState::new(node.clone()));
+                let rights = self.access.rights(self.me.uid(), &credentials);
+                self.peers.insert(node.id(), PeerState::new(node.clone(), rights));
                 self.announce_to(node.id());
             }
             Event::Message { peer, message, fds } => {
@@ -111,6 +120,21 @@ impl Core {
         self.send(peer, &Control::PortsDone, &[]);
     }
 
+    /// Announces a port of this node to one peer.
+    pub(super) fn send_port(&mut self, to: NodeId, card: &PortCard, fds: &[Arc<OwnedFd>]) {
+        let denied = if self.is_denied(to, card) { PortUp::DENIED } else { 0 };
+        let up = PortUp {
+            port: card.id,
+            role: card.role,
+            filters: Strings::from_owned(&card.filters),
+            flags: card.flags() | denied,
+            priority: card.priority,
+            capacity: card.capacity,
+            version: card.version.as_deref(),
+        };
+        self.send(to, &Control::PortUp(up), fds);
+    }
+
     pub(super) fn handle_message(&mut self, from: NodeId, message: Message, fds: Vec<Arc<OwnedFd>>) {
         let handled = match message {
             Message::PortUp(card) => self.port_up(from, card, fds),
@@ -152,10 +176,12 @@ impl Core {
                 self.drop_blob(from, (log, reader_number), blob);
                 Ok(())
             }
+            Message::Denied { action, topic } => self.denied(from, action, &topic),
         };
         match handled {
             Ok(()) => {}
             Err(Trouble::Offence(what)) => self.cut(from, &what),
+            Err(Trouble::Denied(action, topic)) => self.deny(from, action, &topic),
             Err(Trouble::Shortage(what)) => {
                 tracing::error!(%from, %what, "out of memory or file descriptors")
             }
@@ -192,12 +218,6 @@ impl Core {
         self.attach_reader(from, port);
         self.tell_of_server(from, port);
         Ok(())
-    }
-
-    pub(super) fn has_reader(&self, topic: &Filter) -> bool {
-        let ports = self.peers.values().flat_map(|peer| peer.ports.values());
-        let mut filters = ports.filter_map(|port| port.reads.as_ref()).flat_map(|reads| &*reads.filters);
-        filters.any(|filter| filter.intersects(topic))
     }
 
     fn port_down(&mut self, from: NodeId, port: u64) {
@@ -278,6 +298,8 @@ mod tests {
             role,
             filters: filters.iter().map(|text| (*text).to_owned()).collect(),
             pattern: false,
+            denied: false,
+            lossy: false,
             priority: 128,
             capacity: None,
             version: None,

@@ -6,9 +6,12 @@ use std::time::{Duration, Instant};
 
 use super::super::peer::NodeInfo;
 use super::super::stats::{NodeStats, PortStats, ReportedPort};
-use super::{Core, Waiting, WaitingOn};
+use super::Core;
+use super::waiting::{Waiting, WaitingOn};
 use crate::control::{NodeId, PortReport};
 use crate::frame::{Control, PortStatsList, Role};
+use crate::ring::layout;
+use crate::segment::Memory;
 use crate::sys::clock;
 
 /// Ports in one datagram: their names may have 255 bytes each, and it must stay under 64 KiB.
@@ -99,6 +102,19 @@ impl Core {
                 survey.answers.push(answer);
             }
         }
+    }
+
+    /// Bytes in logs that a reading port has not told to have read, and how many logs it reads.
+    fn unread(&self, port: u64) -> (u64, usize) {
+        let Some(inlet) = self.inlets.get(&port) else { return (0, 0) };
+        let sources =
+            self.sources.iter().filter(|((reader, _), source)| *reader == port && !source.is_done());
+        sources.fold((0, 0), |(lag, count), (_, source)| {
+            let cursor = inlet.at(source.slot).map_or(0, |(segment, offset)| layout::cursor(segment, offset));
+            // A peer's tail may say anything; no honest one is more than the log ahead.
+            let unread = layout::tail(&source.log).saturating_sub(cursor).min(source.log.size() as u64);
+            (lag + unread, count + 1)
+        })
     }
 
     fn reports(&self) -> Vec<PortReport> {

@@ -29,26 +29,29 @@ impl Outlet {
                     unseen += 1;
                 }
                 Err(BodyError::Encode(reason)) => {
-                    self.show_batch(unseen);
+                    self.show_batch(unseen)?;
                     return Err(PublishError::Encode { reason });
                 }
                 // It is large, or there is no room: not before the others are seen, which may be what is in the way.
                 _ => {
-                    self.show_batch(unseen);
+                    self.show_batch(unseen)?;
                     unseen = 0;
                     self.publish(&head, encoding, &body)?;
                 }
             }
             count += 1;
         }
-        self.show_batch(unseen);
+        self.show_batch(unseen)?;
         Ok(count)
     }
 
-    fn show_batch(&mut self, unseen: usize) {
+    fn show_batch(&mut self, unseen: usize) -> Result<(), PublishError> {
         if unseen > 0 {
             self.writer.publish();
-            self.ring_all();
+            if !self.ring_all() {
+                return self.confirm();
+            }
         }
+        Ok(())
     }
 }

@@ -52,10 +52,7 @@ impl Outlet {
         let Some(place) = self.claim_large(prefix, size, 0)? else { return Ok(()) };
         let filled = fill(self.large_mut(place), head, encoding, body);
         match filled {
-            Ok((frame, payload)) => {
-                self.finish_large(Place { len: frame, ..place }, payload, head);
-                Ok(())
-            }
+            Ok((frame, payload)) => self.finish_large(Place { len: frame, ..place }, payload, head),
             Err(error) => {
                 self.pool.put_back();
                 Err(refuse_body(error, size))
@@ -74,8 +71,7 @@ impl Outlet {
             return false;
         }
         self.large_mut(place).copy_from_slice(whole);
-        self.finish_large(place, span.len, &head);
-        true
+        self.finish_large(place, span.len, &head).is_ok()
     }
 
     /// A loan in a blob; where its payload begins in the frame, or `None` if it was dropped.
@@ -104,9 +100,14 @@ impl Outlet {
         self.pool.lent_mut().map_or(&mut [], |blob| blob.bytes_mut(place.at, place.len))
     }
 
-    pub(super) fn finish_large(&mut self, place: Place, payload: usize, head: &Head<'_>) {
+    pub(super) fn finish_large(
+        &mut self,
+        place: Place,
+        payload: usize,
+        head: &Head<'_>,
+    ) -> Result<(), PublishError> {
         self.pool.commit(&mut self.writer, place.at, place.len);
-        self.show(payload, head);
+        self.show(payload, head)
     }
 
     /// Takes a blob, and claims room for the record that names it, under the port's policy; `None` if the message was

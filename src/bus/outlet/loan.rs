@@ -67,6 +67,5 @@ impl Outlet {
             Some(place) => self.finish_large(place, payload.len(), &head),
             None => self.finish(filler as u8, payload.end - filler, payload.len(), &head),
         }
-        Ok(())
     }
 }

@@ -9,15 +9,22 @@ use crate::wake::{Patience, Then};
 
 impl Outlet {
     fn attempt(&mut self, want: Want) -> Result<bool, PublishError> {
-        match want {
-            Want::Record(body) => Ok(self.writer.claim(body).is_ok()),
-            Want::Blob(class) => self.try_large(class, true),
-            Want::ReturnedBlob(class) => self.try_large(class, false),
+        let claimed = match want {
+            Want::Record(body) => self.writer.claim(body).is_ok(),
+            Want::Blob(class) => self.try_large(class, true)?,
+            Want::ReturnedBlob(class) => self.try_large(class, false)?,
+        };
+        if !claimed && self.writer.is_halted() {
+            return Err(PublishError::Draining);
         }
+        Ok(claimed)
     }
 
     #[cold]
     pub(super) fn claim_when_full(&mut self, want: Want) -> Result<Claimed, PublishError> {
+        if self.writer.is_halted() {
+            return Err(PublishError::Draining);
+        }
         let start = Instant::now();
         let claimed = match self.config.overflow {
             Overflow::Block { timeout } => {

@@ -227,6 +227,7 @@ mod tests {
             id: 1,
             role: "subscriber",
             filters: vec!["x".repeat(255); 64],
+            lossy: false,
             capacity: None,
             priority: 128,
             version: None,

@@ -15,7 +15,7 @@ use crate::bus::inlet::Inlet;
 use crate::bus::message::Headers;
 use crate::bus::outlet::{Outlet, OutletConfig};
 use crate::bus::payload::{Incoming, Payload, Place, with_head};
-use crate::bus::reading::Reply;
+use crate::bus::reading::{Manner, Reply};
 use crate::bus::spare::Spare;
 use crate::bus::status::Status;
 use crate::frame::{Encoding, Head};
@@ -24,6 +24,13 @@ use crate::wake::{Patience, Then};
 
 /// Records that are taken in a row before the clock and other duties are looked at.
 const BATCH: usize = 64;
+
+/// What those are told that come too late.
+#[cold]
+pub(super) fn draining() -> Status {
+    Status::unavailable("the server's node is draining, and has not begun this: call another")
+}
+
 /// A request that was read.
 pub(super) struct Job {
     pub(super) pair: Arc<Pair>,
@@ -86,8 +93,8 @@ enum Looked {
 }
 
 impl Intake {
-    pub(super) fn new(inlet: Inlet) -> Self {
-        Self { inlet, copy: Spare::default(), pairs: 0, resting: 0, backlogged: Arc::default() }
+    pub(super) fn new(inlet: Inlet, backlogged: Arc<AtomicUsize>) -> Self {
+        Self { inlet, copy: Spare::default(), pairs: 0, resting: 0, backlogged }
     }
 
     /// Waits for a request, for `job`. `None` when `leave` says so: it is asked before each sleep, and after each batch.
@@ -157,7 +164,7 @@ impl Intake {
     #[cold]
     fn end(&mut self, server: &ServerShared) {
         for source in self.inlet.take_ended() {
-            self.resting -= usize::from(source.rests);
+            self.resting -= usize::from(source.rests());
             match source.reply {
                 Some(Reply::Open(pair)) => {
                     pair.end();
@@ -183,8 +190,8 @@ impl Intake {
         for source in self.inlet.sources_mut() {
             if let Some(Reply::Open(pair)) = &source.reply {
                 let rests = pair.is_backlogged() && !pair.flush();
-                self.resting = self.resting + usize::from(rests) - usize::from(source.rests);
-                source.rests = rests;
+                self.resting = self.resting + usize::from(rests) - usize::from(source.rests());
+                source.manner = if rests { Manner::Resting } else { Manner::Gated };
             }
         }
         self.resting < before
@@ -240,6 +247,7 @@ impl Intake {
         self.inlet.counters().message(span.len);
         let limit = server.limits.max_message;
         let refused = match method {
+            _ if server.node.drains.is_draining() => draining(),
             // What is in the log was taken before anybody could refuse it.
             _ if record.kind == Kind::Blob && span.len as u64 > limit => Status::resource_exhausted(format!(
                 "a request of {} bytes, but the server takes {limit}: raise its `max_message`",

@@ -291,14 +291,16 @@ impl<'n> ServiceBuilder<'n> {
         let name = service.as_str().into();
         let purpose = Purpose::Server { capacity: self.capacity, version: self.version };
         let inlet = Inlet::open(self.node, purpose, vec![service], self.priority, self.wait)?;
-        Ok(Arc::new(ServerShared {
+        let backlogged = Arc::<AtomicUsize>::default();
+        let shared = Arc::new(ServerShared {
             node: self.node.clone(),
             name,
             methods: self.methods,
             fallback: self.fallback,
             port: inlet.shared().clone(),
             bell: inlet.shared().bell.clone(),
-            intake: Mutex::new(Intake::new(inlet)),
+            intake: Mutex::new(Intake::new(inlet, backlogged.clone())),
+            backlogged,
             queue: Mutex::default(),
             queued: AtomicUsize::new(0),
             limit: self.limit,
@@ -308,12 +310,14 @@ impl<'n> ServiceBuilder<'n> {
             wait: self.wait,
             timestamps: self.timestamps,
             stopped: AtomicBool::new(false),
-        }))
+        });
+        self.node.drains.add_server(&shared);
+        Ok(shared)
     }
 }
 
 /// What a server's threads share.
-struct ServerShared {
+pub(super) struct ServerShared {
     node: Arc<NodeShared>,
     name: Arc<str>,
     methods: Vec<(Arc<str>, Arc<dyn Method>)>,
@@ -322,6 +326,8 @@ struct ServerShared {
     port: Arc<InletShared>,
     bell: Bell,
     intake: Mutex<Intake>,
+    /// How many pairs have answers that wait for room.
+    backlogged: Arc<AtomicUsize>,
     queue: Mutex<Queue<Job>>,
     /// How many are in the queue: what is looked at instead of its lock.
     queued: AtomicUsize,

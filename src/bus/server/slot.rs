@@ -1,6 +1,6 @@
 //! What a worker is at, for others to see and to cancel.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::Release, Ordering::SeqCst};
 #[cfg(feature = "tower")]
 use std::task::Waker;
 
@@ -41,7 +41,7 @@ impl Slot {
     }
 
     pub(super) fn end(&self) {
-        self.runs.store(false, Relaxed);
+        self.runs.store(false, Release); // pairs with `look`: an answer that has no room yet is seen before it
     }
 
     /// Cancels the call if it is one of these, with the locks of the port and of the queue. One that has just

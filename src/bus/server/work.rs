@@ -8,7 +8,7 @@
 //! long, reads in their stead, and queues what it reads. It sleeps while the server does.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
 use std::thread::Thread;
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use parking_lot::Mutex;
 
 use super::ServerShared;
 use super::context::Desk;
-use super::intake::Job;
+use super::intake::{Job, draining};
 use super::queue::Waits;
 use super::slot::Slot;
 use crate::bus::status::Status;
@@ -101,7 +101,23 @@ impl ServerShared {
         intake.next(self, next, || self.is_stopped() || self.has_queued());
         if let Some(job) = next {
             slot.begin(job.call()); // before the port is given back: a cancel is read after it
+            // After it: `unfinished` has either seen the call, or is done, and it is seen here.
+            if self.node.drains.is_draining() {
+                job.pair.fail(job.id, &draining(), &[]);
+                slot.end();
+                *next = None;
+            }
         }
+    }
+
+    /// Calls that were taken and are not answered; at least so many. To be called after requests are refused: none
+    /// is missed then, for it looks for them in the order in which they move on.
+    pub(in crate::bus) fn unfinished(&self) -> usize {
+        let standing_in = self.rota.standing_in.load(SeqCst); // pairs with `stand_in`, whose look at refusals follows
+        let queued = usize::from(self.has_queued()) * self.queued.load(Relaxed);
+        let running = self.slots.iter().filter(|slot| slot.look().0).count();
+        let backlogged = self.backlogged.load(Relaxed); // ordered by the look at the slots
+        (queued + running + backlogged).max(standing_in.into())
     }
 
     fn run(&self, desk: Desk, job: Job) -> Desk {

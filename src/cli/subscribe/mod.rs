@@ -20,7 +20,7 @@ use clap::Args;
 use nix::poll::{PollFd, PollFlags};
 
 use super::interrupt::{Interrupt, wait};
-use super::{Common, Failure, Outcome, note};
+use super::{Common, Failure, Outcome, end, note};
 use crate::{Node, RawInbox, RawSubscriber, RecvError, Sample};
 
 mod buffer;
@@ -54,7 +54,8 @@ the same key, the first one is shown.
 
 Reads the bus whether or not its output is read: publishers never wait for it. Up to --buffer bytes of
 messages are kept; what comes then is dropped, and how many is told on stderr, as are messages that
-their publisher dropped and those that cannot be decoded.")]
+their publisher dropped and those that cannot be decoded. Only a process that is stopped, or gets no
+processor time, is waited for by publishers that wait; with --lossy, not even that.")]
 pub(super) struct Options {
     /// What to subscribe to; a message that several match is printed once
     #[arg(required_unless_present = "broadcasts", value_name = "FILTER")]
@@ -62,6 +63,9 @@ pub(super) struct Options {
     /// Print what is sent to all nodes, too; its topic is shown as @all
     #[arg(long)]
     broadcasts: bool,
+    /// Hold no publisher up, whatever its policy: what it overwrites before it is read is lost, and told on stderr
+    #[arg(long)]
+    lossy: bool,
     #[command(flatten)]
     output: Output,
 }
@@ -123,7 +127,7 @@ fn show(node: Node, port: impl Port, output: &Output, interrupt: &Interrupt) -> 
         Task::spawn("stdout", move || line::write_all(&buffer, json, count, &notices))?
     };
     let mut drain = Drain { buffer: &buffer, notices, dropped: 0, told: Instant::now() };
-    let mut outcome = drain.run(port, interrupt, &stdout.ended);
+    let mut outcome = end(&node, drain.run(port, interrupt, &stdout.ended));
     drop((drain, node)); // goodbye: nothing more is wanted
 
     buffer.close();
@@ -148,7 +152,8 @@ fn subscribe(node: &Node, options: &Options) -> Outcome<RawSubscriber> {
         Some((first, others)) => (node.subscriber_builder(first), others),
         None => return Err("a filter is wanted".into()),
     };
-    Ok(others.iter().fold(builder, |builder, filter| builder.filter(filter)).open_raw()?)
+    let builder = others.iter().fold(builder, |builder, filter| builder.filter(filter));
+    Ok(if options.lossy { builder.lossy() } else { builder }.open_raw()?)
 }
 
 /// What messages come from.

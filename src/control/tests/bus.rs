@@ -8,7 +8,7 @@ use tempfile::TempDir;
 
 use super::net::{card, id, numbered};
 use crate::control::driver::Driver;
-use crate::control::hub::{Event, Gone};
+use crate::control::hub::{Admission, Event, Gone};
 use crate::control::{Directory, Location, Message, NodeId};
 use crate::frame::Control;
 use crate::sys::seqpacket::{Listener, Socket};
@@ -64,7 +64,7 @@ impl Bus {
 impl Node {
     pub(super) fn open(directory: Directory, node: usize) -> Self {
         let bell = Bell::new().expect("a bell");
-        let only_us = Some(credentials::euid());
+        let only_us = Admission { uid: credentials::euid(), group: None };
         let driver = Driver::open(directory, card(node), only_us, bell.clone()).expect("opens");
         Self { driver, bell, events: Vec::new() }
     }

@@ -80,8 +80,50 @@ fn everything_is_private_whatever_the_umask() {
             assert!(fs::symlink_metadata(&socket).expect("exists").file_type().is_socket());
             assert_eq!(names(bus.path()).len(), 1, "nothing but the socket");
             Directory::open(&location, "agents").expect("opens again");
+
+            let group = Some(credentials::egid());
+            let location = Location::new(Some(dir.path().join("runtime/ringbus")), group);
+            let bus = Directory::open(&location, "shared").expect("opens");
+            let _listener = bus.listen(id(0)).expect("listens");
+            assert_eq!(mode(bus.path()), 0o1770);
+            assert_eq!(mode(&bus.path().join(format!("{}.sock", id(0)))), 0o660);
         });
     }
+}
+
+/// Whoever may make a directory in one of the group's, with the setgid bit, has it given the group.
+#[test]
+fn a_groups_bus_that_an_outsider_made_is_refused() {
+    if !is_root() {
+        return; // cannot give files away
+    }
+    let (dir, _) = base();
+    let location = Location::new(Some(dir.path().to_owned()), Some(12_345));
+    let bus = Directory::open(&location, "agents").expect("opens");
+    chown(bus.path(), Some(NOBODY), None).expect("chown");
+    let refused = Directory::open(&location, "agents");
+    let Err(DirectoryError::OutsideGroup { owner: NOBODY, group: 12_345, .. }) = &refused else {
+        panic!("{refused:?}")
+    };
+    assert!(refused.expect_err("refused").to_string().contains("install -d -m 1770 -g 12345"));
+    // Those whom the user database has in the group may have made it.
+    let location = Location::new(Some(dir.path().to_owned()), Some(NOBODY));
+    chown(bus.path(), None, Some(NOBODY)).expect("chown");
+    set_mode(bus.path(), 0o1770);
+    Directory::open(&location, "agents").expect("opens");
+}
+
+#[test]
+fn what_has_a_sockets_name_and_is_none_is_passed_over() {
+    let (_dir, location) = base();
+    let bus = Directory::open(&location, "agents").expect("opens");
+    let _listener = bus.listen(id(0)).expect("listens");
+    let socket = |node| bus.path().join(format!("{}.sock", id(node)));
+    fs::write(socket(1), b"").expect("write");
+    symlink(socket(0), socket(2)).expect("symlink");
+    fs::create_dir(socket(3)).expect("mkdir");
+    assert_eq!(bus.nodes().expect("lists"), [id(0)]);
+    assert_eq!(names(bus.path()).len(), 4, "and left as it is");
 }
 
 #[test]

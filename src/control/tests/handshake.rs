@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use super::net::{Net, Step, UID, card, credentials, id};
-use crate::control::hub::{Event, Gone, Hub, Refusal};
+use super::net::{ADMISSION, Net, Step, UID, card, credentials, id};
+use crate::control::hub::{Admission, Event, Gone, Hub, Refusal};
 use crate::control::{HANDSHAKE, VERSION};
 use crate::frame::{Control, Hello};
 
@@ -30,8 +30,8 @@ fn a_dial_is_answered_and_each_learns_who_the_other_is() {
 #[test]
 fn capabilities_hold_that_both_have() {
     let mut net = Net::new(2);
-    net.nodes[0].hub = Hub::new(card(0), 0b0110, Some(UID));
-    net.nodes[1].hub = Hub::new(card(1), 0b1100, Some(UID));
+    net.nodes[0].hub = Hub::new(card(0), 0b0110, ADMISSION);
+    net.nodes[1].hub = Hub::new(card(1), 0b1100, ADMISSION);
     net.dial(0, 1);
     net.settle();
     for node in &net.nodes {
@@ -78,14 +78,18 @@ fn a_newer_minor_version_is_welcome() {
 
 #[test]
 fn another_user_is_refused_unless_the_bus_is_a_groups() {
-    for admitted in [Some(UID + 1), None] {
+    let uid = UID + 1;
+    for (group, refused) in [
+        (None, Some(Refusal::OtherUser { uid: UID })),
+        (Some(credentials(0).gid), None),
+        (Some(8), Some(Refusal::NotInGroup { uid: UID, group: 8 })),
+    ] {
         let mut net = Net::new(2);
-        net.nodes[1].hub = Hub::new(card(1), 0, admitted);
+        net.nodes[1].hub = Hub::new(card(1), 0, Admission { uid, group });
         net.dial(0, 1);
         net.settle();
-        let refused = (None, Refusal::OtherUser { uid: UID });
-        match admitted {
-            Some(_) => assert_eq!((net.ups(1), net.refusals(1)), (0, vec![refused])),
+        match refused {
+            Some(why) => assert_eq!((net.ups(1), net.refusals(1)), (0, vec![(None, why)])),
             None => net.assert_joined(0, 1),
         }
     }
@@ -94,7 +98,7 @@ fn another_user_is_refused_unless_the_bus_is_a_groups() {
 #[test]
 fn another_users_socket_is_not_even_greeted() {
     let mut net = Net::new(2);
-    net.nodes[0].hub = Hub::new(card(0), 0, Some(UID + 1));
+    net.nodes[0].hub = Hub::new(card(0), 0, Admission { uid: UID + 1, group: None });
     net.dial(0, 1);
     assert_eq!(net.refusals(0), [(Some(id(1)), Refusal::OtherUser { uid: UID })]);
     assert!(net.under_way(0, 1).is_empty());

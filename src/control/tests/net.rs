@@ -3,13 +3,14 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use super::super::hub::{ConnId, Event, Gone, Hub, Refusal};
+use super::super::hub::{Admission, ConnId, Event, Gone, Hub, Refusal};
 use super::super::session::FDS_IN_FLIGHT;
 use super::super::{Card, Message, NodeId};
 use crate::frame::{Attach, Control};
 use crate::sys::credentials::Credentials;
 
 pub(super) const UID: u32 = 1000;
+pub(super) const ADMISSION: Admission = Admission { uid: UID, group: None };
 
 /// What the nodes of most tests can do.
 pub(super) const CAPABILITIES: u64 = 0;
@@ -23,7 +24,7 @@ pub(super) fn card(node: usize) -> Card {
 }
 
 pub(super) fn credentials(node: usize) -> Credentials {
-    Credentials { pid: node as i32 + 1, uid: UID, gid: 7 }
+    Credentials { pid: node as i32 + 1, uid: UID, gid: 7, groups: Vec::new() }
 }
 
 /// The message number `n` that these tests send, some with fds, and its fds.
@@ -108,7 +109,7 @@ impl Net {
     /// Nodes that know nothing of each other; the first has the lowest id.
     pub(super) fn new(nodes: usize) -> Self {
         let node = |node| Node {
-            hub: Hub::new(card(node), CAPABILITIES, Some(UID)),
+            hub: Hub::new(card(node), CAPABILITIES, ADMISSION),
             events: Vec::new(),
             dead: false,
         };
@@ -142,7 +143,7 @@ impl Net {
 
     /// A connection whose dialler is no hub: what it sends is up to the test.
     pub(super) fn dial_raw(&mut self, to: usize) -> usize {
-        self.nodes.push(Node { hub: Hub::new(card(99), 0, None), events: Vec::new(), dead: true });
+        self.nodes.push(Node { hub: Hub::new(card(99), 0, ADMISSION), events: Vec::new(), dead: true });
         let node = self.nodes.len() - 1;
         let end = |node, closed| End { node, conn: None, inbox: VecDeque::new(), closed };
         self.wires.push([end(node, false), end(to, false)]);

@@ -143,6 +143,7 @@ fn every_op_comes_with_as_many_fds_as_it_takes() {
         (Control::Heartbeat { log: 0, capacity: 4096, interval_ms: 1000 }, &[1]),
         (Control::Blob { log: 1, reader_number: 1, blob: 1, size: 69_632 }, &[1]),
         (Control::BlobGone { log: 1, reader_number: 1, blob: 1 }, &[0]),
+        (Control::Denied { action: 0, topic: "t" }, &[0]),
         (Control::Goodbye, &[0]),
     ] {
         for count in 0..=8 {

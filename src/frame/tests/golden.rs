@@ -100,6 +100,7 @@ fn controls() -> Vec<(&'static str, Frame<'static>)> {
         capacity: None,
         version: None,
     };
+    let lossy = PortUp { flags: PortUp::LOSSY, filters: Strings::from_slice(&["task/*"]), ..subscriber };
     let publisher = PortUp {
         port: 5,
         role: Role::Publisher,
@@ -156,6 +157,7 @@ fn controls() -> Vec<(&'static str, Frame<'static>)> {
         ("control_01_hello_ack", Control::HelloAck(hello)),
         ("control_02_incompatible", Control::Incompatible { major: 2, minor: 256 }),
         ("control_03_port_up", Control::PortUp(subscriber)),
+        ("control_03_port_up_lossy", Control::PortUp(lossy)),
         ("control_03_port_up_pattern", Control::PortUp(publisher)),
         ("control_04_ports_done", Control::PortsDone),
         ("control_05_port_down", Control::PortDown { port: 4 }),
@@ -173,6 +175,7 @@ fn controls() -> Vec<(&'static str, Frame<'static>)> {
         ("control_16_heartbeat", Control::Heartbeat { log: 0, capacity: 4096, interval_ms: 1000 }),
         ("control_17_blob", Control::Blob { log: 11, reader_number: 2, blob: 200, size: 1_052_672 }),
         ("control_18_blob_gone", Control::BlobGone { log: 11, reader_number: 2, blob: 200 }),
+        ("control_19_denied", Control::Denied { action: 0, topic: "task/progress" }),
     ]
     .map(|(name, control)| (name, Frame::Control(control)))
     .into()
@@ -186,7 +189,7 @@ fn read_only() -> Vec<(&'static str, Frame<'static>)> {
         port: 6,
         role: Role::Server,
         filters: Strings::from_slice(&["math"]),
-        flags: 0x12,
+        flags: 0x14,
         priority: PortUp::DEFAULT_PRIORITY,
         capacity: None,
         version: Some("1.2"),

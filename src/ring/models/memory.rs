@@ -59,6 +59,9 @@ impl Shared {
 
     /// Tells loom of a read or write of these bytes; where they are.
     fn touch(&self, at: usize, len: usize, write: bool) -> *mut u8 {
+        if len == 0 {
+            return std::ptr::dangling_mut();
+        }
         let Data::Strict { tracked, bytes } = &self.0.data else { panic!("racy bytes are not lent") };
         for cell in &tracked[(at - DATA) / 8..(at - DATA + len).div_ceil(8)] {
             if write { cell.with_mut(|_| ()) } else { cell.with(|_| ()) }

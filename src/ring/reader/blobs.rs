@@ -1,6 +1,6 @@
 //! The blobs that a reader was given, and the one that its record in hand names.
 
-use super::Reader;
+use super::{CACHE_LINE, Reader};
 use crate::ring::blob::{NAME, Name};
 use crate::ring::holds::Holds;
 use crate::ring::record::{HEADER, Header, Record};
@@ -18,10 +18,22 @@ enum Found {
     Unreadable,
 }
 
+/// What a reader without a gate finds of a frame in a blob.
+pub(in crate::ring) enum Copied {
+    /// All of it.
+    Frame,
+    /// The blob has not arrived.
+    Awaited,
+    /// The blob was written again, let go of, or could not be mapped.
+    Lost,
+}
+
 /// The blobs of one log. Their ids may be anything; whoever adds them bounds their number.
-pub(super) struct Blobs<M> {
+pub(in crate::ring) struct Blobs<M> {
     /// In the order of their ids; `None` for what could not be mapped.
     known: Vec<(u64, Option<Arc<M>>)>,
+    /// The highest id that has arrived: what is not known up to it was let go of.
+    newest: u64,
     in_hand: Option<InHand<M>>,
     /// The record at the reader's position names a blob that is still to come.
     pub(super) awaited: bool,
@@ -31,13 +43,14 @@ pub(super) struct Blobs<M> {
 /// Where a frame lies, checked.
 struct InHand<M> {
     blob: u64,
+    /// Taken from the list, as long as it is in hand.
     memory: Arc<M>,
     at: usize,
 }
 
 impl<M: Memory> Blobs<M> {
     fn new(holds: Holds) -> Self {
-        Self { known: Vec::new(), in_hand: None, awaited: false, holds }
+        Self { known: Vec::new(), newest: 0, in_hand: None, awaited: false, holds }
     }
 
     fn add(&mut self, blob: u64, memory: Option<M>) {
@@ -46,6 +59,7 @@ impl<M: Memory> Blobs<M> {
             Ok(at) => self.known[at].1 = memory,
             Err(at) => self.known.insert(at, (blob, memory)),
         }
+        self.newest = self.newest.max(blob);
         self.awaited = false;
     }
 
@@ -59,14 +73,51 @@ impl<M: Memory> Blobs<M> {
         let Ok(known) = self.known.binary_search_by_key(&name.blob, |(id, _)| *id) else {
             return Ok(Found::Unknown);
         };
-        let Some(memory) = &self.known[known].1 else { return Ok(Found::Unreadable) };
+        let Some(memory) = self.known[known].1.take() else { return Ok(Found::Unreadable) };
         let refuse = |what| Corrupt::Blob { position, blob: name.blob, what };
-        let (at, len) = name.place(&**memory).ok_or(refuse("a frame that is not within it"))?;
-        if !name.is_of(&**memory) {
+        let (at, len) = name.place(&*memory).ok_or(refuse("a frame that is not within it"))?;
+        // Lines of the writer's cache, asked for side by side and not one after the other.
+        memory.prefetch(at);
+        memory.prefetch(at + CACHE_LINE);
+        if !name.is_of(&*memory) {
             return Err(refuse("another generation"));
         }
-        self.in_hand = Some(InHand { blob: name.blob, memory: memory.clone(), at });
+        self.in_hand = Some(InHand { blob: name.blob, memory, at });
         Ok(Found::Frame(len))
+    }
+
+    /// Whether the frame that a record stands for is gone for a reader without a gate, as is known without copying it.
+    pub(in crate::ring) fn has_lost(&self, name: &Name) -> bool {
+        match self.known.binary_search_by_key(&name.blob, |(id, _)| *id) {
+            Ok(at) => self.known[at].1.as_ref().is_none_or(|memory| !name.is_of(&**memory)),
+            Err(_) => name.blob <= self.newest,
+        }
+    }
+
+    /// Copies the frame that a record at `position` stands for, while its writer may write the blob again; it was not
+    /// lost when last looked.
+    ///
+    /// # Errors
+    /// [`Corrupt::Blob`]: it does not lie within the blob.
+    pub(in crate::ring) fn copy(
+        &mut self,
+        name: &Name,
+        position: u64,
+        frame: &mut Vec<u8>,
+    ) -> Result<Copied, Corrupt> {
+        self.awaited = false;
+        let Ok(known) = self.known.binary_search_by_key(&name.blob, |(id, _)| *id) else {
+            self.awaited = true;
+            return Ok(Copied::Awaited);
+        };
+        let Some(memory) = &self.known[known].1 else { return Ok(Copied::Lost) };
+        let what = "a frame that is not within it";
+        let refuse = Corrupt::Blob { position, blob: name.blob, what };
+        let (at, len) = name.place(&**memory).ok_or(refuse)?;
+        frame.clear();
+        frame.resize(len as usize, 0);
+        memory.copy(at, frame);
+        Ok(if name.is_still_of(&**memory) { Copied::Frame } else { Copied::Lost })
     }
 
     /// The frame of the record in hand.
@@ -74,8 +125,13 @@ impl<M: Memory> Blobs<M> {
         self.in_hand.as_ref()
     }
 
-    fn take_in_hand(&mut self) -> Option<InHand<M>> {
-        self.in_hand.take()
+    /// Done with the record in hand.
+    fn put_back(&mut self) {
+        if let Some(InHand { blob, memory, .. }) = self.in_hand.take()
+            && let Ok(known) = self.known.binary_search_by_key(&blob, |(id, _)| *id)
+        {
+            self.known[known].1.get_or_insert(memory); // unless it was let go of meanwhile
+        }
     }
 }
 
@@ -103,12 +159,17 @@ impl<M: Memory, C: MemoryMut> Reader<M, C> {
     /// At once, and not with the next eighth of the log: a blob is more than that.
     #[cold]
     pub(super) fn release_blob(&mut self) {
-        self.blobs.as_mut().map(|blobs| blobs.take_in_hand());
+        if let Some(blobs) = &mut self.blobs {
+            blobs.put_back();
+        }
         self.flush();
     }
 
     #[cold]
     pub(super) fn blob_frame(&self, len: usize) -> &[u8] {
+        if let Some(ungated) = &self.ungated {
+            return ungated.frame();
+        }
         let Some(found) = self.blobs.as_ref().and_then(|blobs| blobs.in_hand()) else { return &[] };
         // SAFETY: `Blobs::find` checked the range; the record that names the blob lies between gate and tail, so
         // a writer that keeps to the protocol does not store to the blob until the record is released.
@@ -117,6 +178,9 @@ impl<M: Memory, C: MemoryMut> Reader<M, C> {
 
     #[cold]
     pub(super) fn copy_blob(&self, offset: usize, into: &mut [u8]) {
+        if let Some(ungated) = &self.ungated {
+            return into.copy_from_slice(&ungated.frame()[offset..offset + into.len()]);
+        }
         if let Some(found) = self.blobs.as_ref().and_then(|blobs| blobs.in_hand()) {
             found.memory.copy(found.at + offset, into);
         }
@@ -165,7 +229,9 @@ impl<M: Memory + Clone, C: MemoryMut> Reader<M, C> {
         if !blobs.holds.take(id, &over, &self.cursors, self.cursor_at) {
             return None;
         }
-        let found = blobs.take_in_hand()?;
-        Some(Lent::new((*found.memory).clone(), found.at, len, over))
+        let found = blobs.in_hand()?;
+        let lent = Lent::new((*found.memory).clone(), found.at, len, over);
+        blobs.put_back();
+        Some(lent)
     }
 }

@@ -222,20 +222,20 @@ fn a_new_log_in_the_line_of_another_finds_no_holds_there() {
 
 #[test]
 fn what_names_no_frame_within_a_blob_is_corrupt() {
-    let good = [1, 0, FRAMES as u64, 10];
+    let good = [1, 1, FRAMES as u64, 10];
     for (words, kind, filler) in [
         (&good[..3], Kind::Blob, 0),
-        (&[1, 0, FRAMES as u64, 10, 0], Kind::Blob, 0),
+        (&[1, 1, FRAMES as u64, 10, 0], Kind::Blob, 0),
         (&good, Kind::Blob, 16),
-        (&[1, 1, FRAMES as u64, 10], Kind::Blob, 0),
-        (&[1, 0, FRAMES as u64 - 1, 10], Kind::Blob, 0),
-        (&[1, 0, 0, 10], Kind::Blob, 0),
-        (&[1, 0, SIZE as u64, 1], Kind::Blob, 0),
-        (&[1, 0, SIZE as u64 + 1, 0], Kind::Blob, 0),
-        (&[1, 0, u64::MAX, 1], Kind::Blob, 0),
-        (&[1, 0, FRAMES as u64, (SIZE - FRAMES + 1) as u64], Kind::Blob, 0),
-        (&[1, 0, FRAMES as u64, 1 << 32], Kind::Blob, 0),
-        (&[1, 0, FRAMES as u64, u64::MAX], Kind::Blob, 0),
+        (&[1, 2, FRAMES as u64, 10], Kind::Blob, 0),
+        (&[1, 1, FRAMES as u64 - 1, 10], Kind::Blob, 0),
+        (&[1, 1, 0, 10], Kind::Blob, 0),
+        (&[1, 1, SIZE as u64, 1], Kind::Blob, 0),
+        (&[1, 1, SIZE as u64 + 1, 0], Kind::Blob, 0),
+        (&[1, 1, u64::MAX, 1], Kind::Blob, 0),
+        (&[1, 1, FRAMES as u64, (SIZE - FRAMES + 1) as u64], Kind::Blob, 0),
+        (&[1, 1, FRAMES as u64, 1 << 32], Kind::Blob, 0),
+        (&[1, 1, FRAMES as u64, u64::MAX], Kind::Blob, 0),
     ] {
         let (mut log, mut end) = Log::with_reader(CAPACITY);
         give(&mut end, &blob(1));
@@ -246,10 +246,10 @@ fn what_names_no_frame_within_a_blob_is_corrupt() {
     let (mut log, mut end) = Log::with_reader(CAPACITY);
     give(&mut end, &blob(1));
     forge(&mut log, &good, Kind::Blob, 0);
-    forge(&mut log, &[1, 0, FRAMES as u64, (SIZE - FRAMES) as u64], Kind::Blob, 0);
+    forge(&mut log, &[1, 1, FRAMES as u64, (SIZE - FRAMES) as u64], Kind::Blob, 0);
     assert_eq!((end.take().len(), end.take().len()), (10, SIZE - FRAMES));
     // One that nobody ever sends holds up this log, and nothing else.
-    forge(&mut log, &[0, 0, FRAMES as u64, 10], Kind::Blob, 0);
+    forge(&mut log, &[0, 1, FRAMES as u64, 10], Kind::Blob, 0);
     for _ in 0..3 {
         assert_eq!(end.next(), Next::Empty);
     }

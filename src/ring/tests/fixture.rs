@@ -86,6 +86,16 @@ impl Log {
         self.end(cursors, gate.number(), position, sequence)
     }
 
+    /// A reader without a gate that joins now, told which number is next; read it with [`End::glance`].
+    pub fn ungated_reader(&self, info: usize) -> End {
+        let cursors = Heap::new(CURSORS);
+        let sequence = Some(self.writer.sequence());
+        let LateGate { gate, position, .. } =
+            self.gates.add_ungated(&self.memory, cursors.clone(), info, FENCE).unwrap();
+        let end = self.end(cursors, gate.number(), position, sequence);
+        End { reader: end.reader.ungated(), ..end }
+    }
+
     fn end(&self, cursors: Heap, number: u16, position: u64, sequence: Option<u64>) -> End {
         let layout = CursorSegment::of_size(CURSORS);
         layout.initialise(&cursors, [4; 16], 5, 0);
@@ -163,6 +173,11 @@ impl End {
 
     pub fn next(&mut self) -> Next {
         self.reader.next().unwrap()
+    }
+
+    /// What a reader without a gate finds next.
+    pub fn glance(&mut self) -> Next {
+        self.reader.next_ungated().unwrap()
     }
 
     /// The next thing, which has to be a record.
