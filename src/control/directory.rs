@@ -197,10 +197,9 @@ impl Directory {
     /// socket that refuses is taken for a dead node's.
     pub(crate) fn listen(&self, id: NodeId) -> Result<Listener, DirectoryError> {
         // One that is bound and does not listen yet looks old, and is removed, where the wall clock has jumped.
-        let is_gone = |error: &DirectoryError| matches!(error, DirectoryError::Io { source, .. } if source.kind() == io::ErrorKind::NotFound);
         for _ in 1..PLACINGS {
             match self.place(id) {
-                Err(error) if is_gone(&error) => {}
+                Err(DirectoryError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
                 placed => return placed,
             }
         }

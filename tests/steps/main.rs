@@ -1,8 +1,9 @@
 //! Processes that are killed at each instruction in turn, around each system call, and at random times: nobody else
 //! is harmed, and what was acknowledged arrives once, in order.
 //!
-//! The tests look at some points, others each time. `RINGBUS_TEST_EVERY=1` looks at all of them, `RINGBUS_TEST_CASE`
-//! at those of one case; `RINGBUS_TEST_KILLS` says how many are killed at random times.
+//! The tests look at some points, others each time. `RINGBUS_TEST_EVERY=1` looks at all of them, with more than 1 at every
+//! so-manieth from `RINGBUS_TEST_FROM` on, `RINGBUS_TEST_CASE` at those of one case; `RINGBUS_TEST_KILLS` says how many
+//! are killed at random times.
 //!
 //! ```sh
 //! RINGBUS_TEST_EVERY=1 RINGBUS_TEST_CASE=raw cargo test --release --test steps -- instruction --nocapture
@@ -46,6 +47,11 @@ fn is_asked_for(case: &str) -> bool {
 fn below(n: u64) -> u64 {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().subsec_nanos();
     u64::from(now / 7) % n.max(1)
+}
+
+/// The first of every so many.
+fn first(every: u64) -> u64 {
+    setting("RINGBUS_TEST_FROM", below(every))
 }
 
 /// Victims, and those that survive them.
@@ -112,7 +118,7 @@ fn at_each_instruction(cases: &[&str]) {
         let (over, length) = play.kill("step", case, "1000000");
         assert!(over && length > 100, "{case} has {length} instructions");
         let every = setting("RINGBUS_TEST_EVERY", (length / 12).max(1));
-        for point in (below(every)..length).step_by(every as usize) {
+        for point in (first(every)..length).step_by(every as usize) {
             play.kill("step", case, &point.to_string());
         }
         play.end(&format!("{case}, {length} instructions, every {every}"), start);
@@ -139,7 +145,7 @@ fn everything_else_can_be_killed_around_its_system_calls() {
         for (thread, call, place) in calls.iter().skip(below(some as u64) as usize).step_by(some) {
             let gap = play.ask(&format!("gap {case} {thread} {call} {place}"));
             play.survivors.check(case, "at a gap", 0, 1);
-            let first = -AROUND + below(every) as i64;
+            let first = -AROUND + first(every) as i64;
             for offset in (first..=AROUND).step_by(every as usize) {
                 play.kill("near", case, &format!("{thread} {call} {gap} {offset}"));
             }
