@@ -71,7 +71,10 @@ struct Account {
     withdrawn: u64,
     /// Waits that nobody ended although the ball was there, or room was.
     lost: u64,
+    /// The longest wait for a ball.
     longest: Duration,
+    /// The longest that a ball was there before it was caught: what the scheduler takes, above all.
+    oldest: Duration,
 }
 
 struct Player {
@@ -123,10 +126,10 @@ pub fn player(parent: &mut Parent, args: &[&str]) {
             break;
         }
     }
-    let Account { rounds, slept, withdrawn, lost, longest } = player.account;
+    let Account { rounds, slept, withdrawn, lost, longest, oldest } = player.account;
     let held_up = delays::times_held_up();
     parent.say(&format!(
-        "rounds={rounds} slept={slept} withdrawn={withdrawn} held_up={held_up} lost={lost} longest={longest:?}"
+        "rounds={rounds} slept={slept} withdrawn={withdrawn} held_up={held_up} lost={lost} longest={longest:?} oldest={oldest:?}"
     ));
     parent.stay();
 }
@@ -142,7 +145,7 @@ impl Player {
     }
 
     fn publish_burst(&mut self) {
-        let filler = [FILLER.to_ne_bytes(); 2].concat();
+        let filler = [FILLER.to_ne_bytes(), monotonic_ns().to_ne_bytes()].concat();
         if self.dice.one_in(2) {
             let count = BURST + self.dice.below(50);
             let start = Instant::now();
@@ -185,8 +188,9 @@ impl Player {
             };
             match caught {
                 Some((FILLER, _)) => return self.catch_burst(),
-                Some((number, _)) => {
+                Some((number, thrown)) => {
                     self.account.longest = self.account.longest.max(start.elapsed());
+                    self.account.oldest = self.account.oldest.max(age(thrown));
                     return number;
                 }
                 None => assert!(start.elapsed() < DEADLINE, "no ball"),
@@ -254,8 +258,7 @@ impl Player {
 
     /// Nobody has ended a wait: was there a reason to?
     fn judge(&mut self, ball: Option<(u64, u64)>) {
-        let age = ball.map(|(_, thrown)| Duration::from_nanos(monotonic_ns().saturating_sub(thrown)));
-        self.account.lost += u64::from(age.is_some_and(|age| age > MISSED));
+        self.account.lost += u64::from(ball.is_some_and(|(_, thrown)| age(thrown) > MISSED));
     }
 }
 
@@ -263,6 +266,10 @@ impl Player {
 fn open(ball: &[u8]) -> (u64, u64) {
     let word = |at: usize| u64::from_ne_bytes(ball[at..at + 8].try_into().expect("two words"));
     (word(0), word(8))
+}
+
+fn age(thrown: u64) -> Duration {
+    Duration::from_nanos(monotonic_ns().saturating_sub(thrown))
 }
 
 fn readable(port: &impl AsFd, timeout: Duration) -> bool {
