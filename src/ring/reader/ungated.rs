@@ -64,7 +64,7 @@ impl<M: Memory, C: MemoryMut> Reader<M, C> {
         Ok(match found {
             LossyNext::Empty => Next::Empty,
             LossyNext::Lagged(missed) => Next::Lagged(missed),
-            LossyNext::Closed => Next::Closed(0),
+            LossyNext::Closed(successor) => Next::Closed(successor),
             LossyNext::Frame(sequence) => {
                 // Not in the log, as one in a blob.
                 let record = Record { kind: Kind::Blob, frame: position, len, sequence };
