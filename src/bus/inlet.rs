@@ -17,6 +17,10 @@ use super::turns::{Turn, Turns};
 use crate::ring::{self, Bias, Next, Waiter, layout};
 use crate::wake::{Bell, Habit, Patience, Then, Wait, barrier};
 
+mod succession;
+
+use succession::Succession;
+
 /// Records on topics that are none of the port's that are passed over between two looks at the clock: a busy
 /// publisher over a pattern must not keep a caller beyond its timeout.
 const UNWANTED: usize = 64;
@@ -65,6 +69,7 @@ pub(super) struct Inlet {
     failed: Vec<RecvError>,
     /// Logs of pairs that ended: nothing more comes from them.
     ended: Vec<Source>,
+    succession: Succession,
     parked: Waiter,
     bias: Bias,
     /// Records since the port last parked.
@@ -113,6 +118,7 @@ impl Inlet {
             run: 0,
             failed: Vec::new(),
             ended: Vec::new(),
+            succession: Succession::default(),
             parked: Waiter::new(layout::PARKED),
             bias: Bias::default(),
             streak: 0,
@@ -133,8 +139,9 @@ impl Inlet {
         if !self.is_here() {
             return PortStats::default();
         }
-        let lag = self.sources.iter().map(|source| source.reader.lag()).sum();
-        self.shared.counters.stats(lag, self.sources.len())
+        let all = self.sources.iter().chain(self.succession.waiting());
+        let lag = all.map(|source| source.reader.lag()).sum();
+        self.shared.counters.stats(lag, self.sources.len() + self.succession.count_cut_off())
     }
 
     #[inline(always)]
@@ -237,17 +244,11 @@ impl Inlet {
     #[cold]
     fn exception(&mut self, index: usize, found: Result<Next, ring::Corrupt>) -> Option<RecvError> {
         if let Ok(Next::Lagged(missed)) = found {
-            let origin = &self.sources[index].origin;
-            self.shared.counters.drop(missed);
-            let topic = origin.topic.as_deref().map(str::to_owned);
-            return Some(RecvError::Lagged { missed, source_node: origin.node.clone(), topic });
+            return Some(self.lagged(&self.sources[index].origin, missed));
         }
         match found {
             Err(why) => Some(self.cut(index, why)),
-            Ok(_) => {
-                self.remove(index, None);
-                None
-            }
+            Ok(end) => self.remove(index, None, matches!(end, Next::Closed(1..))).1,
         }
     }
 
@@ -264,44 +265,53 @@ impl Inlet {
     /// Stops reading a log whose writer broke the protocol, and has its node cut off.
     #[cold]
     pub(super) fn cut(&mut self, index: usize, why: ring::Corrupt) -> RecvError {
-        let origin = self.remove(index, Some(why));
+        let (origin, _) = self.remove(index, Some(why), false);
         RecvError::PeerCorrupt { source_node: origin.node.clone(), why }
     }
 
-    fn remove(&mut self, index: usize, corrupt: Option<ring::Corrupt>) -> Arc<Origin> {
+    /// Whose log it was, and what is to be told of that.
+    fn remove(
+        &mut self,
+        index: usize,
+        corrupt: Option<ring::Corrupt>,
+        closed_for: bool,
+    ) -> (Arc<Origin>, Option<RecvError>) {
         let source = self.sources.remove(index);
         let origin = source.origin.clone();
         self.turns.remove(index);
+        let missed = self.succeed(&source, closed_for);
         self.node.tell(Command::LogDone { port: self.shared.port, key: source.key, corrupt });
         if matches!(self.shared.purpose, Purpose::Client(_) | Purpose::Server { .. }) {
             self.ended.push(source);
         }
-        origin
+        (origin, missed)
     }
 
     #[cold]
     fn take_changes(&mut self) {
-        let mut changes = self.shared.changes.lock();
-        self.generation = self.shared.generation.load(Relaxed);
+        let shared = self.shared.clone();
+        let mut changes = shared.changes.lock();
+        self.generation = shared.generation.load(Relaxed);
         for change in changes.drain(..) {
             match change {
-                Change::Add(source) => {
-                    let place = self.turns.insert(source.origin.priority);
-                    self.sources.insert(place, *source);
-                }
+                Change::Add(source) => self.admit(*source),
+                Change::Abandoned { key } => self.abandon(key),
                 Change::End { key, until } => {
-                    for source in self.sources.iter_mut().filter(|source| source.key == key) {
+                    let all = self.sources.iter_mut().chain(self.succession.waiting_mut());
+                    for source in all.filter(|source| source.key == key) {
                         source.reader.end_at(until);
                         source.ended = true;
                     }
                 }
                 Change::Blob { key, blob, memory } => {
-                    if let Some(source) = self.sources.iter_mut().find(|source| source.key == key) {
+                    let mut all = self.sources.iter_mut().chain(self.succession.waiting_mut());
+                    if let Some(source) = all.find(|source| source.key == key) {
                         source.reader.add_blob(blob, memory);
                     }
                 }
                 Change::BlobGone { key, blob } => {
-                    if let Some(source) = self.sources.iter_mut().find(|source| source.key == key) {
+                    let mut all = self.sources.iter_mut().chain(self.succession.waiting_mut());
+                    if let Some(source) = all.find(|source| source.key == key) {
                         source.reader.remove_blob(blob);
                     }
                 }

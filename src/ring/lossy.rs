@@ -70,6 +70,10 @@ impl<M: Memory> LossyReader<M> {
         self.expected
     }
 
+    pub(super) fn expect(&mut self, sequence: u64) {
+        self.expected = Some(sequence);
+    }
+
     /// Reads on to this position, and no further.
     pub(super) fn end_at(&mut self, until: u64) {
         self.until = until;

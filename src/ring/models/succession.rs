@@ -98,7 +98,9 @@ fn what_an_evicted_reader_still_reads_is_not_overwritten() {
             }
             _ => false,
         };
-        (0..2).for_each(|_| drop(look(&mut reader)));
+        (0..2).for_each(|_| {
+            look(&mut reader);
+        });
         let (written, writer) = publisher.join().unwrap();
         while look(&mut reader) {}
         assert_eq!(due, written, "all that was in its log");

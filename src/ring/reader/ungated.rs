@@ -39,6 +39,15 @@ impl<M: Memory, C: MemoryMut> Reader<M, C> {
         self.expected
     }
 
+    /// The record that is due has this number: what the writer said of that does not count. To be called before the
+    /// first look.
+    pub fn expect(&mut self, sequence: u64) {
+        self.expected = Some(sequence);
+        if let Some(ungated) = &mut self.ungated {
+            ungated.lossy.expect(sequence);
+        }
+    }
+
     /// [`Reader::next`] without a gate. What was lost counts as dropped.
     ///
     /// # Errors
