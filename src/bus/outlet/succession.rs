@@ -30,7 +30,7 @@ impl Outlet {
     /// Numbers of the readers that keep this from being claimed.
     fn find_slow(&self, want: Want) -> Vec<u16> {
         match want {
-            Want::Record(body) => self.writer.in_the_way(body as u64),
+            Want::Record(body) => self.writer.in_the_way(body),
             Want::Blob(_) | Want::ReturnedBlob(_) => {
                 let mut slow = self.writer.in_the_way(NAME);
                 let unread = self.pool.oldest_unread().map(|end| self.writer.readers_before(end));
