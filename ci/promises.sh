@@ -110,7 +110,8 @@ filtered --lib file_size_limit fds_beyond_the_limit_of_open_files fds_in_flight_
 
 promise 9 "hostile segments and bells cost their owner its session"
 partly
-filtered --lib ring::tests::hostile ring::tests::refusals eventfd::tests::verify
+filtered --lib ring::tests::hostile ring::tests::refusals timerfd::tests bell::tests
+filtered bells bell
 filtered heartbeats gets_its_writer_cut_off gets_its_sender_cut_off
 
 promise 10 "hostile frames and sessions cost a bounded amount"

@@ -125,7 +125,7 @@
 //! None is on by default. Linux only: 5.1 or later.
 
 #[cfg(not(target_os = "linux"))]
-compile_error!("ringbus needs Linux: it is built on memfd seals, eventfd, pidfd and membarrier");
+compile_error!("ringbus needs Linux: it is built on memfd seals, timerfd, pidfd and membarrier");
 
 #[cfg(not(loom))]
 mod bus;

@@ -9,7 +9,7 @@ use ringbus::internals::frame::{Control, Frame, Stats};
 use ringbus::internals::ring::lossy::{LossyNext, LossyReader};
 use ringbus::internals::ring::{Gates, Kind, LogHeader, LogLayout, Writer, layout};
 use ringbus::internals::segment::{MemoryMut, PeerSegment, Sealed};
-use ringbus::internals::sys::{eventfd, memfd};
+use ringbus::internals::sys::{memfd, timerfd};
 use ringbus::{Departure, Node, PeerChange, Presence};
 
 #[path = "support/raw.rs"]
@@ -118,7 +118,7 @@ fn what_is_no_heartbeat_log_gets_its_sender_cut_off() {
     let node = dir.join("node");
     let mut presence = node.presence().unwrap();
     let unsealed: OwnedFd = memfd::create("ringbus-heartbeat", 8192).unwrap();
-    let bell = eventfd::create().unwrap();
+    let bell = timerfd::create().unwrap();
     type Fd<'a> = Box<dyn Fn(&LogHeader) -> Arc<dyn AsFd> + 'a>;
     let changed = |change: fn(&mut LogHeader)| -> Fd<'_> {
         Box::new(move |header| {

@@ -134,7 +134,7 @@ fn functions(profile: &str) -> BTreeMap<(&str, &str), u64> {
 fn print_functions(functions: BTreeMap<(&str, &str), u64>, messages: f64) {
     let mut functions: Vec<_> = functions.into_iter().collect();
     functions.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
-    for ((file, function), count) in functions.into_iter().take(40) {
+    for ((file, function), count) in functions.into_iter().take(120) {
         let short = ["/library/", "/registry/src/", concat!(env!("CARGO_MANIFEST_DIR"), "/")];
         let file = short.iter().find_map(|prefix| file.split_once(prefix)).map_or(file, |(_, file)| file);
         println!("{:>9.1}  {function}  {file}", count as f64 / messages);

@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use super::core::Command;
 use super::error::{OpenError, RecvError};
 use super::node::NodeShared;
-use super::reading::{Change, InletShared, Manner, Origin, Purpose, Source, new_cursor_segment};
+use super::reading::{Change, InletShared, Origin, Purpose, Source, new_cursor_segment};
 use super::stats::{Counters, PortStats};
 use super::topic::Filter;
 use super::turns::{Turn, Turns};
@@ -25,9 +25,11 @@ use succession::Succession;
 /// publisher over a pattern must not keep a caller beyond its timeout.
 const UNWANTED: usize = 64;
 
-/// Every so many looks, logs without a new record are looked at for what is no record: drops, the end. Logs of
-/// lower priority are on each turn that they get, too.
+/// Every so many looks, logs without a new record are looked at for what is no record: drops, the end; more seldom
+/// where there are more than [`MANY`], as such a look takes longer. Logs of lower priority are on each turn that they
+/// get, too.
 const FULLY: u32 = 64;
+const MANY: usize = 8;
 
 /// Records in a row, without parking, after which a port promises not to park. To take that back costs a barrier
 /// on other processors, some 12 µs: nothing beside so many records.
@@ -43,8 +45,12 @@ const REST: u32 = 8;
 const AHEAD: u32 = 4;
 
 /// Looks in vain of a port with several logs, of which but one goes all the way round them; the others are at the log
-/// that had the last record.
-const ROUND: u32 = 8;
+/// that had the last record, and at a few of the rest ([`GLANCES`]).
+const ROUND: u32 = 64;
+
+/// Logs beside the one that had the last record that are glanced at in each look: if one has something, the look goes
+/// all the way round. So a port that waits for its busy log is never long away from it, whatever else it reads.
+const GLANCES: usize = 2;
 
 /// Logs of a port that looks ahead: each costs two instructions a look.
 const FEW: usize = 4;
@@ -63,6 +69,8 @@ pub(super) struct Inlet {
     until_full: u32,
     /// Looks in vain since the last record.
     idle: u32,
+    /// The log that was glanced at last.
+    glanced: usize,
     /// Records since the last look in vain.
     run: u32,
     /// To be told to the user before anything else.
@@ -115,6 +123,7 @@ impl Inlet {
             turns: Turns::default(),
             until_full: 0,
             idle: 0,
+            glanced: 0,
             run: 0,
             failed: Vec::new(),
             ended: Vec::new(),
@@ -179,14 +188,22 @@ impl Inlet {
             return Err(Box::new(failed));
         }
         let full = self.until_full == 0;
-        self.until_full = if full { FULLY - 1 } else { self.until_full - 1 };
+        self.until_full = match self.until_full {
+            0 => FULLY * (1 + self.sources.len() / MANY) as u32 - 1,
+            left => left - 1,
+        };
         loop {
             let found = match &mut self.sources[..] {
-                [only] => look_at(only, full).map(|found| (Turn::ONLY, found)),
-                sources if !full && !self.idle.is_multiple_of(ROUND) && self.turns.has_hot() => {
-                    self.turns.find_hot(&mut |index| look_at(&mut sources[index], false))
+                [only] => only.look(full).map(|found| (Turn::ONLY, found)),
+                sources
+                    if !full
+                        && self.idle % ROUND != ROUND - 1
+                        && self.turns.has_hot()
+                        && !glance(sources, &mut self.glanced) =>
+                {
+                    self.turns.find_hot(&mut |index| sources[index].look(false))
                 }
-                sources => self.turns.find(|index, below| look_at(&mut sources[index], full || below)),
+                sources => self.turns.find(|index, below| sources[index].look(full || below)),
             };
             match found {
                 // Whoever never sleeps is not told by `arm`.
@@ -452,23 +469,13 @@ impl Inlet {
     }
 }
 
-/// One log's turn; unless in full, one load if no record has come.
+/// Whether any of the next few logs has something.
 #[inline(always)]
-fn look_at(source: &mut Source, full: bool) -> Option<Result<Next, ring::Corrupt>> {
-    if !full && !source.ended && source.reader.quiet() {
-        return None;
-    }
-    let found = match source.manner {
-        Manner::Gated => source.reader.next(),
-        _ => source.look_aside(),
-    };
-    if source.reader.take_ring_due() {
-        source.writer.ring();
-    }
-    match found {
-        Ok(Next::Empty) if !source.ended => None,
-        found => Some(found),
-    }
+fn glance(sources: &[Source], glanced: &mut usize) -> bool {
+    (0..GLANCES).any(|_| {
+        *glanced = if *glanced + 1 < sources.len() { *glanced + 1 } else { 0 };
+        sources.get(*glanced).is_some_and(|source| !source.reader.quiet())
+    })
 }
 
 /// Has caught up with a writer that is at work: each further look would take from it the very lines that it

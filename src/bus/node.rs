@@ -85,7 +85,7 @@ impl Node {
         let card = Card { id, name: name.into(), started_unix_ms };
         let (pid, uid) = (std::process::id() as i32, credentials::euid());
         let info = NodeInfo::new(id, card.name.clone(), pid, uid, started_unix_ms);
-        let bell = Bell::new().map_err(io("create an eventfd"))?;
+        let bell = Bell::new().map_err(io("create a timerfd"))?;
         let pulse = Pulse::new(id)
             .map_err(|error| io("make the heartbeat's memory")(std::io::Error::other(error)))?;
         let admission = Admission { uid, group: bus.location.group() };

@@ -71,9 +71,28 @@ impl Source {
         self.manner == Manner::Resting
     }
 
+    /// Its turn; unless in full, one load if no record has come.
+    #[inline(always)]
+    pub(super) fn look(&mut self, full: bool) -> Option<Result<ring::Next, ring::Corrupt>> {
+        if !full && !self.ended && self.reader.quiet() {
+            return None;
+        }
+        let found = match self.manner {
+            Manner::Gated => self.reader.next(),
+            _ => self.look_aside(),
+        };
+        if self.reader.take_ring_due() {
+            self.writer.ring();
+        }
+        match found {
+            Ok(ring::Next::Empty) if !self.ended => None,
+            found => Some(found),
+        }
+    }
+
     /// A look at a log that is not read as most are.
     #[cold]
-    pub(super) fn look_aside(&mut self) -> Result<ring::Next, ring::Corrupt> {
+    fn look_aside(&mut self) -> Result<ring::Next, ring::Corrupt> {
         match self.manner {
             Manner::Resting if !self.ended => Ok(ring::Next::Empty),
             Manner::Ungated => self.reader.next_ungated(),

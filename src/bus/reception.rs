@@ -16,7 +16,7 @@ use super::message::{Envelope, Headers, Message, Sample};
 use super::reading::{Origin, PayloadReader};
 use super::topic::{Carries, check_topic};
 use crate::frame::{self, Encoding, Head, HeadError, PayloadSpan};
-use crate::ring::{Kind, Record};
+use crate::ring::Record;
 
 /// Bytes of a frame that are copied at once: the whole of a small one, the envelope of nearly all.
 const PREFIX: usize = 256;
@@ -163,7 +163,6 @@ fn open(
 ) -> Result<bool, Box<RecvError>> {
     let source = inlet.source(index);
     if let Some(record) = source.reader.in_hand()
-        && record.kind == Kind::Frame
         && record.len as usize >= PLAIN
         && source.origin.carries == Carries::Events
         && source.origin.topic.is_some()

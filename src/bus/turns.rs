@@ -19,7 +19,7 @@
 pub(super) const RUN: u32 = 16;
 
 /// Records that are taken from one log, all others of its class having had none, before these are looked at again.
-pub(super) const STAY: u32 = 16;
+pub(super) const STAY: u32 = 64;
 
 /// The order of a port's logs. It knows their places in the port's list, not the logs.
 #[derive(Debug, Default)]

@@ -322,6 +322,8 @@ pub(super) struct View<R, T> {
     readers: Vec<Seen<R, T>>,
     /// Numbers of readers that lost their gate: they may be a ring behind, and never get it back.
     lost: Vec<u16>,
+    /// Blobs that readers held when the cursors were last looked at.
+    held: Vec<u64>,
     /// Whether any reader has no gate, and may lose what was published last without seeing its number.
     has_ungated: bool,
     halted: bool,
@@ -336,7 +338,8 @@ pub(super) struct Seen<R, T> {
 
 impl<R: Memory + Clone, T> View<R, T> {
     pub(super) fn new() -> Self {
-        Self { generation: 0, readers: Vec::new(), lost: Vec::new(), has_ungated: false, halted: false }
+        let (readers, lost, held) = (Vec::new(), Vec::new(), Vec::new());
+        Self { generation: 0, readers, lost, held, has_ungated: false, halted: false }
     }
 
     /// Copies the table if it changed; true if so. `tail` is the published one, `sequence` the number due
@@ -407,17 +410,23 @@ impl<R: Memory + Clone, T> View<R, T> {
         self.readers.iter().map(|seen| seen.gate.position()).min().unwrap_or(u64::MAX)
     }
 
-    /// The first reader that holds a blob that is `wanted`. The cursors were looked at before ([`View::advance`]):
-    /// a hold is stored before the cursor passes the record that names the blob.
-    pub(super) fn holder(&self, wanted: impl Fn(u64) -> bool) -> Option<&Gate<R, T>> {
-        let seen = self.readers.iter().find(|seen| {
-            let Some((segment, offset)) = &seen.cursor else { return false };
-            let first = offset + holds::FIRST;
-            // Acquire pairs with the Release stores in `Holds`: of whoever is seen to hold it no more, the loads
-            // are over.
-            (0..holds::ENTRIES).any(|entry| wanted(segment.load(first + entry * 8, Acquire)))
-        });
-        seen.map(|seen| &*seen.gate)
+    /// The first reader that holds any blob.
+    pub(super) fn holder(&self) -> Option<&Gate<R, T>> {
+        let holds = |seen: &&Seen<R, T>| held(&seen.cursor).next().is_some();
+        self.readers.iter().find(holds).map(|seen| &*seen.gate)
+    }
+
+    /// Whether a reader holds this blob, as far as was seen with the cursors.
+    pub(super) fn is_held(&self, blob: u64) -> bool {
+        self.held.contains(&blob)
+    }
+
+    /// Looks which blobs readers hold: after [`View::advance`], since a hold is stored before the cursor passes the
+    /// record that names the blob.
+    pub(super) fn look_at_holds(&mut self) {
+        let Self { readers, held: seen, .. } = self;
+        seen.clear();
+        seen.extend(readers.iter().flat_map(|reader| held(&reader.cursor)));
     }
 
     /// Moves every gate to its reader's cursor. Readers whose cursor is impossible lose their gate at
@@ -439,4 +448,14 @@ impl<R: Memory + Clone, T> View<R, T> {
             }
         });
     }
+}
+
+/// The blobs that the reader whose cursor this is holds.
+fn held<R: Memory>(cursor: &Option<CursorAt<R>>) -> impl Iterator<Item = u64> {
+    let entries = cursor.iter().flat_map(|(segment, offset)| {
+        let first = offset + holds::FIRST;
+        // Acquire pairs with the Release stores in `Holds`: of whoever is seen to hold it no more, the loads are over.
+        (0..holds::ENTRIES).map(move |entry| segment.load(first + entry * 8, Acquire))
+    });
+    entries.filter(|blob| *blob != 0)
 }

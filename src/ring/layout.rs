@@ -8,7 +8,7 @@
 //!    24  log id                                   24  port id
 //!    32  node id (16 bytes)                       32  node id (16 bytes)
 //!    48  port id                                  48  index of this segment within its port
-//!    56  bell kind (0 = eventfd)                  56  bell kind (0 = eventfd)
+//!    56  reserved                                 56  reserved
 //!    64  reserved                                 64  hold table: offset in a line, 72: entries (0 = none)
 //!   128  tail          136  next_sequence        128  parked       136  may_park
 //!   256  waiting                                 256  cursor 0      264  its holds

@@ -101,7 +101,7 @@ fn model(preemptions: usize, body: impl Fn() + Sync + Send + 'static) {
     builder.check(body);
 }
 
-/// An eventfd: rings are remembered until drained.
+/// A bell: rings are remembered until drained.
 #[derive(Clone)]
 struct Bell(StdArc<(Mutex<bool>, Condvar)>);
 

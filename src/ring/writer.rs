@@ -34,6 +34,8 @@ pub struct Writer<M, R, T> {
     layout: LogLayout,
     gates: Arc<Gates<R, T>>,
     view: View<R, T>,
+    /// Some record has named a blob: what readers hold is looked at.
+    names_blobs: bool,
     /// The private tail; equals the published one outside of `claim`…`publish`.
     tail: u64,
     /// The tail as the readers see it: gates are set to it, and cursors cannot be past it.
@@ -64,6 +66,7 @@ impl<M: MemoryMut, R: Memory + Clone, T> Writer<M, R, T> {
             layout,
             gates,
             view: View::new(),
+            names_blobs: false,
             tail: 0,
             published: 0,
             due: 0,
@@ -128,13 +131,18 @@ impl<M: MemoryMut, R: Memory + Clone, T> Writer<M, R, T> {
     #[inline]
     pub fn append(&mut self, frame: &[u8]) -> Result<(), ClaimError> {
         self.claim(frame.len() as u64)?;
-        let header = Header { len: frame.len() as u32, kind: Kind::Frame, filler: 0, addressee: 0 };
-        self.put_header(self.start, header);
-        self.log.write(self.body_offset(), frame);
+        self.put(Kind::Frame, frame);
+        Ok(())
+    }
+
+    /// Fills and commits the claimed record, of just this body.
+    #[inline(always)]
+    fn put(&mut self, kind: Kind, body: &[u8]) {
+        self.put_header(self.start, Header { len: body.len() as u32, kind, filler: 0, addressee: 0 });
+        self.log.write(self.body_offset(), body);
         self.tail = self.start + self.claimed;
         self.claimed = 0;
         self.sequence += 1;
-        Ok(())
     }
 
     /// Claims what is free in one piece at the tail, up to the largest record: for a frame whose size is
@@ -190,9 +198,9 @@ impl<M: MemoryMut, R: Memory + Clone, T> Writer<M, R, T> {
     /// Finishes the claimed record, of [`NAME`] bytes, as the name of a blob of this log that holds a frame of
     /// `len` bytes at offset `at`. From here on the blob is not written, until [`Writer::recover`] says so.
     pub fn commit_blob<B: MemoryMut>(&mut self, blob: &mut Blob<B>, at: usize, len: usize) {
-        let name = blob.name(at, len).to_bytes();
-        self.body_mut()[..name.len()].copy_from_slice(&name);
-        self.commit(Kind::Blob, 0, 0, NAME as usize);
+        debug_assert_eq!(self.claimed, record::size(NAME), "that is what is claimed");
+        self.put(Kind::Blob, &blob.name(at, len).to_bytes()); // its stores in one go, too
+        self.names_blobs = true;
         blob.committed(self.tail);
     }
 
@@ -210,7 +218,7 @@ impl<M: MemoryMut, R: Memory + Clone, T> Writer<M, R, T> {
     pub fn recover<B: MemoryMut>(&self, blob: &mut Blob<B>) -> Recovery {
         match blob.end() {
             Some(end) if end > self.view.lowest() => return Recovery::Unread,
-            Some(_) if self.view.holder(|held| held == blob.id()).is_some() => return Recovery::Held,
+            Some(_) if self.view.is_held(blob.id()) => return Recovery::Held,
             _ => {}
         }
         blob.recovered();
@@ -219,7 +227,7 @@ impl<M: MemoryMut, R: Memory + Clone, T> Writer<M, R, T> {
 
     /// A reader that holds a blob of this log.
     pub fn holder(&self) -> Option<&Gate<R, T>> {
-        self.view.holder(|held| held != 0)
+        self.view.holder()
     }
 
     /// Makes everything committed visible. Look at [`Writer::ring`] afterwards.
@@ -397,6 +405,9 @@ impl<M: MemoryMut, R: Memory + Clone, T> Writer<M, R, T> {
     fn read_cursors(&mut self, bytes: u64) -> bool {
         let corrupt = &mut self.corrupt;
         self.view.advance(self.published, |gate, why| corrupt.push((gate.number(), why)));
+        if self.names_blobs {
+            self.view.look_at_holds();
+        }
         self.limit = self.find_limit();
         self.tail + bytes <= self.limit
     }

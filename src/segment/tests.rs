@@ -148,7 +148,7 @@ fn unsealed_and_partly_sealed_files_are_refused() {
 fn other_files_are_refused() {
     let (pipe, _other) = nix::unistd::pipe().unwrap();
     assert!(matches!(refusal(pipe), SegmentError::NotMemory));
-    assert!(matches!(refusal(crate::sys::eventfd::create().unwrap()), SegmentError::NotMemory));
+    assert!(matches!(refusal(crate::sys::timerfd::create().unwrap()), SegmentError::NotMemory));
     for path in ["/dev/zero", "/dev/null", "/proc/self/maps", "/"] {
         let error = refusal(File::open(path).unwrap());
         assert!(matches!(error, SegmentError::NotMemory), "{path}: {error}");

@@ -7,7 +7,6 @@ pub mod affinity;
 pub mod clock;
 pub mod credentials;
 pub mod epoll;
-pub mod eventfd;
 pub mod filelock;
 pub mod fork;
 pub mod limits;
@@ -18,6 +17,7 @@ pub mod poll;
 pub mod random;
 pub mod seqpacket;
 pub mod shm;
+pub mod timerfd;
 
 #[cfg(test)]
 pub mod testing;

@@ -53,15 +53,15 @@ fn wait(entry: &mut libc::pollfd, timeout: Option<Duration>) -> nix::Result<i32>
 mod tests {
     use std::os::fd::AsFd;
 
-    use super::super::eventfd;
     use super::super::testing::passes_in_child;
+    use super::super::timerfd;
     use super::*;
 
     const SHORT: Duration = Duration::from_millis(50);
 
     #[test]
     fn waits_out_the_timeout() {
-        let bell = eventfd::create().unwrap();
+        let bell = timerfd::create().unwrap();
         for timeout in [Duration::ZERO, Duration::from_nanos(1), Duration::from_micros(1500), SHORT] {
             let start = Instant::now();
             assert!(!readable(bell.as_fd(), Some(timeout)).unwrap());
@@ -71,8 +71,8 @@ mod tests {
 
     #[test]
     fn returns_when_rung_whatever_the_timeout() {
-        let bell = eventfd::create().unwrap();
-        eventfd::ring(bell.as_fd()).unwrap();
+        let bell = timerfd::create().unwrap();
+        timerfd::ring(bell.as_fd()).unwrap();
         for timeout in [Some(Duration::ZERO), Some(SHORT), Some(Duration::MAX), None] {
             assert!(readable(bell.as_fd(), timeout).unwrap());
         }
@@ -80,9 +80,9 @@ mod tests {
 
     #[test]
     fn a_ring_from_another_thread_ends_the_wait() {
-        let bell = eventfd::create().unwrap();
+        let bell = timerfd::create().unwrap();
         std::thread::scope(|scope| {
-            scope.spawn(|| eventfd::ring(bell.as_fd()).unwrap());
+            scope.spawn(|| timerfd::ring(bell.as_fd()).unwrap());
             assert!(readable(bell.as_fd(), None).unwrap());
         });
     }
@@ -98,7 +98,7 @@ mod tests {
     fn signals_do_not_shorten_the_wait() {
         extern "C" fn nothing(_signal: libc::c_int) {}
         passes_in_child(|| {
-            let bell = eventfd::create().unwrap();
+            let bell = timerfd::create().unwrap();
             let tick = libc::timeval { tv_sec: 0, tv_usec: 3_000 };
             let timer = libc::itimerval { it_interval: tick, it_value: tick };
             let handler: extern "C" fn(libc::c_int) = nothing;

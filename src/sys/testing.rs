@@ -4,6 +4,7 @@
 //! Tests run in parallel, so a child also inherits the open fds of others for as long as it lives: a test
 //! that expects a hang-up waits for it (`poll::readable`) rather than looking once.
 
+use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
@@ -51,6 +52,16 @@ impl Child {
     pub fn wait(self) -> WaitStatus {
         waitpid(self.0, None).expect("waitpid")
     }
+}
+
+/// Whether this is root, who can play other users. If not, the test's output says what it cannot show here.
+pub fn is_root(test: &str) -> bool {
+    let root = nix::unistd::geteuid().is_root();
+    if !root {
+        // Past the harness, which shows the output of failed tests only.
+        let _ = writeln!(std::io::stderr(), "{test}: not shown, or in part: that takes root");
+    }
+    root
 }
 
 /// Kills a process that this test has made.

@@ -5,7 +5,7 @@ use nix::unistd::{getegid, geteuid};
 use ringbus::{Inbox, Node, Server, Subscriber};
 
 use crate::guest::{join, outcome, sent};
-use crate::support::{Child, DEADLINE, Dir, eventually};
+use crate::support::{Child, DEADLINE, Dir, eventually, is_root};
 
 /// Shares the bus, where the tests run as root.
 const GROUP: u32 = 54_321;
@@ -215,7 +215,7 @@ fn everything() -> String {
 #[test]
 fn each_user_may_do_what_the_list_says_and_no_more() {
     let mut users = vec![(geteuid().as_raw(), getegid().to_string(), YES)];
-    if geteuid().is_root() {
+    if is_root("each_user_may_do_what_the_list_says_and_no_more") {
         users.push((NAMED, GROUP.to_string(), LISTED));
         users.push((IN_NAMED_GROUP, format!("12346,{GROUP},{NAMED_GROUP}"), LISTED));
         users.push((NOT_NAMED, GROUP.to_string(), NO));
@@ -242,7 +242,7 @@ fn each_user_may_do_what_the_list_says_and_no_more() {
 /// Both ends have a list: what one lets the other do, the other may not want done to itself.
 #[test]
 fn each_node_has_a_list_of_its_own() {
-    if !geteuid().is_root() {
+    if !is_root("each_node_has_a_list_of_its_own") {
         return; // there are no other users to try it with
     }
     let dir = Dir::new();

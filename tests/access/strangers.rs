@@ -4,13 +4,13 @@ use std::fs::{Permissions, set_permissions};
 use std::io::ErrorKind;
 use std::os::unix::fs::PermissionsExt;
 
-use nix::unistd::{Uid, geteuid, seteuid, setfsuid};
+use nix::unistd::{Uid, seteuid, setfsuid};
 use ringbus::internals::frame::{Control, Hello};
 use ringbus::internals::sys::seqpacket::Socket;
 use ringbus::{Access, AccessError, Bus, BusError, Refusal};
 
 use crate::guest::become_user;
-use crate::support::{Child, Dir, Parent, eventually};
+use crate::support::{Child, Dir, Parent, eventually, is_root};
 
 const STRANGER: u32 = 12_345;
 const GROUP: u32 = 54_321;
@@ -19,7 +19,7 @@ const GROUP: u32 = 54_321;
 /// handed on.
 #[test]
 fn a_stranger_that_gets_at_a_socket_is_refused_by_its_user_id() {
-    if !geteuid().is_root() {
+    if !is_root("a_stranger_that_gets_at_a_socket_is_refused_by_its_user_id") {
         return; // nobody else to be
     }
     for (group, why) in [
@@ -67,7 +67,7 @@ pub fn gets_at_the_socket(_: &mut Parent, args: &[&str]) {
 /// A member comes into the directory, and is known; a user outside of the group does not get that far.
 #[test]
 fn members_of_the_group_get_in_and_nobody_else() {
-    if !geteuid().is_root() {
+    if !is_root("members_of_the_group_get_in_and_nobody_else") {
         return; // nobody else to be
     }
     let dir = Dir::new();

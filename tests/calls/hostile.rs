@@ -8,7 +8,7 @@ use ringbus::internals::frame::{
 };
 use ringbus::internals::ring::{CursorSegment, Gates, Kind, LogHeader, LogLayout, Writer};
 use ringbus::internals::segment::{PeerSegment, Sealed};
-use ringbus::internals::sys::eventfd;
+use ringbus::internals::sys::timerfd;
 use ringbus::{Client, Node, Pending, RawResponse, Status};
 
 use crate::raw_peer::Raw;
@@ -38,7 +38,7 @@ impl End {
         let segment = CursorSegment::of_size(4096);
         let cursors = Sealed::create("ringbus-cursors", 4096, true).unwrap();
         segment.initialise(&cursors, raw.id, PORT, 0);
-        let bell = eventfd::create().unwrap();
+        let bell = timerfd::create().unwrap();
         let (filters, version) = (Strings::from_slice(&[SERVICE]), None);
         let up = PortUp { port: PORT, role, filters, flags: 0, priority: 128, capacity: None, version };
         raw.send(&Control::PortUp(up), &[cursors.fd(), bell.as_fd()]);

@@ -39,6 +39,16 @@ const ARG_END: char = '\u{1f}';
 /// Begins a line that is meant for the parent; the test harness writes to stdout, too.
 const MARK: &str = "::";
 
+/// Whether this is root, who can play other users. If not, the test's output says what it cannot show here.
+pub fn is_root(test: &str) -> bool {
+    let root = nix::unistd::geteuid().is_root();
+    if !root {
+        // Past the harness, which shows the output of failed tests only.
+        let _ = writeln!(std::io::stderr(), "{test}: not shown, or in part: only root can play other users");
+    }
+    root
+}
+
 /// Waits until `look` says true.
 #[track_caller]
 pub fn eventually(what: &str, mut look: impl FnMut() -> bool) {

@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::os::fd::{BorrowedFd, OwnedFd};
+use std::path::Path;
 
 use ringbus::Node;
 use ringbus::internals::frame::{Control, Hello};
@@ -17,10 +18,14 @@ pub struct Raw {
 impl Raw {
     /// Says hello, and waits until it is established.
     pub fn join(dir: &Dir, node: &Node) -> Self {
+        Self::connect(&dir.path().join(format!("bus/{}.sock", node.info().id())))
+    }
+
+    /// The same by the node's socket.
+    pub fn connect(path: &Path) -> Self {
         thread_local!(static PEERS: Cell<u8> = const { Cell::new(0) });
         PEERS.set(PEERS.get() + 1);
-        let path = dir.path().join(format!("bus/{}.sock", node.info().id()));
-        let raw = Self { id: [PEERS.get(); 16], socket: Socket::connect(&path).unwrap() };
+        let raw = Self { id: [PEERS.get(); 16], socket: Socket::connect(path).unwrap() };
         let (id, name) = (raw.id, "raw");
         let hello = Hello { major: 1, minor: 0, id, name, started_unix_ms: 0, capabilities: 0 };
         raw.send(&Control::Hello(hello), &[]);

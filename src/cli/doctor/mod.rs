@@ -14,7 +14,7 @@ use serde::Serialize;
 use super::{Common, Outcome, grouped, ls::size, print, printable};
 use crate::sys::limits::{self, Resource};
 use crate::sys::seqpacket::{MAX_DATAGRAM, Socket};
-use crate::sys::{eventfd, fork, membarrier, memfd, pidfd};
+use crate::sys::{fork, membarrier, memfd, pidfd, timerfd};
 
 mod place;
 
@@ -161,12 +161,12 @@ fn executable_memory() -> Check {
 }
 
 fn bells() -> Check {
-    match eventfd::create() {
-        Ok(_) => Check::ok("wake-ups", "eventfd"),
+    match timerfd::create() {
+        Ok(_) => Check::ok("wake-ups", "timerfd"),
         Err(error) => Check::fail(
             "wake-ups",
-            format!("eventfd: {error}"),
-            "let the container pass eventfd2, or `ulimit -n`",
+            format!("timerfd: {error}"),
+            "let the container pass timerfd_create and timerfd_settime, or `ulimit -n`",
         ),
     }
 }

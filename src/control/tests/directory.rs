@@ -15,7 +15,7 @@ use super::net::id;
 use crate::control::{Directory, DirectoryError, Location};
 use crate::sys::credentials;
 use crate::sys::seqpacket::Listener;
-use crate::sys::testing::passes_in_child;
+use crate::sys::testing::{is_root, passes_in_child};
 
 const NOBODY: u32 = 65534;
 
@@ -33,13 +33,9 @@ fn set_mode(path: &Path, mode: u32) {
     fs::set_permissions(path, Permissions::from_mode(mode)).expect("chmod");
 }
 
-fn is_root() -> bool {
-    credentials::euid() == 0
-}
-
 /// Becomes an ordinary user, where this is root. Only in a child.
 fn become_nobody() {
-    if is_root() {
+    if credentials::euid() == 0 {
         setresgid(Gid::from_raw(NOBODY), Gid::from_raw(NOBODY), Gid::from_raw(NOBODY)).expect("setresgid");
         setresuid(Uid::from_raw(NOBODY), Uid::from_raw(NOBODY), Uid::from_raw(NOBODY)).expect("setresuid");
     }
@@ -92,7 +88,7 @@ fn everything_is_private_whatever_the_umask() {
 /// Whoever may make a directory in one of the group's, with the setgid bit, has it given the group.
 #[test]
 fn a_groups_bus_that_an_outsider_made_is_refused() {
-    if !is_root() {
+    if !is_root("a_groups_bus_that_an_outsider_made_is_refused") {
         return; // cannot give files away
     }
     let (dir, _) = base();
@@ -141,7 +137,7 @@ fn a_groups_bus_is_sticky_and_its_sockets_the_groups() {
 
 #[test]
 fn a_group_of_another_is_created_for_it_and_others_are_refused() {
-    if !is_root() {
+    if !is_root("a_group_of_another_is_created_for_it_and_others_are_refused") {
         return; // cannot give files away
     }
     let (dir, private) = base();
@@ -217,7 +213,7 @@ fn a_directory_that_lets_others_in_is_refused() {
 
 #[test]
 fn a_directory_of_another_user_is_refused() {
-    if !is_root() {
+    if !is_root("a_directory_of_another_user_is_refused") {
         return; // cannot give files away
     }
     let (dir, location) = base();

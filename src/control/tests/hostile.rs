@@ -10,10 +10,10 @@ use super::handshake::hello;
 use super::net::id;
 use crate::control::hub::{Event, Refusal};
 use crate::frame::Control;
-use crate::sys::eventfd;
 use crate::sys::poll::readable;
 use crate::sys::seqpacket::{MAX_DATAGRAM, Socket};
 use crate::sys::testing::{DEADLINE, passes_in_child};
+use crate::sys::timerfd;
 
 fn open_fds() -> usize {
     std::fs::read_dir("/proc/self/fd").expect("lists").count()
@@ -44,7 +44,7 @@ fn assert_unharmed(nodes: &mut [Node]) {
 fn garbage_closes_its_own_connection_and_nothing_else() {
     let bus = Bus::new();
     let mut nodes = bus.joined(2);
-    let bell: OwnedFd = eventfd::create().expect("a bell");
+    let bell: OwnedFd = timerfd::create().expect("a bell");
     let datagrams: [(&[u8], usize); 5] = [
         (b"GET / HTTP/1.1\r\n\r\n", 0),
         (&[0xff; MAX_DATAGRAM], 0),
@@ -174,7 +174,7 @@ fn a_flood_of_callers_takes_a_bounded_number_of_fds() {
 fn leave_fds(count: u64) {
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).expect("getrlimit");
     setrlimit(Resource::RLIMIT_NOFILE, hard, hard).expect("setrlimit");
-    let next = eventfd::create().expect("an fd");
+    let next = timerfd::create().expect("an fd");
     setrlimit(Resource::RLIMIT_NOFILE, next.as_raw_fd() as u64 + count, hard).expect("setrlimit");
 }
 
@@ -231,7 +231,7 @@ fn too_many_fds_under_way_delay_and_lose_nothing() {
         let mut nodes = bus.joined(2);
         let (mine, other) = Socket::pair().expect("a pair");
         let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).expect("getrlimit");
-        let bell = eventfd::create().expect("a bell");
+        let bell = timerfd::create().expect("a bell");
         setrlimit(Resource::RLIMIT_NOFILE, open_fds() as u64 + 20, hard).expect("setrlimit");
         while mine.send(b"x", &[bell.as_fd(); 8]).is_ok() {}
         for n in [3, 2, 1, 7] {

@@ -1,6 +1,6 @@
 //! The blobs that a reader was given, and the one that its record in hand names.
 
-use super::Reader;
+use super::{CACHE_LINE, Reader};
 use crate::ring::blob::{NAME, Name};
 use crate::ring::holds::Holds;
 use crate::ring::record::{HEADER, Header, Record};
@@ -43,6 +43,7 @@ pub(in crate::ring) struct Blobs<M> {
 /// Where a frame lies, checked.
 struct InHand<M> {
     blob: u64,
+    /// Taken from the list, as long as it is in hand.
     memory: Arc<M>,
     at: usize,
 }
@@ -72,13 +73,16 @@ impl<M: Memory> Blobs<M> {
         let Ok(known) = self.known.binary_search_by_key(&name.blob, |(id, _)| *id) else {
             return Ok(Found::Unknown);
         };
-        let Some(memory) = &self.known[known].1 else { return Ok(Found::Unreadable) };
+        let Some(memory) = self.known[known].1.take() else { return Ok(Found::Unreadable) };
         let refuse = |what| Corrupt::Blob { position, blob: name.blob, what };
-        let (at, len) = name.place(&**memory).ok_or(refuse("a frame that is not within it"))?;
-        if !name.is_of(&**memory) {
+        let (at, len) = name.place(&*memory).ok_or(refuse("a frame that is not within it"))?;
+        // Lines of the writer's cache, asked for side by side and not one after the other.
+        memory.prefetch(at);
+        memory.prefetch(at + CACHE_LINE);
+        if !name.is_of(&*memory) {
             return Err(refuse("another generation"));
         }
-        self.in_hand = Some(InHand { blob: name.blob, memory: memory.clone(), at });
+        self.in_hand = Some(InHand { blob: name.blob, memory, at });
         Ok(Found::Frame(len))
     }
 
@@ -121,8 +125,13 @@ impl<M: Memory> Blobs<M> {
         self.in_hand.as_ref()
     }
 
-    fn take_in_hand(&mut self) -> Option<InHand<M>> {
-        self.in_hand.take()
+    /// Done with the record in hand.
+    fn put_back(&mut self) {
+        if let Some(InHand { blob, memory, .. }) = self.in_hand.take()
+            && let Ok(known) = self.known.binary_search_by_key(&blob, |(id, _)| *id)
+        {
+            self.known[known].1.get_or_insert(memory); // unless it was let go of meanwhile
+        }
     }
 }
 
@@ -150,7 +159,9 @@ impl<M: Memory, C: MemoryMut> Reader<M, C> {
     /// At once, and not with the next eighth of the log: a blob is more than that.
     #[cold]
     pub(super) fn release_blob(&mut self) {
-        self.blobs.as_mut().map(|blobs| blobs.take_in_hand());
+        if let Some(blobs) = &mut self.blobs {
+            blobs.put_back();
+        }
         self.flush();
     }
 
@@ -218,7 +229,9 @@ impl<M: Memory + Clone, C: MemoryMut> Reader<M, C> {
         if !blobs.holds.take(id, &over, &self.cursors, self.cursor_at) {
             return None;
         }
-        let found = blobs.take_in_hand()?;
-        Some(Lent::new((*found.memory).clone(), found.at, len, over))
+        let found = blobs.in_hand()?;
+        let lent = Lent::new((*found.memory).clone(), found.at, len, over);
+        blobs.put_back();
+        Some(lent)
     }
 }

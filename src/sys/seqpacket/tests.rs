@@ -4,7 +4,7 @@ use nix::unistd::dup;
 
 use super::super::poll::readable;
 use super::super::testing::{DEADLINE, errno, passes_in_child};
-use super::super::{eventfd, memfd};
+use super::super::{memfd, timerfd};
 use super::*;
 
 fn recv(socket: &Socket) -> io::Result<(Vec<u8>, Received)> {
@@ -80,18 +80,18 @@ fn fds_arrive_in_order_and_close_on_exec() {
 #[test]
 fn a_bell_rings_through_a_received_fd() {
     let (one, other) = Socket::pair().unwrap();
-    let bell = eventfd::create().unwrap();
+    let bell = timerfd::create().unwrap();
     one.send(b"bell", &[bell.as_fd()]).unwrap();
     let received = recv(&other).unwrap().1;
-    eventfd::verify(received.fds[0].as_fd()).unwrap();
-    eventfd::ring(received.fds[0].as_fd()).unwrap();
+    timerfd::verify(received.fds[0].as_fd()).unwrap();
+    timerfd::ring(received.fds[0].as_fd()).unwrap();
     assert!(readable(bell.as_fd(), Some(DEADLINE)).unwrap());
 }
 
 #[test]
 fn send_refuses_what_could_not_be_received() {
     let (one, other) = Socket::pair().unwrap();
-    let bell = eventfd::create().unwrap();
+    let bell = timerfd::create().unwrap();
     assert_eq!(one.send(b"", &[]).unwrap_err().kind(), io::ErrorKind::InvalidInput);
     let nine = [bell.as_fd(); MAX_FDS + 1];
     assert_eq!(one.send(b"x", &nine).unwrap_err().kind(), io::ErrorKind::InvalidInput);
@@ -102,7 +102,7 @@ fn send_refuses_what_could_not_be_received() {
 fn more_fds_than_expected_are_told_as_lost_and_none_leaks() {
     passes_in_child(|| {
         let (one, other) = Socket::pair().unwrap();
-        let bell = eventfd::create().unwrap();
+        let bell = timerfd::create().unwrap();
         let before = open_fds();
         send_raw(&one, b"many", &[bell.as_raw_fd(); 40]);
         let (bytes, received) = recv(&other).unwrap();
@@ -117,7 +117,7 @@ fn more_fds_than_expected_are_told_as_lost_and_none_leaks() {
 #[test]
 fn an_empty_datagram_with_fds_is_not_the_end() {
     let (one, other) = Socket::pair().unwrap();
-    let bell = eventfd::create().unwrap();
+    let bell = timerfd::create().unwrap();
     send_raw(&one, b"", &[bell.as_raw_fd()]);
     let received = recv(&other).unwrap().1;
     assert!(received.len == 0 && received.fds.len() == 1 && !received.is_end());
@@ -127,7 +127,7 @@ fn an_empty_datagram_with_fds_is_not_the_end() {
 fn fds_beyond_the_limit_of_open_files_are_told_as_lost() {
     passes_in_child(|| {
         let (one, other) = Socket::pair().unwrap();
-        let bell = eventfd::create().unwrap();
+        let bell = timerfd::create().unwrap();
         let next = dup(&bell).unwrap().as_raw_fd() as u64;
         let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
         setrlimit(Resource::RLIMIT_NOFILE, next, hard).unwrap();
@@ -155,7 +155,7 @@ fn fds_in_flight_are_bounded_for_ordinary_users() {
             }
         }
         let (one, _other) = Socket::pair().unwrap();
-        let bell = eventfd::create().unwrap();
+        let bell = timerfd::create().unwrap();
         let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
         setrlimit(Resource::RLIMIT_NOFILE, 64, hard).unwrap();
         let refused = loop {
@@ -189,7 +189,7 @@ fn a_full_queue_is_told_and_drains() {
 #[test]
 fn the_end_comes_after_all_that_was_sent() {
     let (one, other) = Socket::pair().unwrap();
-    let bell = eventfd::create().unwrap();
+    let bell = timerfd::create().unwrap();
     one.send(b"last words", &[bell.as_fd()]).unwrap();
     drop(one);
     let (bytes, received) = recv(&other).unwrap();
@@ -207,7 +207,7 @@ fn the_end_comes_after_all_that_was_sent() {
 fn a_peer_gone_with_unread_input_resets_first_and_then_delivers() {
     passes_in_child(|| {
         let (one, other) = Socket::pair().unwrap();
-        let bell = eventfd::create().unwrap();
+        let bell = timerfd::create().unwrap();
         one.send(b"first", &[bell.as_fd()]).unwrap();
         one.send(b"second", &[]).unwrap();
         other.send(b"never read", &[]).unwrap();
