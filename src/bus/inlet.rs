@@ -2,7 +2,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Acquire, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, Ordering::Acquire};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -10,13 +10,14 @@ use parking_lot::Mutex;
 use super::core::Command;
 use super::error::{OpenError, RecvError};
 use super::node::NodeShared;
-use super::reading::{Change, InletShared, Origin, Purpose, Source, new_cursor_segment};
+use super::reading::{InletShared, Origin, Purpose, Source, new_cursor_segment};
 use super::stats::{Counters, PortStats};
 use super::topic::Filter;
 use super::turns::{Turn, Turns};
 use crate::ring::{self, Bias, Next, Waiter, layout};
 use crate::wake::{Bell, Habit, Patience, Then, Wait, barrier};
 
+mod changes;
 mod succession;
 
 use succession::Succession;
@@ -302,41 +303,6 @@ impl Inlet {
             self.ended.push(source);
         }
         (origin, missed)
-    }
-
-    #[cold]
-    fn take_changes(&mut self) {
-        let shared = self.shared.clone();
-        let mut changes = shared.changes.lock();
-        self.generation = shared.generation.load(Relaxed);
-        for change in changes.drain(..) {
-            match change {
-                Change::Add(source) => self.admit(*source),
-                Change::Abandoned { key } => self.abandon(key),
-                Change::End { key, until } => {
-                    let all = self.sources.iter_mut().chain(self.succession.waiting_mut());
-                    for source in all.filter(|source| source.key == key) {
-                        source.reader.end_at(until);
-                        source.ended = true;
-                    }
-                }
-                Change::Blob { key, blob, memory } => {
-                    let mut all = self.sources.iter_mut().chain(self.succession.waiting_mut());
-                    if let Some(source) = all.find(|source| source.key == key) {
-                        source.reader.add_blob(blob, memory);
-                    }
-                }
-                Change::BlobGone { key, blob } => {
-                    let mut all = self.sources.iter_mut().chain(self.succession.waiting_mut());
-                    if let Some(source) = all.find(|source| source.key == key) {
-                        source.reader.remove_blob(blob);
-                    }
-                }
-                Change::Failed { node, reason } => {
-                    self.failed.push(RecvError::Unattached { source_node: node, reason });
-                }
-            }
-        }
     }
 
     /// Done with the record in hand.
