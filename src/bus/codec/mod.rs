@@ -15,7 +15,7 @@ use self::write::{Room, Writer};
 use crate::frame::Encoding;
 
 /// Deepest nesting of a value that is decoded: the decoder recurses.
-const MAX_DEPTH: usize = 256;
+pub const MAX_DEPTH: usize = 256;
 
 /// What a port publishes: bytes that are written into the log by whoever knows how.
 pub trait Body {
