@@ -90,6 +90,9 @@ filtered blobs a_stalled_reader_is_waited_for_or_not
 filtered calls a_client_that_does_not_read_holds_nobody_up
 
 promise 5 "Evict cuts the slow reader off, and tells it what it missed"
+filtered --lib ring::tests::succession
+filtered evict every_message_is_received_or_missed one_that_does_not_read a_stopped_one a_writer_killed killed_readers \
+    no_reader_keeps_more_than_two
 
 promise 6 "lossy subscribers block nobody, and get nothing torn"
 filtered --lib ring::tests::lossy an_ungated_reader
@@ -150,7 +153,7 @@ filtered cli an_interrupted_pub_waits serve_echo_ends
 promise 17 "the lock-free code, model-checked (a part; ci/loom.sh does all)"
 partly
 filtered --lib store_buffers
-show ci/loom.sh models::lent models::blob stale_cursor a_gated_reader a_late_gate a_parked_reader models::lossy
+show ci/loom.sh models::lent models::blob models::succession stale_cursor a_gated_reader a_late_gate a_parked_reader models::lossy
 
 promise 18 "containers that share the bus's directory alone"
 

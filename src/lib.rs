@@ -64,8 +64,8 @@
 //! `Ok` is there for every subscriber that was attached, even if the publisher is killed right after.
 //!
 //! A publisher never overwrites what a subscriber has not read. When its log is full, [`Overflow`] decides:
-//! wait (the default, up to 1 s), fail, or drop the message. A dropped message is told to all
-//! ([`RecvError::Lagged`]). A [lossy](SubscriberBuilder::lossy) subscriber is the exception: it holds no publisher
+//! wait (the default, up to 1 s), fail, drop the message, or go on without the subscriber that is in the way until that has
+//! read what it has. Whoever misses a message is told ([`RecvError::Lagged`]). A [lossy](SubscriberBuilder::lossy) subscriber is the exception: it holds no publisher
 //! up, and is told how many messages were overwritten before it read them.
 //!
 //! # Waiting

@@ -309,13 +309,15 @@ impl From<PublishError> for SendError {
 #[non_exhaustive]
 pub enum RecvError {
     /// Messages are lost: the publisher dropped them because a reader was slow
-    /// ([`Overflow::DropNewest`](crate::Overflow::DropNewest)), or overwrote them before this
+    /// ([`Overflow::DropNewest`](crate::Overflow::DropNewest)), cut this subscriber off while it was slow
+    /// ([`Overflow::Evict`](crate::Overflow::Evict)), or overwrote them before this
     /// [lossy](crate::SubscriberBuilder::lossy) subscriber had read them.
     #[error(
-        "missed {missed} messages of {source_node}: its log was full, and its policy is to drop or the reader lossy"
+        "missed {missed} messages of {source_node}: its log was full, and its policy is to drop or to evict, or the reader lossy"
     )]
     Lagged {
-        /// How many messages of that publisher.
+        /// How many messages of that publisher. 0: it is not known how many, and none can follow; the publisher has died
+        /// after it had cut this subscriber off.
         missed: u64,
         /// Whose.
         source_node: NodeInfo,

@@ -22,7 +22,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::process::{ChildStdin, Command, ExitStatus, Stdio};
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, TryRecvError};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
@@ -232,6 +232,16 @@ impl Child {
             Ok(line) => line,
             Err(RecvTimeoutError::Timeout) => self.fail("says nothing"),
             Err(RecvTimeoutError::Disconnected) => self.fail("has ended without a word"),
+        }
+    }
+
+    /// The child's next line, if it has said one.
+    #[track_caller]
+    pub fn line_if_any(&mut self) -> Option<String> {
+        match self.lines.try_recv() {
+            Ok(line) => Some(line),
+            Err(TryRecvError::Empty) => None,
+            Err(TryRecvError::Disconnected) => self.fail("has ended without a word"),
         }
     }
 
