@@ -28,11 +28,13 @@ pub(super) struct LocalOutlet {
     /// The gates' numbers, by the reader's node and port.
     pub(super) readers: HashMap<(NodeId, u64), u16>,
     pub(super) blobs: LocalBlobs,
+    /// Of a client: the next call begins anew, whatever is still said of this log.
+    pub(super) is_reset: bool,
 }
 
 impl LocalOutlet {
     pub(super) fn new(shared: Arc<OutletShared>) -> Self {
-        Self { shared, readers: HashMap::new(), blobs: LocalBlobs::new() }
+        Self { shared, readers: HashMap::new(), blobs: LocalBlobs::new(), is_reset: false }
     }
 }
 
@@ -280,7 +282,13 @@ impl Core {
         if let Err(Trouble::Shortage(reason)) = &attached
             && let (Some(inlet), Some(peer)) = (self.inlets.get(&attach.reader_port), self.peers.get(&from))
         {
-            inlet.shared.change(Change::Failed { node: peer.node.clone(), reason: reason.clone() });
+            match &inlet.shared.purpose {
+                Purpose::Client(_) => {
+                    let why = format!("its answers cannot be read: {reason}");
+                    self.reset_pair(attach.reader_port, (from, attach.writer_port), &why);
+                }
+                _ => inlet.shared.change(Change::Failed { node: peer.node.clone(), reason: reason.clone() }),
+            }
         }
         attached
     }
