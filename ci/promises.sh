@@ -72,19 +72,20 @@ filtered blobs what_was_published_arrives_though_the_writer_is_killed
 filtered calls every_call_ends_once_while_servers_are_killed
 
 promise 2 "a death is told soon, and ends the calls"
-partly
+filtered kills deaths_are_told
 filtered presence a_killed_node_is_told_at_once
 filtered death a_killed_node_is_gone_although_a_forked_child
 filtered calls a_server_killed_in_a_handler requests_in_a_killed_servers_log
 
 promise 3 "a stopped process is not dead, holds nobody up, and comes back"
 partly
+filtered stops short_stops stops_past_the_threshold a_long_stop
 filtered death a_stopped_reader_is_not_taken_for_dead a_node_that_never_answers_delays_a_join
 filtered presence a_stopped_node_stalls_and_recovers a_node_that_was_itself_stopped
 filtered calls a_stopped_server_is_no_dead_one
 
 promise 4 "a slow subscriber costs its publishers' policy, and others nothing"
-partly
+filtered floods a_flood_to_a_stopped_subscriber
 filtered policies block_waits_for_its_timeout block_goes_on fail_returns_full drop_newest
 filtered blobs a_stalled_reader_is_waited_for_or_not
 filtered calls a_client_that_does_not_read_holds_nobody_up
@@ -99,13 +100,14 @@ filtered --lib ring::tests::lossy an_ungated_reader
 filtered lossy nothing_torn_beside a_stopped_one_delays one_that_joins_late what_a_writer_that_is_gone
 
 promise 7 "deaths leave nothing behind"
-partly
+filtered cycles killed_processes_leave_nothing_behind beside_a_stopped_one
 filtered death crashes_leave_no_file_fd_or_mapping_behind
 filtered opening ports_opened_and_dropped_a_thousand_times
 filtered calls opening_and_closing_leaves_nothing_behind
 
 promise 8 "a limit that is reached is a clear error, and no more"
-partly
+filtered limits too_few_files too_little_address_space too_small_files may_not_be_written a_full_directory \
+    a_read_only_directory too_many_fds_in_flight a_client_short_of_memory
 filtered --lib file_size_limit fds_beyond_the_limit_of_open_files fds_in_flight_are_bounded \
     a_datagram_whose_fds_were_lost control::tests::hostile
 
@@ -141,7 +143,7 @@ filtered waiting no_wake_up_is_lost recv_timeout_returns_none
 filtered --lib store_buffers a_ring_from_another_thread
 
 promise 15 "fork, exec, threads, drops in any order and unwinding: no deadlock, no leak"
-partly
+filtered ends executes_another_program any_order when_it_is_dropped when_it_is_killed a_panic_that_unwinds
 filtered fork forked_child every_use_after_a_fork
 filtered calls whatever_is_dropped_first a_panic_is_internal
 filtered in_process nodes_ports_and_messages_cross_threads a_node_leaves_with_its_last
@@ -156,6 +158,7 @@ filtered --lib store_buffers
 show ci/loom.sh models::lent models::blob models::succession stale_cursor a_gated_reader a_late_gate a_parked_reader models::lossy
 
 promise 18 "containers that share the bus's directory alone"
+filtered containers share_the_directory_alone
 
 promise 19 "soak: random kills, stops and restarts without a violation"
 filtered cli a_subscriber_that_tells_something_else_is_caught

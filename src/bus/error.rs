@@ -10,6 +10,7 @@ use super::status::Status;
 use super::topic::TopicError;
 use crate::control::DirectoryError;
 use crate::ring::Corrupt;
+use crate::sys::limits;
 
 /// Any error of this crate, for `?` in a program that does not tell them apart.
 #[derive(Debug, thiserror::Error)]
@@ -64,7 +65,7 @@ pub enum BusError {
     #[error(transparent)]
     Access(#[from] AccessError),
     /// The operating system refused something else.
-    #[error("cannot {what}: {source}")]
+    #[error("cannot {what}: {source}{}", limits::advice(.source))]
     Io {
         /// What was tried.
         what: &'static str,
@@ -84,7 +85,7 @@ pub enum JoinError {
     #[error(transparent)]
     Directory(#[from] DirectoryError),
     /// The operating system refused something else.
-    #[error("cannot {what}: {source}")]
+    #[error("cannot {what}: {source}{}", limits::advice(.source))]
     Io {
         /// What was tried.
         what: &'static str,

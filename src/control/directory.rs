@@ -12,7 +12,7 @@ use nix::libc;
 
 use super::NodeId;
 use crate::sys::seqpacket::{Listener, Socket};
-use crate::sys::{credentials, random};
+use crate::sys::{credentials, limits, random};
 
 /// Longest path that a Unix socket can be bound to (unix(7)), without its terminating zero.
 const SOCKET_PATH: usize = 107;
@@ -89,7 +89,7 @@ pub enum DirectoryError {
         expected: u32,
     },
     /// The operating system refused.
-    #[error("cannot {what} {}: {source}", .path.display())]
+    #[error("cannot {what} {}: {source}{}", .path.display(), limits::advice(.source))]
     Io {
         /// What was tried.
         what: &'static str,

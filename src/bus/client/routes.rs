@@ -152,17 +152,6 @@ impl Routes {
         self.calls.lock().servers.routes.iter().find(|route| route.number == number).cloned()
     }
 
-    /// [`Routes::reset`] of all servers of a node.
-    pub(super) fn reset_node(&self, node: &NodeInfo, why: &str) {
-        let table = self.calls.lock();
-        let theirs = table.servers.routes.iter().filter(|route| route.node.id() == node.id());
-        let ports: Vec<u64> = theirs.map(|route| route.port).collect();
-        drop(table);
-        for port in ports {
-            self.reset(node, port, why);
-        }
-    }
-
     /// The next server in turn, or the one asked for. `None`: there is none.
     #[cfg(fuzzing)]
     pub(super) fn pick(&self, node: Option<NodeId>) -> Option<Arc<Route>> {

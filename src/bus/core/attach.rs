@@ -30,12 +30,14 @@ pub(super) struct LocalOutlet {
     pub(super) readers: HashMap<(NodeId, u64), u16>,
     pub(super) blobs: LocalBlobs,
     pub(super) lineage: Lineage,
+    /// Of a client: the next call begins anew, whatever is still said of this log.
+    pub(super) is_reset: bool,
 }
 
 impl LocalOutlet {
     pub(super) fn new(shared: Arc<OutletShared>) -> Self {
         let lineage = Lineage::default();
-        Self { shared, readers: HashMap::new(), blobs: LocalBlobs::new(), lineage }
+        Self { shared, readers: HashMap::new(), blobs: LocalBlobs::new(), lineage, is_reset: false }
     }
 }
 
@@ -307,7 +309,13 @@ impl Core {
         if let Err(Trouble::Shortage(reason)) = &attached
             && let (Some(inlet), Some(peer)) = (self.inlets.get(&attach.reader_port), self.peers.get(&from))
         {
-            inlet.shared.change(Change::Failed { node: peer.node.clone(), reason: reason.clone() });
+            match &inlet.shared.purpose {
+                Purpose::Client(_) => {
+                    let why = format!("its answers cannot be read: {reason}");
+                    self.reset_pair(attach.reader_port, (from, attach.writer_port), &why);
+                }
+                _ => inlet.shared.change(Change::Failed { node: peer.node.clone(), reason: reason.clone() }),
+            }
         }
         attached
     }

@@ -52,7 +52,7 @@ use slots::LocalInlet;
 use waiting::{Waiting, WaitingOn};
 
 /// How long others may take to answer before `join` and `open` go on without them.
-const ANSWER: Duration = Duration::from_millis(250);
+const ANSWER: Duration = Duration::from_millis(200);
 /// Refused nodes that are remembered for the user.
 const REFUSED: usize = 64;
 

@@ -199,16 +199,26 @@ impl Core {
     pub(super) fn pair_detached(&mut self, log: u64) {
         let Some(outlet) = self.outlets.get(&log) else { return };
         let Some((node, server)) = outlet.shared.only.filter(|_| outlet.readers.is_empty()) else { return };
-        if let Some(inlet) = self.inlets.get(&outlet.shared.port)
+        if outlet.is_reset {
+            return; // by this client, who was short of something: calls that have begun since are not concerned
+        }
+        let why = "it could not read the requests: it is out of memory or file descriptors";
+        self.reset_pair(outlet.shared.port, (node, server), why);
+    }
+
+    /// The calls of a client to one server have failed, for want of something; the next begins anew. That it lets go
+    /// of no other server of the node is what keeps it from attaching to one twice.
+    pub(super) fn reset_pair(&mut self, client: u64, (node, server): (NodeId, u64), why: &str) {
+        if let Some(inlet) = self.inlets.get(&client)
             && let Purpose::Client(routes) = &inlet.shared.purpose
-        {
-            let why = "it could not read the requests: it is out of memory or file descriptors";
             // Only while it is there: what is added here is taken away with it.
-            if let Some(peer) = self.peers.get(&node)
-                && peer.ports.get(&server).is_some_and(|port| port.card.role == Role::Server)
-            {
-                routes.reset(&peer.node, server, why);
-                inlet.shared.bell.ring();
+            && let Some(peer) = self.peers.get(&node)
+            && peer.ports.get(&server).is_some_and(|port| port.card.role == Role::Server)
+        {
+            routes.reset(&peer.node, server, why);
+            inlet.shared.bell.ring();
+            for LocalOutlet { shared, is_reset, .. } in self.outlets.values_mut() {
+                *is_reset |= shared.port == client && shared.only == Some((node, server));
             }
         }
     }
