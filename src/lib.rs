@@ -118,7 +118,7 @@
 //!
 //! | feature | adds |
 //! | --- | --- |
-//! | `cli` | the `ringbus` command: `bench`, `demo`, `ls`, `pub`, `sub`, `send`, `inbox`, `broadcast`, `call`, `serve-echo`, `watch`, `doctor`; nothing to the library |
+//! | `cli` | the `ringbus` command: `bench`, `chaos`, `demo`, `ls`, `pub`, `sub`, `send`, `inbox`, `broadcast`, `call`, `serve-echo`, `watch`, `doctor`; nothing to the library |
 //! | `pipe` | the `pipe` module: a ring between two processes that share only a name |
 //! | `tower` | the `tower` module: clients as tower services, tower services as servers; one crate, `tower-service` |
 //!

@@ -144,7 +144,7 @@ impl fmt::Display for Unfinished {
             }
         }
         for Unread { topic, reader, bytes } in &self.unread {
-            write!(f, "{between}{reader} has not read {bytes} bytes of {topic}")?;
+            write!(f, "{between}{reader} has not read {bytes} bytes of {topic}, or not told so yet")?;
             between = "; ";
         }
         Ok(())

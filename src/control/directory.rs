@@ -373,7 +373,9 @@ fn check(handle: &File, path: &Path, group: Option<u32>) -> Result<(), Directory
         _ => {}
     }
     let (found, expected) = (found.mode() & 0o7777, mode(group));
-    if found != expected {
+    // A directory made in one with the setgid bit has it as well: it lets nobody in.
+    let setgid = if group.is_some() { 0o2000 } else { 0 };
+    if found & !setgid != expected {
         return Err(DirectoryError::TooOpen { path, mode: found, expected });
     }
     Ok(())

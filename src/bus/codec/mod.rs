@@ -42,7 +42,7 @@ pub(crate) struct Bytes<'a>(pub &'a [u8]);
 impl Body for Bytes<'_> {
     #[inline]
     fn write(&self, out: &mut [u8]) -> Result<usize, BodyError> {
-        write::copy(self.0, out.get_mut(..self.0.len()).ok_or(BodyError::Full)?);
+        out.get_mut(..self.0.len()).ok_or(BodyError::Full)?.copy_from_slice(self.0);
         Ok(self.0.len())
     }
 
