@@ -118,8 +118,8 @@ filtered heartbeats a_flood_of_heartbeats
 filtered calls hostile::
 
 promise 11 "nobody but its owner can write a segment"
-partly
 filtered --lib segment::tests::a_holder_of_the_fd reopening_through_proc not_even_the_creator unsealed_and_partly_sealed
+filtered access segments::
 
 promise 12 "who somebody is, the kernel says"
 partly

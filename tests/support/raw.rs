@@ -1,5 +1,7 @@
 //! A peer of a node's that a test speaks for, word by word.
 
+#![allow(dead_code)] // each test file uses its share
+
 use std::cell::Cell;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::Path;
