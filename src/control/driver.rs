@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use super::caller::Caller;
 use super::hub::{Admission, ConnId, Event, Hub};
+use super::session::Unread;
 use super::{Card, Directory, DirectoryError, NodeId};
 use crate::frame::Control;
 use crate::sys::epoll::{Epoll, Events, Interest};
@@ -127,6 +128,11 @@ impl Driver {
             events: VecDeque::new(),
             directory,
         })
+    }
+
+    /// Bounds what is kept for a peer that does not read; for sessions that are made from now on.
+    pub(crate) fn limit_unread(&mut self, messages: usize, bytes: usize) {
+        self.hub.unread = Unread { messages, bytes };
     }
 
     /// Dials every node in the directory that this one does not know; which they are.

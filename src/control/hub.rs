@@ -15,7 +15,7 @@ use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::time::Instant;
 
 use super::message::Message;
-use super::session::{Phase, Session, SessionError, encode};
+use super::session::{Phase, Session, SessionError, Unread, encode};
 use super::{Card, NodeId, VERSION};
 use crate::frame::{Control, Hello};
 use crate::sys::credentials::Credentials;
@@ -128,6 +128,7 @@ pub struct Hub<F, I> {
     pub(super) version: (u16, u16),
     capabilities: u64,
     admission: Admission,
+    pub(super) unread: Unread,
     /// In the order of their making.
     conns: BTreeMap<ConnId, Conn<F>>,
     next_conn: ConnId,
@@ -145,6 +146,7 @@ impl<F: Clone, I> Hub<F, I> {
             version: VERSION,
             capabilities,
             admission,
+            unread: Unread::default(),
             conns: BTreeMap::new(),
             next_conn: 1,
             up: HashMap::new(),
@@ -185,7 +187,7 @@ impl<F: Clone, I> Hub<F, I> {
         }
         let conn = self.next_conn;
         self.next_conn += 1;
-        let session = Session::new(phase, now);
+        let session = Session::new(phase, now, self.unread);
         self.conns.insert(conn, Conn { session, peer, card: None, credentials: Some(credentials) });
         Some(conn)
     }

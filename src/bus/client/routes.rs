@@ -117,6 +117,17 @@ impl Routes {
     /// of them), else now.
     /// False if the client does not know the server.
     pub(in crate::bus) fn remove(&self, node: NodeId, port: u64, why: &str, answers: bool) -> bool {
+        let status = |node: &NodeInfo| Status::unavailable(format!("server {node}: {why}"));
+        self.remove_with(node, port, status, answers)
+    }
+
+    fn remove_with(
+        &self,
+        node: NodeId,
+        port: u64,
+        status: impl FnOnce(&NodeInfo) -> Status,
+        answers: bool,
+    ) -> bool {
         let mut table = self.calls.lock();
         table.servers.denied.retain(|(other, at, _)| (*other, *at) != (node, port));
         let routes = &mut table.servers.routes;
@@ -125,7 +136,7 @@ impl Routes {
         drop(table);
         // Before the calls are failed: a call that is registered later looks at it afterwards.
         route.gone.store(true, Relaxed);
-        let status = Status::unavailable(format!("server {}: {why}", route.node));
+        let status = status(&route.node);
         if answers {
             self.calls.will_end(route.number, status);
         } else {
@@ -137,6 +148,13 @@ impl Routes {
     /// A server that is still there has let go of the requests: the next call begins anew.
     pub(in crate::bus) fn reset(&self, node: &NodeInfo, port: u64, why: &str) {
         if self.remove(node.id(), port, why, false) {
+            self.add(node.clone(), port);
+        }
+    }
+
+    /// The same, with what its calls are told.
+    pub(in crate::bus) fn reset_with(&self, node: &NodeInfo, port: u64, status: Status) {
+        if self.remove_with(node.id(), port, |_| status, false) {
             self.add(node.clone(), port);
         }
     }

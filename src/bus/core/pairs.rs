@@ -199,7 +199,9 @@ impl Core {
     pub(super) fn pair_detached(&mut self, log: u64) {
         let Some(outlet) = self.outlets.get(&log) else { return };
         let Some((node, server)) = outlet.shared.only.filter(|_| outlet.readers.is_empty()) else { return };
-        if let Some(inlet) = self.inlets.get(&outlet.shared.port)
+        let port = outlet.shared.port;
+        let exhausted = self.take_exhaustion(node);
+        if let Some(inlet) = self.inlets.get(&port)
             && let Purpose::Client(routes) = &inlet.shared.purpose
         {
             let why = "it could not read the requests: it is out of memory or file descriptors";
@@ -207,7 +209,10 @@ impl Core {
             if let Some(peer) = self.peers.get(&node)
                 && peer.ports.get(&server).is_some_and(|port| port.card.role == Role::Server)
             {
-                routes.reset(&peer.node, server, why);
+                match exhausted {
+                    Some(status) => routes.reset_with(&peer.node, server, status),
+                    None => routes.reset(&peer.node, server, why),
+                }
                 inlet.shared.bell.ring();
             }
         }
