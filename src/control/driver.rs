@@ -187,8 +187,8 @@ impl Driver {
     }
 
     fn accept(&mut self, now: Instant) {
-        for waiting in self.hub.callers()..=CALLERS {
-            if waiting == CALLERS {
+        for _ in 0..2 * CALLERS {
+            if self.hub.callers() >= CALLERS && !self.show_out(now) {
                 tracing::warn!("{CALLERS} callers have not said hello: others have to wait");
                 break;
             }
@@ -205,6 +205,21 @@ impl Driver {
         self.accept_paused = true;
         self.retry.get_or_insert(now + RETRY);
         let _ = self.epoll.remove(&self.listener);
+    }
+
+    /// Makes room for a caller that may have something to say: whoever has said nothing for longest goes.
+    fn show_out(&mut self, now: Instant) -> bool {
+        while let Some(conn) = self.hub.silent_caller() {
+            self.receive(conn, now);
+            if self.hub.silent_caller() == Some(conn) {
+                self.hub.handle_lost(conn);
+            }
+            self.take_events();
+            if self.hub.callers() < CALLERS {
+                return true;
+            }
+        }
+        false
     }
 
     fn called(&mut self, socket: Socket, now: Instant) {

@@ -41,6 +41,13 @@ impl Raw {
         self.socket.send(&bytes, fds).unwrap();
     }
 
+    /// The same to one that may have closed the session.
+    pub fn try_send(&self, control: &Control<'_>, fds: &[BorrowedFd<'_>]) {
+        let mut bytes = vec![0; control.encoded_len()];
+        control.encode(&mut bytes).unwrap();
+        let _ = self.socket.send(&bytes, fds);
+    }
+
     /// The next datagram that is not about the counting of others.
     pub fn receive(&self) -> (Vec<u8>, Vec<OwnedFd>) {
         let mut bytes = vec![0; MAX_DATAGRAM];
