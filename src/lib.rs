@@ -32,6 +32,7 @@
 //! | --- | --- |
 //! | open a bus | [`Bus::open`], [`Bus::from_env`], [`Bus::private`] for tests; [`Bus::builder`] for the directory, a group, [`Trust`] |
 //! | share it with other users | [`BusBuilder::group`]; [`BusBuilder::allow`] and [`Access`] for what they may do; [`Node::denials`] |
+//! | bound what one node may use of another | [`BusBuilder::quotas`], [`Quotas`]; [`Node::exhaustions`] |
 //! | join it | [`Bus::join`], which gives a [`Node`]; [`Node::peers`], [`Node::refused`] and [`Node::survey`] look around |
 //! | publish values, or bytes | [`Node::publisher`], [`Node::raw_publisher`]; [`Node::publisher_builder`] for capacity and [`Overflow`] |
 //! | receive values, or bytes | [`Node::subscriber`], [`Node::raw_subscriber`]; [`Node::subscriber_builder`] for several filters and [`Wait`] |
@@ -64,8 +65,8 @@
 //! `Ok` is there for every subscriber that was attached, even if the publisher is killed right after.
 //!
 //! A publisher never overwrites what a subscriber has not read. When its log is full, [`Overflow`] decides:
-//! wait (the default, up to 1 s), fail, or drop the message. A dropped message is told to all
-//! ([`RecvError::Lagged`]). A [lossy](SubscriberBuilder::lossy) subscriber is the exception: it holds no publisher
+//! wait (the default, up to 1 s), fail, drop the message, or go on without the subscriber that is in the way until that has
+//! read what it has. Whoever misses a message is told ([`RecvError::Lagged`]). A [lossy](SubscriberBuilder::lossy) subscriber is the exception: it holds no publisher
 //! up, and is told how many messages were overwritten before it read them.
 //!
 //! # Waiting

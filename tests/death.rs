@@ -290,7 +290,7 @@ fn silent_node(dir: &Dir, id: u128) -> OwnedFd {
 }
 
 #[test]
-fn a_node_that_never_answers_delays_a_join_by_a_quarter_of_a_second() {
+fn a_node_that_never_answers_delays_a_join_by_a_fifth_of_a_second() {
     let dir = Dir::new();
     let other = dir.join("other");
     let _silent = [1, u128::MAX].map(|id| silent_node(&dir, id));

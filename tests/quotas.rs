@@ -1,6 +1,7 @@
 //! Nodes that want more than their share, and their neighbours, who do not notice.
 
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use ringbus::internals::frame::{Attach, Control, PortUp, Role, Strings};
 use ringbus::internals::ring::{CursorSegment, LogHeader, LogLayout};
@@ -27,6 +28,13 @@ fn child() {
     support::play(&[("wants it all", wants_it_all), ("deaf", deaf)]);
 }
 
+/// The tests count the process's descriptors: one at a time.
+static ALONE: Mutex<()> = Mutex::new(());
+
+fn alone() -> MutexGuard<'static, ()> {
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 fn join(dir: &Dir, name: &str, quotas: Quotas) -> Node {
     Bus::builder("bus").dir(dir.path()).quotas(quotas).open().unwrap().join(name).unwrap()
 }
@@ -42,6 +50,7 @@ fn open_fds() -> usize {
 
 #[test]
 fn a_peer_that_wants_it_all_gets_its_share_and_nobody_else_less() {
+    let _alone = alone();
     let dir = Dir::new();
     let most = |most: u64| usize::try_from(most).unwrap();
     let quotas = Quotas::default()
@@ -138,8 +147,7 @@ fn wants_it_all(parent: &mut Parent, args: &[&str]) {
 fn refusal(raw: &Raw) -> (Resource, u64) {
     loop {
         if let Ok(Control::Exhausted { resource, limit }) = Control::decode(&raw.receive().0) {
-            let all =
-                [Resource::Ports, Resource::Attachments, Resource::Mappings, Resource::Descriptors];
+            let all = [Resource::Ports, Resource::Attachments, Resource::Mappings, Resource::Descriptors];
             return (all[usize::from(resource)], limit);
         }
     }
@@ -178,6 +186,7 @@ fn attach(raw: &Raw, bell: &OwnedFd, reader: u64, port: u64, log: u64) -> Sealed
 
 #[test]
 fn calls_beyond_the_quota_end_with_resource_exhausted() {
+    let _alone = alone();
     let dir = Dir::new();
     let server = join(&dir, "server", Quotas::default().attachments(1));
     let _service = server.service("s").raw_method("m", |_, bytes| Ok(bytes.to_vec())).spawn().unwrap();
@@ -205,6 +214,7 @@ fn calls_beyond_the_quota_end_with_resource_exhausted() {
 /// A peer that reads nothing is parted with when its share of unread messages is full.
 #[test]
 fn a_deaf_peer_costs_its_share_of_unread_messages() {
+    let _alone = alone();
     let dir = Dir::new();
     let node = join(&dir, "node", Quotas::default().unread_messages(12));
     let other = dir.join("other");

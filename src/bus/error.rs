@@ -10,6 +10,7 @@ use super::status::Status;
 use super::topic::TopicError;
 use crate::control::DirectoryError;
 use crate::ring::Corrupt;
+use crate::sys::limits;
 
 /// Any error of this crate, for `?` in a program that does not tell them apart.
 #[derive(Debug, thiserror::Error)]
@@ -64,7 +65,7 @@ pub enum BusError {
     #[error(transparent)]
     Access(#[from] AccessError),
     /// The operating system refused something else.
-    #[error("cannot {what}: {source}")]
+    #[error("cannot {what}: {source}{}", limits::advice(.source))]
     Io {
         /// What was tried.
         what: &'static str,
@@ -84,7 +85,7 @@ pub enum JoinError {
     #[error(transparent)]
     Directory(#[from] DirectoryError),
     /// The operating system refused something else.
-    #[error("cannot {what}: {source}")]
+    #[error("cannot {what}: {source}{}", limits::advice(.source))]
     Io {
         /// What was tried.
         what: &'static str,
@@ -309,13 +310,15 @@ impl From<PublishError> for SendError {
 #[non_exhaustive]
 pub enum RecvError {
     /// Messages are lost: the publisher dropped them because a reader was slow
-    /// ([`Overflow::DropNewest`](crate::Overflow::DropNewest)), or overwrote them before this
+    /// ([`Overflow::DropNewest`](crate::Overflow::DropNewest)), cut this subscriber off while it was slow
+    /// ([`Overflow::Evict`](crate::Overflow::Evict)), or overwrote them before this
     /// [lossy](crate::SubscriberBuilder::lossy) subscriber had read them.
     #[error(
-        "missed {missed} messages of {source_node}: its log was full, and its policy is to drop or the reader lossy"
+        "missed {missed} messages of {source_node}: its log was full, and its policy is to drop or to evict, or the reader lossy"
     )]
     Lagged {
-        /// How many messages of that publisher.
+        /// How many messages of that publisher. 0: it is not known how many, and none can follow; the publisher has died
+        /// after it had cut this subscriber off.
         missed: u64,
         /// Whose.
         source_node: NodeInfo,

@@ -1,12 +1,19 @@
-//! For `fuzz/fuzz_targets/calls.rs` alone: a client and a server that say what no honest one would.
+//! For `fuzz/fuzz_targets/` alone: a client and a server that say what no honest one would, and how values are read.
 
 use std::time::Duration;
 
 use super::client::Client;
+use super::codec;
+pub use super::codec::MAX_DEPTH;
 use super::open::Bus;
 use super::server::{Context, Server};
 use super::status::Status;
 use crate::frame::{Frame, Head};
+
+/// A value from bytes, as ports read it.
+pub fn decode<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> Option<T> {
+    codec::decode(bytes).ok()
+}
 
 /// A service and its client on a bus of their own, for the life of the process.
 pub struct Calls {

@@ -2,7 +2,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Acquire, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, Ordering::Acquire};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -10,12 +10,17 @@ use parking_lot::Mutex;
 use super::core::Command;
 use super::error::{OpenError, RecvError};
 use super::node::NodeShared;
-use super::reading::{Change, InletShared, Origin, Purpose, Source, new_cursor_segment};
+use super::reading::{InletShared, Origin, Purpose, Source, new_cursor_segment};
 use super::stats::{Counters, PortStats};
 use super::topic::Filter;
 use super::turns::{Turn, Turns};
 use crate::ring::{self, Bias, Next, Waiter, layout};
 use crate::wake::{Bell, Habit, Patience, Then, Wait, barrier};
+
+mod changes;
+mod succession;
+
+use succession::Succession;
 
 /// Records on topics that are none of the port's that are passed over between two looks at the clock: a busy
 /// publisher over a pattern must not keep a caller beyond its timeout.
@@ -73,6 +78,7 @@ pub(super) struct Inlet {
     failed: Vec<RecvError>,
     /// Logs of pairs that ended: nothing more comes from them.
     ended: Vec<Source>,
+    succession: Succession,
     parked: Waiter,
     bias: Bias,
     /// Records since the port last parked.
@@ -122,6 +128,7 @@ impl Inlet {
             run: 0,
             failed: Vec::new(),
             ended: Vec::new(),
+            succession: Succession::default(),
             parked: Waiter::new(layout::PARKED),
             bias: Bias::default(),
             streak: 0,
@@ -142,8 +149,9 @@ impl Inlet {
         if !self.is_here() {
             return PortStats::default();
         }
-        let lag = self.sources.iter().map(|source| source.reader.lag()).sum();
-        self.shared.counters.stats(lag, self.sources.len())
+        let all = self.sources.iter().chain(self.succession.waiting());
+        let lag = all.map(|source| source.reader.lag()).sum();
+        self.shared.counters.stats(lag, self.sources.len() + self.succession.count_cut_off())
     }
 
     #[inline(always)]
@@ -254,17 +262,11 @@ impl Inlet {
     #[cold]
     fn exception(&mut self, index: usize, found: Result<Next, ring::Corrupt>) -> Option<RecvError> {
         if let Ok(Next::Lagged(missed)) = found {
-            let origin = &self.sources[index].origin;
-            self.shared.counters.drop(missed);
-            let topic = origin.topic.as_deref().map(str::to_owned);
-            return Some(RecvError::Lagged { missed, source_node: origin.node.clone(), topic });
+            return Some(self.lagged(&self.sources[index].origin, missed));
         }
         match found {
             Err(why) => Some(self.cut(index, why)),
-            Ok(_) => {
-                self.remove(index, None);
-                None
-            }
+            Ok(end) => self.remove(index, None, matches!(end, Next::Closed(1..))).1,
         }
     }
 
@@ -281,52 +283,26 @@ impl Inlet {
     /// Stops reading a log whose writer broke the protocol, and has its node cut off.
     #[cold]
     pub(super) fn cut(&mut self, index: usize, why: ring::Corrupt) -> RecvError {
-        let origin = self.remove(index, Some(why));
+        let (origin, _) = self.remove(index, Some(why), false);
         RecvError::PeerCorrupt { source_node: origin.node.clone(), why }
     }
 
-    fn remove(&mut self, index: usize, corrupt: Option<ring::Corrupt>) -> Arc<Origin> {
+    /// Whose log it was, and what is to be told of that.
+    fn remove(
+        &mut self,
+        index: usize,
+        corrupt: Option<ring::Corrupt>,
+        closed_for: bool,
+    ) -> (Arc<Origin>, Option<RecvError>) {
         let source = self.sources.remove(index);
         let origin = source.origin.clone();
         self.turns.remove(index);
+        let missed = self.succeed(&source, closed_for);
         self.node.tell(Command::LogDone { port: self.shared.port, key: source.key, corrupt });
         if matches!(self.shared.purpose, Purpose::Client(_) | Purpose::Server { .. }) {
             self.ended.push(source);
         }
-        origin
-    }
-
-    #[cold]
-    fn take_changes(&mut self) {
-        let mut changes = self.shared.changes.lock();
-        self.generation = self.shared.generation.load(Relaxed);
-        for change in changes.drain(..) {
-            match change {
-                Change::Add(source) => {
-                    let place = self.turns.insert(source.origin.priority);
-                    self.sources.insert(place, *source);
-                }
-                Change::End { key, until } => {
-                    for source in self.sources.iter_mut().filter(|source| source.key == key) {
-                        source.reader.end_at(until);
-                        source.ended = true;
-                    }
-                }
-                Change::Blob { key, blob, memory } => {
-                    if let Some(source) = self.sources.iter_mut().find(|source| source.key == key) {
-                        source.reader.add_blob(blob, memory);
-                    }
-                }
-                Change::BlobGone { key, blob } => {
-                    if let Some(source) = self.sources.iter_mut().find(|source| source.key == key) {
-                        source.reader.remove_blob(blob);
-                    }
-                }
-                Change::Failed { node, reason } => {
-                    self.failed.push(RecvError::Unattached { source_node: node, reason });
-                }
-            }
-        }
+        (origin, missed)
     }
 
     /// Done with the record in hand.

@@ -31,6 +31,8 @@ pub(super) type Gates = ring::Gates<Arc<PeerSegment>, Reader>;
 pub(super) struct OutletShared {
     pub(super) port: u64,
     pub(super) log: u64,
+    /// Number of its first message.
+    pub(super) first: u64,
     /// The topic, or the pattern; of a pair, the service.
     pub(super) filter: Filter,
     /// The one port that reads the log of a client–server pair; else whoever's filters match.
@@ -69,18 +71,15 @@ impl OutletShared {
     pub(super) fn create(new: NewLog) -> Result<Self, OpenError> {
         let NewLog { node, port, log, filter, capacity, priority, gates, unread, pair } = new;
         let layout = check_capacity(capacity)?;
-        let memory = |reason: String| OpenError::Memory { reason };
-        let size = layout.segment_size();
-        let segment = Sealed::create("ringbus-log", size, size <= PREFAULT + ring::layout::DATA)
-            .map_err(|e| memory(e.to_string()))?;
-        layout.initialise(&segment, &LogHeader { log, node: *node.as_bytes(), port });
+        let segment = make(layout, LogHeader { log, node: *node.as_bytes(), port })?;
         let (bell, only) = match pair {
             Some((bell, reader)) => (bell, Some(reader)),
-            None => (Bell::new().map_err(|e| memory(e.to_string()))?, None),
+            None => (Bell::new().map_err(|error| OpenError::Memory { reason: error.to_string() })?, None),
         };
         Ok(Self {
             port,
             log,
+            first: 0,
             filter,
             only,
             priority,
@@ -92,6 +91,27 @@ impl OutletShared {
             audience: Mutex::new(0),
             audience_changed: Condvar::new(),
             unread,
+        })
+    }
+
+    /// Makes the log that continues this one: of the same port, with what it has counted.
+    pub(super) fn successor(&self, node: NodeId, log: u64, first: u64) -> Result<Self, OpenError> {
+        let header = LogHeader { log, node: *node.as_bytes(), port: self.port };
+        Ok(Self {
+            port: self.port,
+            log,
+            first,
+            filter: self.filter.clone(),
+            only: self.only,
+            priority: self.priority,
+            layout: self.layout,
+            segment: Arc::new(make(self.layout, header)?),
+            bell: self.bell.clone(),
+            gates: Arc::new(Gates::numbered_from(first)),
+            counters: self.counters.carried_on(),
+            audience: Mutex::new(0),
+            audience_changed: Condvar::new(),
+            unread: self.unread.clone(),
         })
     }
 
@@ -125,6 +145,14 @@ impl OutletShared {
             version: None,
         }
     }
+}
+
+fn make(layout: LogLayout, header: LogHeader) -> Result<Sealed, OpenError> {
+    let size = layout.segment_size();
+    let segment = Sealed::create("ringbus-log", size, size <= PREFAULT + ring::layout::DATA)
+        .map_err(|error| OpenError::Memory { reason: error.to_string() })?;
+    layout.initialise(&segment, &header);
+    Ok(segment)
 }
 
 /// The layout of a log of this capacity.

@@ -27,6 +27,7 @@ use super::subscriber::{RawSubscriber, Subscriber, SubscriberBuilder};
 use super::topic::{Filter, check_name};
 use crate::control::{Admission, Card, Directory, Driver, NodeId};
 use crate::frame::Role;
+use crate::segment::SegmentError;
 use crate::sys::fork::Origin;
 use crate::sys::{clock, credentials, random};
 use crate::wake::{Bell, barrier};
@@ -87,8 +88,12 @@ impl Node {
         let (pid, uid) = (std::process::id() as i32, credentials::euid());
         let info = NodeInfo::new(id, card.name.clone(), pid, uid, started_unix_ms);
         let bell = Bell::new().map_err(io("create a timerfd"))?;
-        let pulse = Pulse::new(id)
-            .map_err(|error| io("make the heartbeat's memory")(std::io::Error::other(error)))?;
+        let pulse = Pulse::new(id).map_err(|error| {
+            io("make the heartbeat's memory")(match error {
+                SegmentError::Os { source, .. } => source,
+                error => std::io::Error::other(error),
+            })
+        })?;
         let admission = Admission { uid, group: bus.location.group() };
         let mut driver = Driver::open(directory, card, admission, bell.clone())?;
         driver.limit_unread(bus.quotas.unread_messages, bus.quotas.unread_bytes);
@@ -102,7 +107,7 @@ impl Node {
             .stack_size(STACK)
             .spawn(move || core.run(joined))
             .map_err(io("start the control thread"))?;
-        // It answers after 250 ms at the latest; if it is gone instead, so is the node.
+        // It answers after 200 ms at the latest; if it is gone instead, so is the node.
         match wait.recv() {
             Ok(Ok(())) => {}
             Ok(Err(error)) => return Err(error.into()),

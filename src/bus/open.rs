@@ -113,7 +113,7 @@ impl Bus {
     }
 
     /// Joins the bus as a node of this name, which need not be unique. Returns once every node that answers
-    /// within 250 ms is known, with its ports.
+    /// within 200 ms is known, with its ports.
     ///
     /// Costs a thread (asleep unless the bus changes) and, per other node, a socket and a process handle.
     ///

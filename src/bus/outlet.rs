@@ -23,6 +23,7 @@ mod large;
 mod loan;
 mod room;
 mod sending;
+mod succession;
 
 use fill::{fill, prefix_len, refuse_body};
 use large::Place;
@@ -44,6 +45,20 @@ pub enum Overflow {
     /// Drop the message: `publish` succeeds, and every subscriber of this publisher is told
     /// ([`RecvError::Lagged`](crate::RecvError::Lagged)).
     DropNewest,
+    /// Wait for room, up to the timeout; then cut off the subscribers that are in the way, and go on with all others:
+    /// `publish` succeeds. Who is cut off still gets everything that is in the log, is then told how many messages it
+    /// has missed ([`RecvError::Lagged`](crate::RecvError::Lagged)), and gets what is published from there on. The
+    /// others miss nothing.
+    ///
+    /// It costs a new log (and blobs), some milliseconds, and up to 250 ms if the process of a subscriber that keeps up is
+    /// stopped just then. A log that is cut off lasts until those that are to read it have; no subscriber has more than
+    /// two of a publisher.
+    ///
+    /// [`PublishError::Memory`] if there is no memory for another log.
+    Evict {
+        /// How long.
+        timeout: Duration,
+    },
 }
 
 impl Default for Overflow {
@@ -137,11 +152,15 @@ impl Outlet {
 
     /// The writing end of a log that was just made.
     pub(super) fn of(shared: Arc<OutletShared>, node: Arc<NodeShared>, config: OutletConfig) -> Self {
-        let writer = ring::Writer::new(shared.segment.clone(), shared.layout, shared.gates.clone());
-        let writer = if barrier::has_barriers() { writer.biased() } else { writer };
+        let writer = Self::writer_of(&shared);
         let one_topic = !shared.filter.is_pattern();
         let (pool, stage) = (Pool::new(config.limits.blob_memory), Box::new([0; STAGE]));
         Self { writer, shared, node, config, one_topic, pool, lent: None, habit: Habit::default(), stage }
+    }
+
+    fn writer_of(shared: &OutletShared) -> ring::Writer<Arc<Sealed>, Arc<PeerSegment>, Reader> {
+        let writer = ring::Writer::new(shared.segment.clone(), shared.layout, shared.gates.clone());
+        if barrier::has_barriers() { writer.biased() } else { writer }
     }
 
     pub(super) fn filter(&self) -> &Filter {

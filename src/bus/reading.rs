@@ -47,6 +47,8 @@ pub(super) struct Origin {
 /// One log that the port reads.
 pub(super) struct Source {
     pub(super) key: LogKey,
+    /// The log that this one continues, which is to be read first.
+    pub(super) predecessor: Option<u64>,
     /// In a client's port: the number of the route that it answers for.
     pub(super) route: Option<u32>,
     pub(super) reader: ring::Reader<Arc<PeerSegment>, Arc<Sealed>>,
@@ -134,6 +136,10 @@ pub(super) enum Change {
     BlobGone {
         key: LogKey,
         blob: u64,
+    },
+    /// The port was cut off at the end of this log, and nobody is left to attach it again.
+    Abandoned {
+        key: LogKey,
     },
     /// This process is short of something: a log of this node is not read.
     Failed {

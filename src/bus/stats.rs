@@ -90,6 +90,18 @@ impl Counters {
         add(&self.blocked_ns, time.as_nanos() as u64);
     }
 
+    /// The same counts for another log of the port, by its thread.
+    pub(super) fn carried_on(&self) -> Self {
+        let copy = |counter: &AtomicU64| AtomicU64::new(counter.load(Relaxed));
+        Self {
+            messages: copy(&self.messages),
+            bytes: copy(&self.bytes),
+            dropped: copy(&self.dropped),
+            blocked_ns: copy(&self.blocked_ns),
+            unsent: copy(&self.unsent),
+        }
+    }
+
     pub(super) fn stats(&self, lag: u64, peers: usize) -> PortStats {
         PortStats {
             messages: self.messages.load(Relaxed),

@@ -12,7 +12,7 @@ use nix::libc;
 
 use super::NodeId;
 use crate::sys::seqpacket::{Listener, Socket};
-use crate::sys::{credentials, random};
+use crate::sys::{credentials, limits, random};
 
 /// Longest path that a Unix socket can be bound to (unix(7)), without its terminating zero.
 const SOCKET_PATH: usize = 107;
@@ -23,6 +23,8 @@ const SOCKET_NAME: usize = 38;
 pub(crate) const LONGEST_PATH: usize = SOCKET_PATH - SOCKET_NAME;
 /// A socket under a temporary name that has been refusing for this long was left by a killed process.
 const STALE_TEMPORARY: Duration = Duration::from_secs(60);
+/// How often a socket is placed whose temporary name somebody has removed.
+const PLACINGS: u32 = 3;
 /// Connections that may wait to be accepted; beyond that a dial is retried.
 const BACKLOG: u32 = 256;
 
@@ -87,7 +89,7 @@ pub enum DirectoryError {
         expected: u32,
     },
     /// The operating system refused.
-    #[error("cannot {what} {}: {source}", .path.display())]
+    #[error("cannot {what} {}: {source}{}", .path.display(), limits::advice(.source))]
     Io {
         /// What was tried.
         what: &'static str,
@@ -194,6 +196,17 @@ impl Directory {
     /// Puts the node's rendezvous socket there: bound and listening before it has its name, since a
     /// socket that refuses is taken for a dead node's.
     pub(crate) fn listen(&self, id: NodeId) -> Result<Listener, DirectoryError> {
+        // One that is bound and does not listen yet looks old, and is removed, where the wall clock has jumped.
+        for _ in 1..PLACINGS {
+            match self.place(id) {
+                Err(DirectoryError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
+                placed => return placed,
+            }
+        }
+        self.place(id)
+    }
+
+    fn place(&self, id: NodeId) -> Result<Listener, DirectoryError> {
         let temporary = self.path.join(format!(".{id}.tmp"));
         let name = self.socket(id);
         let io = |what, path: &Path| {

@@ -194,7 +194,8 @@ impl<M: MemoryMut> Blob<M> {
         self.end = Some(end);
     }
 
-    pub(super) fn end(&self) -> Option<u64> {
+    /// Where the record that names it ends, until readers are done with it.
+    pub fn end(&self) -> Option<u64> {
         self.end
     }
 

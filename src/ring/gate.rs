@@ -85,7 +85,6 @@ impl<R, T> Gate<R, T> {
 /// The sequence number that belongs to the published tail, for a writer that may drop messages: a late
 /// reader has to know it to be told of the first drop. Both words are the writer's; `before` is stored
 /// before the tail, `after` after it.
-#[derive(Default)]
 struct Numbering {
     before: AtomicU64,
     after: AtomicU64,
@@ -154,7 +153,13 @@ impl<R: Memory + Clone, T> Gates<R, T> {
     /// The same for a log whose writer may drop messages ([`Writer::skip`](super::Writer::skip)): late readers
     /// learn which number is due, for two more stores a publish.
     pub fn numbered() -> Self {
-        Self { numbering: Some(Numbering::default()), ..Self::new() }
+        Self::numbered_from(0)
+    }
+
+    /// The same for a log that continues another: its first record has this number.
+    pub fn numbered_from(sequence: u64) -> Self {
+        let due = || AtomicU64::new(sequence);
+        Self { numbering: Some(Numbering { before: due(), after: due() }), ..Self::new() }
     }
 
     /// The writer is about to publish up to (not including) this number.

@@ -12,7 +12,7 @@
 
 use super::Corrupt;
 use super::blob::{NAME, Name};
-use super::layout::{CLOSED, LogLayout, NEXT_SEQUENCE, OPEN, TAIL};
+use super::layout::{CLOSED, LogLayout, NEXT_SEQUENCE, OPEN, SUCCESSOR, TAIL};
 use super::reader::{Blobs, Copied};
 use super::record::{HEADER, Header, Kind};
 use super::sync::Ordering::{Acquire, Relaxed};
@@ -28,8 +28,8 @@ pub enum LossyNext {
     Frame(u64),
     /// This many records were overwritten or dropped before the next one.
     Lagged(u64),
-    /// The writer closed the log and everything that is left of it was read.
-    Closed,
+    /// The writer closed the log and everything that is left of it was read. The successor's log id, or 0.
+    Closed(u64),
 }
 
 /// A reader without a gate; `M` is the writer's log.
@@ -68,6 +68,10 @@ impl<M: Memory> LossyReader<M> {
     /// Number of the record that is due next, if it is known.
     pub(super) fn expected(&self) -> Option<u64> {
         self.expected
+    }
+
+    pub(super) fn expect(&mut self, sequence: u64) {
+        self.expected = Some(sequence);
     }
 
     /// Reads on to this position, and no further.
@@ -117,7 +121,7 @@ impl<M: Memory> LossyReader<M> {
                 Ok(LossyNext::Lagged(next_sequence - expected))
             }
             _ if closed == OPEN => Ok(LossyNext::Empty),
-            _ if closed == tail => Ok(LossyNext::Closed),
+            _ if closed == tail => Ok(LossyNext::Closed(self.log.load(SUCCESSOR, Relaxed))),
             _ => Err(Corrupt::Closed { closed, tail }),
         }
     }

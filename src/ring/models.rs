@@ -21,6 +21,7 @@ mod lent;
 mod lossy;
 mod memory;
 mod stale_cursor;
+mod succession;
 
 use memory::{CURSOR, Shared};
 

@@ -9,6 +9,8 @@ use super::sync::{Arc, compiler_fence, fence};
 use super::{Corrupt, Gate, Gates, Waiter};
 use crate::segment::{Memory, MemoryMut};
 
+mod succession;
+
 /// Why a record could not be claimed. Nothing was written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ClaimError {
@@ -255,11 +257,15 @@ impl<M: MemoryMut, R: Memory + Clone, T> Writer<M, R, T> {
 
     /// Says that nothing follows: counts as a publish.
     pub fn close(&mut self) {
+        self.end(0);
+    }
+
+    fn end(&mut self, successor: u64) {
         self.show_tail(); // `closed` is no further than the tail
         // For readers without a gate that lose the last records: they learn how many.
         self.log.store(NEXT_SEQUENCE, self.sequence, Release);
-        self.log.store(SUCCESSOR, 0, Relaxed);
-        self.log.store(CLOSED, self.tail, Release); // pairs with the Acquire load in `Reader`
+        self.log.store(SUCCESSOR, successor, Relaxed); // seen by whoever sees the log closed
+        self.log.store(CLOSED, self.tail, Release); // pairs with the Acquire loads in `Reader` and `LossyReader`
         self.may_sleep = true;
         fence(SeqCst); // as in `publish`
     }

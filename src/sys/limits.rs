@@ -39,6 +39,22 @@ pub fn limit(resource: Resource) -> io::Result<Limit> {
     Ok(Limit { soft, hard })
 }
 
+/// What to do about an error that comes of a limit or of a place that cannot be written, to follow its text; else nothing.
+pub fn advice(error: &io::Error) -> &'static str {
+    use nix::libc::{EACCES, EAGAIN, EDQUOT, EFBIG, EMFILE, ENFILE, ENOMEM, ENOSPC, EPERM, EROFS};
+    match error.raw_os_error() {
+        Some(EMFILE) => ": raise the limit (`ulimit -n`), or open fewer ports and nodes",
+        Some(ENFILE) => ": too many files are open on this host: raise `fs.file-max`",
+        Some(EFBIG) => ": raise the limit (`ulimit -f`)",
+        Some(ENOMEM | EAGAIN) => ": raise the limit (`ulimit -v`, `ulimit -u`, the container's memory)",
+        Some(ENOSPC | EDQUOT) => ": free space or inodes there, or set RINGBUS_DIR to another directory",
+        Some(EACCES | EPERM | EROFS) => {
+            ": let this user write there, or set RINGBUS_DIR to another directory"
+        }
+        _ => "",
+    }
+}
+
 /// `net.unix.max_dgram_qlen` of this network namespace: how many datagrams of strangers a Unix datagram
 /// socket queues. Sessions are connected at both ends, so the sender's buffer (`net.core.wmem_default`)
 /// bounds those instead.

@@ -22,7 +22,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::process::{ChildStdin, Command, ExitStatus, Stdio};
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, TryRecvError};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
@@ -56,6 +56,33 @@ pub fn eventually(what: &str, mut look: impl FnMut() -> bool) {
     while !look() {
         assert!(Instant::now() < deadline, "not within {DEADLINE:?}: {what}");
         std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// How often a test does what it does: as the environment says, for the long form of a test; else this.
+pub fn count(name: &str, short: usize) -> usize {
+    std::env::var(name).map_or(short, |count| count.parse().expect("a number"))
+}
+
+/// That each of these times was within the bound. The short form of a test, which runs beside others, asks that of
+/// half of them, and of the others that they were within ten times the bound.
+#[track_caller]
+pub fn all_within(bound: Duration, long_form: &str, times: &[Duration]) {
+    let most = if std::env::var(long_form).is_ok() { bound } else { bound * 10 };
+    let late = times.iter().filter(|time| **time > bound).count();
+    assert!(
+        times.iter().all(|time| *time <= most) && late * 2 <= times.len(),
+        "not within {bound:?}: {times:?}"
+    );
+}
+
+/// Times, sorted, in words.
+pub fn figures(times: &mut [Duration]) -> String {
+    times.sort();
+    let at = |percent: usize| times.get((times.len() * percent / 100).min(times.len().saturating_sub(1)));
+    match (at(50), at(99), times.last()) {
+        (Some(median), Some(p99), Some(max)) => format!("median {median:.1?}, p99 {p99:.1?}, max {max:.1?}"),
+        _ => "none".to_owned(),
     }
 }
 
@@ -171,7 +198,17 @@ impl Child {
 
     /// Starts it with these environment variables; `None` takes one away.
     pub fn start_with_env(role: &str, args: &[&str], env: &[(&str, Option<&str>)]) -> Self {
-        let mut command = Command::new(std::env::current_exe().expect("this binary"));
+        Self::start_command(Command::new(std::env::current_exe().expect("this binary")), role, args, env)
+    }
+
+    /// Starts it through a command that runs what follows its arguments.
+    pub fn start_through(through: &[&str], role: &str, args: &[&str]) -> Self {
+        let mut command = Command::new(through[0]);
+        command.args(&through[1..]).arg(std::env::current_exe().expect("this binary"));
+        Self::start_command(command, role, args, &[])
+    }
+
+    fn start_command(mut command: Command, role: &str, args: &[&str], env: &[(&str, Option<&str>)]) -> Self {
         command.args(["child", "--exact", "--nocapture", "--test-threads=1"]);
         command
             .env(ROLE, role)
@@ -232,6 +269,16 @@ impl Child {
             Ok(line) => line,
             Err(RecvTimeoutError::Timeout) => self.fail("says nothing"),
             Err(RecvTimeoutError::Disconnected) => self.fail("has ended without a word"),
+        }
+    }
+
+    /// The child's next line, if it has said one.
+    #[track_caller]
+    pub fn line_if_any(&mut self) -> Option<String> {
+        match self.lines.try_recv() {
+            Ok(line) => Some(line),
+            Err(TryRecvError::Empty) => None,
+            Err(TryRecvError::Disconnected) => self.fail("has ended without a word"),
         }
     }
 

@@ -71,6 +71,11 @@ impl<M: MemoryMut> Pool<M> {
         self.out.len() >= AMPLE && self.in_use() >= AMPLE_BYTES
     }
 
+    /// Where the record ends that names the blob which has been out longest.
+    pub(in crate::bus) fn oldest_unread(&self) -> Option<u64> {
+        self.out.front()?.blob.end()
+    }
+
     /// Whether any reader keeps any, having read on.
     pub(in crate::bus) fn has_held(&self) -> bool {
         !self.held.is_empty()

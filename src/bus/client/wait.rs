@@ -288,13 +288,8 @@ impl ClientShared {
                     return Ok(Found { read, table: None });
                 }
                 Err(error) => match *error {
-                    RecvError::Unattached { source_node, reason } => {
-                        // Nor would it be by later calls: they begin anew.
-                        let why = format!("its answers cannot be read: {reason}");
-                        self.routes.reset_node(&source_node, &why);
-                    }
                     RecvError::PeerCorrupt { .. } => self.note_ended(receiver),
-                    RecvError::Lagged { .. } | RecvError::Decode { .. } => {}
+                    RecvError::Unattached { .. } | RecvError::Lagged { .. } | RecvError::Decode { .. } => {}
                     error => {
                         return match own {
                             None => Err(Status::unavailable(error.to_string())),

@@ -15,7 +15,7 @@ use self::write::{Room, Writer};
 use crate::frame::Encoding;
 
 /// Deepest nesting of a value that is decoded: the decoder recurses.
-const MAX_DEPTH: usize = 256;
+pub const MAX_DEPTH: usize = 256;
 
 /// What a port publishes: bytes that are written into the log by whoever knows how.
 pub trait Body {
@@ -37,12 +37,12 @@ pub enum BodyError {
 }
 
 /// Bytes as they are.
-pub(super) struct Bytes<'a>(pub &'a [u8]);
+pub(crate) struct Bytes<'a>(pub &'a [u8]);
 
 impl Body for Bytes<'_> {
     #[inline]
     fn write(&self, out: &mut [u8]) -> Result<usize, BodyError> {
-        out.get_mut(..self.0.len()).ok_or(BodyError::Full)?.copy_from_slice(self.0);
+        write::copy(self.0, out.get_mut(..self.0.len()).ok_or(BodyError::Full)?);
         Ok(self.0.len())
     }
 

@@ -231,3 +231,14 @@ fn a_depth_is_as_far_as_anyone_gets() {
         assert_eq!(decode::<Nested>(&bytes).is_ok(), levels < MAX_DEPTH - 1, "{levels}");
     }
 }
+
+#[test]
+fn bytes_of_any_length_are_copied() {
+    let from: Vec<u8> = (0..200).collect();
+    for len in 0..200 {
+        let mut out = [0xee; 201];
+        assert_eq!(Bytes(&from[..len]).write(&mut out[..len]), Ok(len));
+        assert_eq!((&out[..len], out[len]), (&from[..len], 0xee), "{len} bytes");
+        assert_eq!(Bytes(&from[..len + 1]).write(&mut out[..len]), Err(BodyError::Full));
+    }
+}

@@ -118,23 +118,28 @@ impl Write for Room<'_> {
     }
 }
 
-/// Copies between slices of one length. Names of fields, numbers and the like are short: two overlapping moves,
+/// Copies between slices of one length. Names of fields, numbers and many payloads are short: two overlapping moves,
 /// where the C library's copy is a call.
 #[inline(always)]
-fn copy(from: &[u8], to: &mut [u8]) {
-    if let (Some(first), Some(last)) = (from.first_chunk::<8>(), from.last_chunk::<8>())
-        && from.len() <= 16
+pub(super) fn copy(from: &[u8], to: &mut [u8]) {
+    match from.len() {
+        0..8 => to.iter_mut().zip(from).for_each(|(to, from)| *to = *from),
+        8..=16 => copy_ends::<8>(from, to),
+        17..=32 => copy_ends::<16>(from, to),
+        33..=64 => copy_ends::<32>(from, to),
+        _ => to.copy_from_slice(from),
+    }
+}
+
+/// Copies between slices of one length, at least `N` and at most twice that.
+#[inline(always)]
+fn copy_ends<const N: usize>(from: &[u8], to: &mut [u8]) {
+    if let (Some(first), Some(last)) = (from.first_chunk::<N>(), from.last_chunk::<N>())
         && to.len() == from.len()
+        && let Some(at) = to.len().checked_sub(N)
     {
-        to[..8].copy_from_slice(first);
-        let at = to.len() - 8;
+        to[..N].copy_from_slice(first);
         to[at..].copy_from_slice(last);
-    } else if from.len() < 8 {
-        for (to, from) in to.iter_mut().zip(from) {
-            *to = *from;
-        }
-    } else {
-        to.copy_from_slice(from);
     }
 }
 

@@ -13,6 +13,7 @@ use super::blobs::LocalBlobs;
 use super::peers::open_cursor_segment;
 use super::segments::open_log;
 use super::slots::{LocalInlet, Slot};
+use super::succession::{Lineage, check_predecessor};
 use super::{Core, Trouble, bell_trouble};
 use crate::control::NodeId;
 use crate::frame::{Attach, Control, Role};
@@ -29,11 +30,15 @@ pub(super) struct LocalOutlet {
     /// The gates' numbers, by the reader's node and port.
     pub(super) readers: HashMap<(NodeId, u64), u16>,
     pub(super) blobs: LocalBlobs,
+    pub(super) lineage: Lineage,
+    /// Of a client: the next call begins anew, whatever is still said of this log.
+    pub(super) is_reset: bool,
 }
 
 impl LocalOutlet {
     pub(super) fn new(shared: Arc<OutletShared>) -> Self {
-        Self { shared, readers: HashMap::new(), blobs: LocalBlobs::new() }
+        let lineage = Lineage::default();
+        Self { shared, readers: HashMap::new(), blobs: LocalBlobs::new(), lineage, is_reset: false }
     }
 }
 
@@ -43,6 +48,8 @@ pub(super) struct LocalSource {
     pub(super) log: Arc<PeerSegment>,
     /// The port that writes it.
     writer: u64,
+    /// The log that it continues.
+    pub(super) predecessor: Option<u64>,
     /// Bytes of each blob of the log.
     pub(super) blobs: HashMap<u64, u64>,
     /// The port has finished; the slot is free once the writer has said that it looks there no more.
@@ -55,6 +62,10 @@ impl LocalSource {
     /// Whether this port of its node writes it, and its reader still reads it.
     pub(super) fn is_written_by(&self, port: u64) -> bool {
         self.writer == port && !self.done
+    }
+
+    pub(super) fn writer(&self) -> u64 {
+        self.writer
     }
 
     pub(super) fn is_done(&self) -> bool {
@@ -99,6 +110,18 @@ impl Core {
 
     /// Gates a reader, if its filters and the outlet's topic have anything in common, and sends it the log.
     pub(super) fn add_gate(&mut self, log: u64, node: NodeId, port: u64, first: bool) {
+        self.add_gate_after(log, node, port, first, None);
+    }
+
+    /// The same, of a log that continues another.
+    pub(super) fn add_gate_after(
+        &mut self,
+        log: u64,
+        node: NodeId,
+        port: u64,
+        first: bool,
+        predecessor: Option<u64>,
+    ) {
         let Some(outlet) = self.outlets.get(&log) else { return };
         let Some(peer) = self.peers.get(&node) else { return };
         let Some(reads) = peer.ports.get(&port).and_then(|remote| remote.reads.as_ref()) else { return };
@@ -107,7 +130,7 @@ impl Core {
             Some(only) => only == (node, port),
             None => reads.filters.iter().any(|filter| filter.intersects(&shared.filter)),
         };
-        if !wanted || outlet.readers.contains_key(&(node, port)) {
+        if !wanted || outlet.readers.contains_key(&(node, port)) || outlet.lineage.is_evicted(node, port) {
             return;
         }
         let Some(segment) = reads.segments.get(&0).cloned() else { return };
@@ -121,7 +144,8 @@ impl Core {
         let added = if lossy {
             shared.gates.add_ungated(&*shared.segment, segment, info, barrier::on_own_threads)
         } else if first {
-            let first = |gate| LateGate { gate, position: 0, sequence: Some(0) };
+            let sequence = Some(shared.first);
+            let first = |gate| LateGate { gate, position: 0, sequence };
             shared.gates.add_first(segment, info).map(first)
         } else {
             shared.gates.add_late(&*shared.segment, segment, info, barrier::on_own_threads)
@@ -145,7 +169,7 @@ impl Core {
             position,
             sequence,
             capacity: shared.layout.capacity(),
-            predecessor: None,
+            predecessor,
         };
         let fds = [shared.segment.shared_fd(), shared.bell.shared_fd()];
         self.send(node, &Control::Attach(attach), &fds);
@@ -201,11 +225,15 @@ impl Core {
         self.pair_detached(log);
         // Also for a log that is gone: the reader waits for the word before it uses the slot again.
         self.send(from, &Control::Detached { log, reader_number: number }, &[]);
+        self.attach_again(from, log, number);
     }
 
     /// Takes away the gates of these readers (node and port), on every log.
     pub(super) fn remove_gates(&mut self, which: impl Fn(NodeId, u64) -> bool) {
         self.closed.retain(|left| !which(left.reader.id(), left.port));
+        for outlet in self.outlets.values_mut() {
+            outlet.lineage.forget(&which);
+        }
         for log in self.outlets.keys().copied().collect::<Vec<_>>() {
             self.remove_gates_of(log, |node, reader, _| which(node, reader));
         }
@@ -238,6 +266,7 @@ impl Core {
     }
 
     pub(super) fn close_log(&mut self, log: u64) {
+        self.attach_evicted(log);
         let Some(outlet) = self.outlets.remove(&log) else { return };
         self.attaching.retain(|(other, ..)| !Arc::ptr_eq(other, &outlet.shared));
         self.sharing.retain(|sharing| !sharing.is_of(&outlet.shared));
@@ -291,7 +320,13 @@ impl Core {
         if let Err(Trouble::Shortage(reason)) = &attached
             && let (Some(inlet), Some(peer)) = (self.inlets.get(&attach.reader_port), self.peers.get(&from))
         {
-            inlet.shared.change(Change::Failed { node: peer.node.clone(), reason: reason.clone() });
+            match &inlet.shared.purpose {
+                Purpose::Client(_) => {
+                    let why = format!("its answers cannot be read: {reason}");
+                    self.reset_pair(attach.reader_port, (from, attach.writer_port), &why, None);
+                }
+                _ => inlet.shared.change(Change::Failed { node: peer.node.clone(), reason: reason.clone() }),
+            }
         }
         match attached {
             Err(Trouble::Exhausted(_)) => Ok(()),
@@ -318,6 +353,7 @@ impl Core {
         };
         let Contents { topic, pattern, carries } =
             contents(&self.sources, &inlet.shared, peer, (attach.writer_port, writer))?;
+        check_predecessor(&self.sources, &inlet.shared, from, attach)?;
         if self.sources.contains_key(&(attach.reader_port, key)) {
             return Err(format!("log {} attached twice", attach.log).into());
         }
@@ -381,8 +417,12 @@ impl Core {
             sent.push(slot.segment);
             Some(cursors.shared_fd())
         };
+        if attach.predecessor.is_some() {
+            inlet.cut_off.remove(&(from, attach.writer_port));
+        }
         inlet.shared.change(Change::Add(Box::new(Source {
             key,
+            predecessor: attach.predecessor,
             route,
             reader,
             writer: bell,
@@ -395,7 +435,8 @@ impl Core {
             manner: if lossy { Manner::Ungated } else { Manner::Gated },
         })));
         let (writer, blobs) = (attach.writer_port, HashMap::new());
-        let source = LocalSource { slot, log, writer, blobs, done: false, ended: false };
+        let predecessor = attach.predecessor;
+        let source = LocalSource { slot, log, writer, predecessor, blobs, done: false, ended: false };
         self.sources.insert((attach.reader_port, key), source);
         if !lossy {
             let (Slot { segment, slot }, log) = (slot, attach.log);
@@ -429,6 +470,7 @@ impl Core {
     /// that was cut off end at once.
     pub(super) fn end_logs_of(&mut self, node: NodeId, cut: bool) {
         self.end_logs(node, None, cut);
+        self.abandon(node, None);
         for inlet in self.inlets.values_mut() {
             inlet.sent.remove(&node);
         }

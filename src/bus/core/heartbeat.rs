@@ -90,7 +90,7 @@ impl Heart {
             match self.reader.next(room).map_err(|why| format!("its heartbeat log: {why}"))? {
                 LossyNext::Frame(_) => self.take(room)?,
                 LossyNext::Lagged(_) => {}
-                LossyNext::Empty | LossyNext::Closed => break,
+                LossyNext::Empty | LossyNext::Closed(_) => break,
             }
         }
         // What was overwritten before it was read is a sign of life, too.

@@ -42,6 +42,7 @@ mod quotas;
 mod report;
 mod segments;
 mod slots;
+mod succession;
 mod waiting;
 
 pub(super) use access::Audience;
@@ -53,7 +54,7 @@ use slots::LocalInlet;
 use waiting::{Waiting, WaitingOn};
 
 /// How long others may take to answer before `join` and `open` go on without them.
-const ANSWER: Duration = Duration::from_millis(250);
+const ANSWER: Duration = Duration::from_millis(200);
 /// Refused nodes that are remembered for the user.
 const REFUSED: usize = 64;
 
@@ -103,6 +104,20 @@ pub(super) enum Command {
         port: u64,
         key: LogKey,
         corrupt: Option<Corrupt>,
+    },
+    /// A reading port has read a log to its end that was closed for one that it was not given; [`Command::LogDone`]
+    /// follows.
+    CutOff {
+        port: u64,
+        key: LogKey,
+    },
+    /// A log is full of what slow readers have not read: another takes its place, without them. The reply comes when
+    /// all other readers have it, or [`ANSWER`] later.
+    Succeed {
+        log: u64,
+        next: Arc<OutletShared>,
+        slow: Vec<u16>,
+        reply: SyncSender<()>,
     },
     /// A reader's cursor was impossible.
     CorruptReader {
@@ -382,6 +397,8 @@ impl Core {
                 self.handle_events();
                 let _ = reply.send(self.find_reader(&topic));
             }
+            Command::CutOff { port, key } => self.note_cut_off(port, key),
+            Command::Succeed { log, next, slow, reply } => self.succeed(log, next, &slow, reply),
             Command::LogDone { port, key, corrupt } => {
                 self.finish_log(port, key);
                 if let Some(why) = corrupt {

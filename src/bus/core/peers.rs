@@ -234,6 +234,7 @@ impl Core {
         let Some(peer) = self.peers.get_mut(&from) else { return };
         let role = peer.ports.remove(&port).map(|port| port.card.role);
         self.remove_gates(|node, reader| node == from && reader == port);
+        self.abandon(from, Some(port));
         if matches!(role, Some(Role::Client | Role::Server)) {
             self.server_gone(from, port, "it closed the service");
             self.end_logs(from, Some(port), false);

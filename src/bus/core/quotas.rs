@@ -93,7 +93,8 @@ impl Core {
             usage.mappings += 1 + source.blobs.len();
             usage.descriptors += 1;
         }
-        let answers = |port: u64| self.inlets.get(&port).is_some_and(|inlet| inlet.shared.role() == Role::Server);
+        let answers =
+            |port: u64| self.inlets.get(&port).is_some_and(|inlet| inlet.shared.role() == Role::Server);
         let logs = self.outlets.values().map(|outlet| &outlet.shared);
         usage.descriptors +=
             logs.filter(|log| log.only.is_some_and(|(to, _)| to == node) && answers(log.port)).count();
@@ -123,7 +124,8 @@ impl Core {
         let peer = self.peers.get_mut(&from)?;
         let (resource, limit) = peer.exhausted.why.take()?;
         let node = &peer.node;
-        let what = format!("server {node}: this node has used up the {limit} {resource} that it gives each node");
+        let what =
+            format!("server {node}: this node has used up the {limit} {resource} that it gives each node");
         Some(Status::resource_exhausted(what))
     }
 
@@ -135,7 +137,9 @@ impl Core {
         }
         let node = peer.node.clone();
         match by_this_node {
-            true => tracing::warn!(%node, %resource, limit, "the node has used up its quota, and gets no more"),
+            true => {
+                tracing::warn!(%node, %resource, limit, "the node has used up its quota, and gets no more")
+            }
             false => tracing::warn!(%node, %resource, limit, "this node has used up what that one gives it"),
         }
         let latest = &mut self.exhaustions.latest;

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use super::super::reading::{InletShared, new_cursor_segment};
+use super::super::reading::{InletShared, LogKey, new_cursor_segment};
 use super::Trouble;
 use crate::control::NodeId;
 use crate::ring::CursorSegment;
@@ -17,6 +17,8 @@ pub(super) struct LocalInlet {
     pub(super) free: Vec<Slot>,
     /// Which further segments a node was sent.
     pub(super) sent: HashMap<NodeId, Vec<u32>>,
+    /// Logs that were read to their end and closed for others, which the port was not given: by their writers' ports.
+    pub(super) cut_off: HashMap<(NodeId, u64), LogKey>,
 }
 
 /// Where a cursor stands.
@@ -30,7 +32,7 @@ impl LocalInlet {
     pub(super) fn new(shared: Arc<InletShared>) -> Self {
         let segments = vec![shared.segment.clone()];
         let free = slots_of(0, &shared.segment);
-        Self { shared, segments, free, sent: HashMap::new() }
+        Self { shared, segments, free, sent: HashMap::new(), cut_off: HashMap::new() }
     }
 
     /// What comes with the port's announcement.

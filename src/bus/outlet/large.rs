@@ -123,7 +123,7 @@ impl Outlet {
         let class = limits.class(place.bytes()).filter(|_| size as u64 <= limits.largest());
         let class =
             class.ok_or(PublishError::TooLarge { size, limit: self.largest_payload(prefix + spare) })?;
-        let may_wait = matches!(self.config.overflow, Overflow::Block { .. });
+        let may_wait = matches!(self.config.overflow, Overflow::Block { .. } | Overflow::Evict { .. });
         if self.try_large(class, !may_wait)? || self.claim_when_full(Want::Blob(class))? == Claimed::Yes {
             return Ok(Some(place));
         }

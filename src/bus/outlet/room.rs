@@ -33,6 +33,14 @@ impl Outlet {
                 self.shared.counters.blocked(start.elapsed());
                 claimed
             }
+            Overflow::Evict { timeout } => {
+                let deadline = start.checked_add(timeout);
+                let claimed = self.claim_returned(want, start, deadline)?
+                    || self.claim_by(want, deadline)?
+                    || self.claim_by_eviction(want)?;
+                self.shared.counters.blocked(start.elapsed());
+                claimed
+            }
             Overflow::Fail => false,
             Overflow::DropNewest => {
                 self.writer.skip();

@@ -10,7 +10,7 @@ use super::super::Outcome;
 use super::event::Event;
 use super::figures::{Figures, median};
 use super::{Bench, Effort};
-use crate::bus::codec::{self, Body, Value};
+use crate::bus::codec::{self, Body, Bytes, Value};
 use crate::frame::{Encoding, Headers, begin_event, decode_head, finish_payload};
 use crate::sys::affinity;
 
@@ -62,10 +62,9 @@ struct JsonEnvelope<'a> {
 
 fn encode(out: &mut [u8], payload: &[u8]) -> Outcome<usize> {
     let start = begin_event(out, None, &Headers::default(), Encoding::Raw)?;
-    let end = start + payload.len();
-    out[start..end].copy_from_slice(payload);
-    finish_payload(out, start, payload.len());
-    Ok(end)
+    let len = Bytes(payload).write(&mut out[start..]).map_err(|_| "the payload has no room")?;
+    finish_payload(out, start, len);
+    Ok(start + len)
 }
 
 fn typed_encode(out: &mut [u8], event: &Event) -> Outcome<usize> {

@@ -104,8 +104,8 @@ impl Crew {
 
     pub(super) fn kill(&mut self, life: u64) -> Outcome {
         if let Some(member) = self.members.get_mut(&life) {
+            member.child.kill()?; // first: at the end of its orders it leaves by itself
             member.orders = None;
-            member.child.kill()?;
         }
         Ok(())
     }

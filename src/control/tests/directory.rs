@@ -1,10 +1,12 @@
 //! The directory: who may come in, what is refused, and what is cleaned up.
 
+use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs::{self, Permissions};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, SystemTime};
 
 use nix::sys::stat::{Mode, umask};
@@ -12,7 +14,7 @@ use nix::unistd::{Gid, Uid, setresgid, setresuid};
 use tempfile::TempDir;
 
 use super::net::id;
-use crate::control::{Directory, DirectoryError, Location};
+use crate::control::{Directory, DirectoryError, Location, NodeId};
 use crate::sys::credentials;
 use crate::sys::seqpacket::Listener;
 use crate::sys::testing::{is_root, passes_in_child};
@@ -335,6 +337,37 @@ fn temporary_sockets_are_removed_once_they_are_old_and_refuse() {
     assert_eq!(names(bus.path()), [".alive.tmp", ".young.tmp"]);
 }
 
+/// Whose wall clock has jumped takes a new temporary socket for an old one.
+#[test]
+fn a_socket_is_placed_although_its_temporary_one_is_removed() {
+    let (_dir, location) = base();
+    let bus = Directory::open(&location, "agents").expect("opens");
+    let over = AtomicBool::new(false);
+    let removed = std::thread::scope(|scope| {
+        let remover = scope.spawn(|| {
+            // Each node's first one alone: nobody's clock jumps all the time.
+            let mut removed = BTreeSet::new();
+            while !over.load(Relaxed) {
+                for name in names(bus.path()).into_iter().filter(|name| name.ends_with(".tmp")) {
+                    if !removed.contains(&name) && fs::remove_file(bus.path().join(&name)).is_ok() {
+                        removed.insert(name);
+                    }
+                }
+            }
+            removed
+        });
+        for node in 1..=2_000_u128 {
+            let id = NodeId(node.to_ne_bytes());
+            let placed = bus.listen(id).map(|_| bus.holds(id));
+            over.store(node == 2_000 || !matches!(placed, Ok(true)), Relaxed);
+            assert!(placed.expect("a socket"));
+            bus.remove(id);
+        }
+        remover.join().expect("removes")
+    });
+    assert!(!removed.is_empty(), "or this shows nothing");
+}
+
 fn time_spec(time: SystemTime) -> nix::sys::time::TimeSpec {
     time.duration_since(SystemTime::UNIX_EPOCH).expect("after 1970").into()
 }
@@ -353,7 +386,6 @@ fn buses_are_listed_by_name() {
 
 #[test]
 fn an_id_is_32_lower_case_hexadecimal_digits() {
-    use crate::control::NodeId;
     assert_eq!(NodeId::parse(&id(9).to_string()), Some(id(9)));
     assert_eq!(NodeId([0; 16]).to_string(), "0".repeat(32));
     for text in ["", "0", &"0".repeat(31), &"0".repeat(33), &"G".repeat(32), &"A".repeat(32)] {

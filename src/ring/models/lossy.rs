@@ -37,7 +37,7 @@ fn an_ungated_reader_never_accepts_a_torn_record() {
                     seen += 1;
                 }
                 LossyNext::Lagged(missed) => due += missed,
-                LossyNext::Empty | LossyNext::Closed => thread::yield_now(),
+                LossyNext::Empty | LossyNext::Closed(_) => thread::yield_now(),
             }
         }
         publisher.join().unwrap();

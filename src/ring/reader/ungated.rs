@@ -39,6 +39,15 @@ impl<M: Memory, C: MemoryMut> Reader<M, C> {
         self.expected
     }
 
+    /// The record that is due has this number: what the writer said of that does not count. To be called before the
+    /// first look.
+    pub fn expect(&mut self, sequence: u64) {
+        self.expected = Some(sequence);
+        if let Some(ungated) = &mut self.ungated {
+            ungated.lossy.expect(sequence);
+        }
+    }
+
     /// [`Reader::next`] without a gate. What was lost counts as dropped.
     ///
     /// # Errors
@@ -64,7 +73,7 @@ impl<M: Memory, C: MemoryMut> Reader<M, C> {
         Ok(match found {
             LossyNext::Empty => Next::Empty,
             LossyNext::Lagged(missed) => Next::Lagged(missed),
-            LossyNext::Closed => Next::Closed(0),
+            LossyNext::Closed(successor) => Next::Closed(successor),
             LossyNext::Frame(sequence) => {
                 // Not in the log, as one in a blob.
                 let record = Record { kind: Kind::Blob, frame: position, len, sequence };

@@ -126,7 +126,7 @@ fn drain_lossy(log: &Double, layout: LogLayout, calls: usize) -> Option<Corrupt>
             Ok(LossyNext::Frame(_)) => assert!(frame.len() as u64 <= layout.capacity()),
             Ok(LossyNext::Lagged(count)) => assert_ne!(count, 0),
             Ok(LossyNext::Empty) => {}
-            Ok(LossyNext::Closed) => return None,
+            Ok(LossyNext::Closed(_)) => return None,
             Err(corrupt) => return Some(corrupt),
         }
     }

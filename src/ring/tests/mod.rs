@@ -15,4 +15,5 @@ mod refusals;
 mod regressions;
 mod states;
 mod store_buffers;
+mod succession;
 mod threads;

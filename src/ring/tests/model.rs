@@ -296,7 +296,7 @@ impl Glancer {
                 LossyNext::Lagged((shown - due) as u64)
             }
             _ if open => LossyNext::Empty,
-            _ => LossyNext::Closed,
+            _ => LossyNext::Closed(0),
         }
     }
 }

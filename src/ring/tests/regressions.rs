@@ -143,7 +143,7 @@ fn an_ungated_reader_that_was_overrun_before_the_end_was_never_told() {
         match reader.next(&mut frame).unwrap() {
             LossyNext::Lagged(count) => missed += count,
             LossyNext::Empty => {}
-            LossyNext::Closed => break,
+            LossyNext::Closed(_) => break,
             LossyNext::Frame(sequence) => panic!("{sequence} was overwritten"),
         }
     }

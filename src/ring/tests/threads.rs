@@ -98,7 +98,7 @@ fn glance(memory: Heap, layout: LogLayout, frames: &Frames, begun: &AtomicBool) 
             }
             LossyNext::Lagged(count) => missed += count,
             LossyNext::Empty => idle(&mut turns),
-            LossyNext::Closed => {
+            LossyNext::Closed(_) => {
                 assert!(first.is_none_or(|first| first + seen + missed == RECORDS), "to the last");
                 return;
             }

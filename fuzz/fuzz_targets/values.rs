@@ -1,0 +1,47 @@
+//! Any bytes as values: what is read without rmp-serde reads as rmp-serde reads it.
+#![no_main]
+
+use std::collections::BTreeMap;
+use std::fmt::Debug;
+
+use libfuzzer_sys::fuzz_target;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+
+#[derive(Debug, Deserialize)]
+#[allow(dead_code)] // looked at as text
+struct Mixed {
+    number: u64,
+    signed: i32,
+    float: f64,
+    yes: bool,
+    name: String,
+    #[serde(default)]
+    maybe: Option<String>,
+    kind: Option<Kind>,
+    list: Vec<(u8, i64)>,
+    map: BTreeMap<String, u32>,
+    inner: Option<Box<Mixed>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[allow(dead_code)]
+enum Kind {
+    Plain,
+    Of(i16),
+    Named { at: f32, id: u64 },
+}
+
+fn same<T: DeserializeOwned + Debug>(bytes: &[u8]) {
+    let mut rmp = rmp_serde::Deserializer::from_read_ref(bytes);
+    rmp.set_max_depth(ringbus::fuzzing::MAX_DEPTH);
+    let expected = T::deserialize(&mut rmp).ok();
+    let read = ringbus::fuzzing::decode::<T>(bytes);
+    assert_eq!(format!("{read:?}"), format!("{expected:?}")); // as text: NaN is not itself
+}
+
+fuzz_target!(|bytes: &[u8]| {
+    same::<Mixed>(bytes);
+    same::<Vec<Option<i64>>>(bytes);
+    same::<(u8, String, Kind)>(bytes);
+});

@@ -1,0 +1,93 @@
+//! Killed processes.
+
+use nix::sys::signal::Signal;
+use support::{Child, Dir, Parent};
+
+use super::*;
+
+/// Publishes as fast as it can, and says how many messages it has published.
+pub fn publishes(parent: &mut Parent, args: &[&str]) {
+    let node = support::bus(args[0]).join("writer").unwrap();
+    let mut publisher = evicting(&node, "t", SOON).open_raw().unwrap();
+    assert_eq!(publisher.stats().peers, 2);
+    for sequence in 0.. {
+        publisher.publish(&content(sequence, 40 + sequence as usize % 200)).unwrap();
+        if sequence % 8 == 0 {
+            parent.say(&(sequence + 1).to_string());
+        }
+    }
+}
+
+#[test]
+fn a_writer_killed_while_it_evicts_owes_the_healthy_nothing() {
+    let mut evicted = 0;
+    for round in 0..12 {
+        let dir = Dir::new();
+        let node = dir.join("reader");
+        let mut healthy = node.raw_subscriber("t").unwrap();
+        let mut slow = node.raw_subscriber("t").unwrap();
+        let mut child = Child::start("publishes", &[dir.arg()]);
+        let (mut all, mut some) = (Account::default(), Account::default());
+        let mut acknowledged = 0;
+        // Lines are eight messages: the first eviction comes after some 25 messages.
+        for line in 0..3 + round * 5 {
+            acknowledged = loop {
+                all.take_all(&mut healthy);
+                if let Some(line) = child.line_if_any() {
+                    break line.parse().unwrap();
+                }
+            };
+            if line % 8 == 7 {
+                some.take_all(&mut slow);
+            }
+        }
+        child.kill();
+        support::eventually("its end", || {
+            all.take_all(&mut healthy);
+            some.take_all(&mut slow);
+            healthy.stats().peers == 0 && slow.stats().peers == 0
+        });
+        all.take_all(&mut healthy);
+        assert!(all.received >= acknowledged && all.missed == 0, "{all:?} of {acknowledged}");
+        // Told of a loss whose size nobody is left to tell, at most at the end.
+        let unknown = some.gaps.iter().position(|(_, missed)| *missed == 0);
+        assert!(unknown.is_none_or(|at| at + 1 == some.gaps.len()), "{some:?}");
+        assert!(unknown.is_some() || some.told() == all.told(), "{some:?}, {all:?}");
+        evicted += some.gaps.len();
+    }
+    assert!(evicted > 0);
+}
+
+#[test]
+fn killed_readers_evicted_or_not_hold_up_nobody() {
+    let dir = Dir::new();
+    let mut children = ["healthy", "evicted"].map(|_| Child::start("reads", &[dir.arg()]));
+    children.iter_mut().for_each(|child| child.expect("open"));
+    let [mut healthy, evicted] = children;
+    let mut own = dir.join("own").raw_subscriber("t").unwrap();
+    let node = dir.join("writer");
+    let mut publisher = evicting(&node, "t", SOON).open_raw().unwrap();
+    let mut account = Account::default();
+    let mut publish = |account: &mut Account, times: u64| {
+        for _ in 0..times {
+            publisher.publish(&content(account.told(), 300)).unwrap();
+            assert!(account.take(&mut own, support::DEADLINE));
+        }
+        publisher.stats().peers
+    };
+    healthy.tell("100");
+    evicted.signal(Signal::SIGSTOP);
+    assert_eq!(publish(&mut account, 100), 2);
+    assert_eq!(healthy.line(), "100 0 0");
+    // The one is killed before it has let go of its log, the other before it has read what follows in the next one.
+    evicted.kill();
+    assert_eq!(publish(&mut account, 5), 2);
+    healthy.kill();
+    support::eventually("its end", || publish(&mut account, 1) == 1);
+    assert_eq!(publish(&mut account, 100), 1);
+    assert_eq!(account.missed, 0);
+    let mut again = Child::start("reads", &[dir.arg()]);
+    again.expect("open");
+    support::eventually("a new one", || publish(&mut account, 1) == 2);
+    again.kill();
+}

@@ -1,0 +1,169 @@
+//! Processes that are killed at each instruction in turn, around each system call, and at random times: nobody else
+//! is harmed, and what was acknowledged arrives once, in order.
+//!
+//! The tests look at some points, others each time. `RINGBUS_TEST_EVERY=1` looks at all of them, with more than 1 at every
+//! so-manieth from `RINGBUS_TEST_FROM` on, `RINGBUS_TEST_CASE` at those of one case; `RINGBUS_TEST_KILLS` says how many
+//! are killed at random times.
+//!
+//! ```sh
+//! RINGBUS_TEST_EVERY=1 RINGBUS_TEST_CASE=raw cargo test --release --test steps -- instruction --nocapture
+//! RINGBUS_TEST_EVERY=1 RINGBUS_TEST_CASE=join cargo test --release --test steps -- system_call --nocapture
+//! RINGBUS_TEST_KILLS=10000 cargo test --release --test steps -- random --nocapture
+//! ```
+#![cfg(target_arch = "x86_64")] // others step as well; nobody has tried
+
+use std::time::Instant;
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod stepper;
+mod survivors;
+mod tracer;
+mod victims;
+
+use support::Child;
+use survivors::Survivors;
+use victims::{CALLS, PUBLISHES, RECEIVES};
+
+/// Instructions before and after a system call that are looked at.
+const AROUND: i64 = 50;
+
+#[test]
+fn child() {
+    support::play(&[("stepper", stepper::plays)]);
+}
+
+/// What the environment says, or `default`.
+fn setting(name: &str, default: u64) -> u64 {
+    std::env::var(name).map_or(default, |value| value.parse().expect(name))
+}
+
+fn is_asked_for(case: &str) -> bool {
+    std::env::var("RINGBUS_TEST_CASE").is_ok_and(|asked| asked != case).eq(&false)
+}
+
+/// Somewhere else each time.
+fn below(n: u64) -> u64 {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().subsec_nanos();
+    u64::from(now / 7) % n.max(1)
+}
+
+/// The first of every so many.
+fn first(every: u64) -> u64 {
+    setting("RINGBUS_TEST_FROM", below(every))
+}
+
+/// Victims, and those that survive them.
+struct Play {
+    stepper: Child,
+    survivors: Survivors,
+    points: u64,
+    missed: u64,
+    /// How many of them had something acknowledged.
+    heard: u64,
+}
+
+impl Play {
+    fn new() -> Self {
+        let survivors = Survivors::new();
+        let mut stepper = Child::start("stepper", &[survivors.dir.arg()]);
+        stepper.expect("ready");
+        Self { stepper, survivors, points: 0, missed: 0, heard: 0 }
+    }
+
+    fn ask(&mut self, what: &str) -> String {
+        self.stepper.tell(what);
+        self.stepper.line()
+    }
+
+    /// A victim is killed there, and what it leaves is looked at; how many instructions it made.
+    fn kill(&mut self, how: &str, case: &str, point: &str) -> (bool, u64) {
+        let reply = self.ask(&format!("{how} {case} {point}"));
+        let figures: Vec<u64> = reply.split(' ').map(|figure| figure.parse().unwrap()).collect();
+        let [over, acknowledged, made] = figures[..] else { panic!("{reply}") };
+        let under_way = match case {
+            "batch" => 3,
+            _ => 1,
+        };
+        self.survivors.check(case, point, acknowledged, under_way);
+        self.points += 1;
+        self.missed += over;
+        self.heard += u64::from(acknowledged > 0);
+        (over == 1, made)
+    }
+
+    fn end(self, what: &str, since: Instant) {
+        let Self { stepper, survivors, points, missed, .. } = self;
+        println!("{what}: {points} killed in {:?}, {missed} of them at the end", since.elapsed());
+        stepper.finish();
+        survivors.end();
+    }
+}
+
+#[test]
+fn publish_can_be_killed_at_any_instruction() {
+    at_each_instruction(&PUBLISHES);
+}
+
+#[test]
+fn recv_can_be_killed_at_any_instruction() {
+    at_each_instruction(&RECEIVES);
+}
+
+fn at_each_instruction(cases: &[&str]) {
+    for case in cases.iter().filter(|case| is_asked_for(case)) {
+        let start = Instant::now();
+        let mut play = Play::new();
+        let (over, length) = play.kill("step", case, "1000000");
+        assert!(over && length > 100, "{case} has {length} instructions");
+        let every = setting("RINGBUS_TEST_EVERY", (length / 12).max(1));
+        for point in (first(every)..length).step_by(every as usize) {
+            play.kill("step", case, &point.to_string());
+        }
+        play.end(&format!("{case}, {length} instructions, every {every}"), start);
+    }
+}
+
+#[test]
+fn everything_else_can_be_killed_around_its_system_calls() {
+    for case in CALLS.iter().filter(|case| is_asked_for(case)) {
+        let start = Instant::now();
+        let mut play = Play::new();
+        let reply = play.ask(&format!("calls {case}"));
+        play.survivors.check(case, "to the end", if *case == "first-large" { 1 } else { 0 }, 0);
+        let threads = reply.split(' ').filter_map(|thread| thread.split_once(':'));
+        let calls: Vec<(&str, usize, &str)> = threads
+            .flat_map(|(thread, places)| {
+                places.split(',').enumerate().map(move |(call, place)| (thread, call, place))
+            })
+            .collect();
+        // Of the short form: some calls, a point each.
+        let all = std::env::var("RINGBUS_TEST_EVERY").is_ok();
+        let every = setting("RINGBUS_TEST_EVERY", 2 * AROUND as u64 + 1);
+        let some = if all { 1 } else { (calls.len() / 5).max(1) };
+        for (thread, call, place) in calls.iter().skip(below(some as u64) as usize).step_by(some) {
+            let gap = play.ask(&format!("gap {case} {thread} {call} {place}"));
+            play.survivors.check(case, "at a gap", 0, 1);
+            let first = -AROUND + first(every) as i64;
+            for offset in (first..=AROUND).step_by(every as usize) {
+                play.kill("near", case, &format!("{thread} {call} {gap} {offset}"));
+            }
+        }
+        play.end(&format!("{case}, {} system calls, every {every}", calls.len()), start);
+    }
+}
+
+#[test]
+fn processes_can_be_killed_at_random_times() {
+    let start = Instant::now();
+    let mut play = Play::new();
+    let kills = setting("RINGBUS_TEST_KILLS", 50);
+    for _ in 0..kills {
+        play.kill("after", "busy", &below(20_000).to_string());
+    }
+    // Most of their lives they are busy.
+    assert!(play.heard > kills / 4, "{} of {kills} had published", play.heard);
+    println!("{} of {kills} had published", play.heard);
+    play.end("at random times", start);
+}

@@ -1,0 +1,198 @@
+//! Starts one victim after the other, as it is told, and kills each at the instruction that it is told.
+//!
+//! In a process of its own, of one thread: it forks them.
+
+use std::collections::BTreeMap;
+use std::io::Read;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{WaitStatus, waitpid};
+use nix::unistd::{ForkResult, fork};
+
+use super::support::Parent;
+use super::tracer::{self, Stop, Tracee};
+use super::victims::{self, Victim};
+
+/// Which instruction.
+#[derive(Debug, Clone, Copy)]
+pub enum At {
+    /// So many instructions of the main thread after the mark.
+    Step(u64),
+    /// Before (or after) a system call: the thread's so-manieth after the mark, so many instructions away.
+    Near { thread: usize, call: usize, gap: u64, offset: i64 },
+}
+
+pub fn plays(parent: &mut Parent, args: &[&str]) {
+    tracer::stay_on_one_processor();
+    let dir = args[0];
+    parent.say("ready");
+    while let Some(line) = parent.listen() {
+        let mut words = line.split(' ');
+        let (how, case) = (words.next().unwrap(), words.next().unwrap());
+        let mut number = || -> i64 { words.next().unwrap().parse().unwrap() };
+        let reply = match how {
+            "step" => killed(dir, case, At::Step(number() as u64)),
+            "near" => {
+                let (thread, call) = (number() as usize, number() as usize);
+                killed(dir, case, At::Near { thread, call, gap: number() as u64, offset: number() })
+            }
+            "after" => killed_after(dir, case, Duration::from_micros(number() as u64)),
+            "calls" => calls(dir, case),
+            "gap" => gap(dir, case, number() as usize, number() as usize, number() as u64),
+            other => panic!("{other}?"),
+        };
+        parent.say(&reply);
+    }
+}
+
+/// A victim at its mark, and the pipe on which it tells what was acknowledged.
+fn start(dir: &str, case: &str, all_threads: bool) -> (Tracee, std::io::PipeReader) {
+    let (told, tells) = std::io::pipe().expect("a pipe");
+    let tracee = Tracee::start(all_threads, move || victims::play(case, &mut Victim::new(dir, tells)));
+    (tracee, told)
+}
+
+/// `over acknowledged made`: whether it had come to its end before, how many bytes it had written, and how many
+/// instructions it made from the mark, where they are all that counts.
+fn killed(dir: &str, case: &str, at: At) -> String {
+    let (mut tracee, mut told) = start(dir, case, matches!(at, At::Near { .. }));
+    let mut made = 0;
+    let over = match at {
+        At::Step(count) => {
+            while made < count && steps(&mut tracee, 0, 1) {
+                made += 1;
+            }
+            made < count
+        }
+        At::Near { thread, call, gap, offset } if offset <= 0 => {
+            let before = gap.saturating_sub(offset.unsigned_abs());
+            !run_to_gap(&mut tracee, thread, call) || !steps(&mut tracee, thread, before)
+        }
+        At::Near { thread, call, offset, .. } => {
+            !run_to_exit(&mut tracee, thread, call) || !steps(&mut tracee, thread, offset as u64)
+        }
+    };
+    tracee.kill();
+    let mut acknowledged = Vec::new();
+    told.read_to_end(&mut acknowledged).expect("read");
+    format!("{} {} {made}", u8::from(over), acknowledged.len())
+}
+
+/// A victim that is killed this long after its start, untraced.
+fn killed_after(dir: &str, case: &str, time: Duration) -> String {
+    let (mut told, tells) = std::io::pipe().expect("a pipe");
+    let start = Instant::now();
+    // SAFETY: this process has one thread, so its child may do whatever it likes.
+    let victim = match unsafe { fork() }.expect("fork") {
+        ForkResult::Parent { child } => {
+            drop(tells);
+            child
+        }
+        ForkResult::Child => {
+            nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).expect("prctl");
+            let _ = catch_unwind(AssertUnwindSafe(move || victims::play(case, &mut Victim::new(dir, tells))));
+            // SAFETY: ends the process, of which nothing else is left to do.
+            unsafe { nix::libc::_exit(101) }
+        }
+    };
+    std::thread::sleep(time.saturating_sub(start.elapsed()));
+    kill(victim, Signal::SIGKILL).expect("kill");
+    let status = waitpid(victim, None).expect("wait");
+    assert_eq!(status, WaitStatus::Signaled(victim, Signal::SIGKILL, false), "it has failed before");
+    let mut acknowledged = Vec::new();
+    told.read_to_end(&mut acknowledged).expect("read");
+    format!("0 {} 0", acknowledged.len())
+}
+
+/// Has a stopped thread make so many steps; false if the end came first. The main thread's mark is the end of what the
+/// others do only if they do no more for a while.
+fn steps(tracee: &mut Tracee, thread: usize, count: u64) -> bool {
+    for _ in 0..count {
+        tracee.step(thread);
+        loop {
+            match tracee.next() {
+                None => return false,
+                Some((0, Stop::Mark)) if thread == 0 => return false,
+                Some((0, Stop::Mark)) => {}
+                Some((stopped, Stop::Step)) if stopped == thread => break,
+                Some((stopped, _)) => tracee.go_on(stopped),
+            }
+        }
+    }
+    true
+}
+
+/// Runs from the mark to the stop of the thread after which it makes its so-manieth call.
+fn run_to_gap(tracee: &mut Tracee, thread: usize, call: usize) -> bool {
+    run(tracee, thread, |stopped, entries, stop| {
+        stopped == thread && entries == call && matches!(stop, Stop::Exit | Stop::Birth | Stop::Mark)
+    })
+}
+
+fn run_to_exit(tracee: &mut Tracee, thread: usize, call: usize) -> bool {
+    run(tracee, thread, |stopped, entries, stop| {
+        stopped == thread && entries == call + 1 && stop == Stop::Exit
+    })
+}
+
+/// Runs from the mark, all threads, until a thread that has made so many calls stops so; false at the end of what
+/// `whose` thread does.
+fn run(tracee: &mut Tracee, whose: usize, is_there: impl Fn(usize, usize, Stop) -> bool) -> bool {
+    let mut entries = BTreeMap::<usize, usize>::new();
+    if is_there(0, 0, Stop::Mark) {
+        return true;
+    }
+    tracee.go_on(0);
+    loop {
+        let Some((thread, stop)) = tracee.next() else { return false };
+        if (thread, stop) == (0, Stop::Mark) {
+            if whose == 0 {
+                return false;
+            }
+            continue;
+        }
+        let made = entries.entry(thread).or_default();
+        *made += usize::from(stop == Stop::Entry);
+        if is_there(thread, *made, stop) {
+            return true;
+        }
+        tracee.go_on(thread);
+    }
+}
+
+/// The system calls of each thread from mark to mark: `thread:place,place… thread:…`.
+fn calls(dir: &str, case: &str) -> String {
+    let (mut tracee, _told) = start(dir, case, true);
+    let mut places = BTreeMap::<usize, Vec<u64>>::new();
+    tracee.go_on(0);
+    while let Some((thread, stop)) = tracee.next() {
+        match stop {
+            Stop::Mark => break,
+            Stop::Entry => places.entry(thread).or_default().push(tracee.place(thread)),
+            _ => {}
+        }
+        tracee.go_on(thread);
+    }
+    tracee.kill();
+    let of = |(thread, places): (&usize, &Vec<u64>)| {
+        let places: Vec<_> = places.iter().map(u64::to_string).collect();
+        format!("{thread}:{}", places.join(","))
+    };
+    places.iter().map(of).collect::<Vec<_>>().join(" ")
+}
+
+/// How many instructions the thread makes before that call, from its stop before it; 0 if it did not get there.
+fn gap(dir: &str, case: &str, thread: usize, call: usize, place: u64) -> String {
+    const MOST: u64 = 100_000;
+    let (mut tracee, _told) = start(dir, case, true);
+    let mut count = 0;
+    if run_to_gap(&mut tracee, thread, call) {
+        while count < MOST && steps(&mut tracee, thread, 1) && tracee.place(thread) != place {
+            count += 1;
+        }
+    }
+    tracee.kill();
+    count.to_string()
+}

@@ -1,0 +1,88 @@
+//! What waits in vain ends in time: never early, and at most 20 ms late.
+
+use std::time::{Duration, Instant};
+
+use ringbus::{Code, Overflow, PublishError, Wait};
+
+use super::delays::Dice;
+use super::setting;
+use super::support::{self, Child, Dir, Parent};
+
+const LATE: Duration = Duration::from_millis(20);
+const STRATEGIES: [Wait; 3] = [Wait::Spin, Wait::Adaptive, Wait::Park];
+
+#[test]
+fn deadlines_are_met_within_20_ms() {
+    let rounds = setting("RINGBUS_TEST_ROUNDS", || 60);
+    let dir = Dir::new();
+    let mut child = Child::start("waits in vain", &[dir.arg(), &rounds.to_string()]);
+    println!("{}", child.line_within(support::DEADLINE + Duration::from_millis(rounds * 100)));
+    child.finish();
+}
+
+/// In a process of its own, which shares the processors with the other tests and not its threads.
+pub fn waits_in_vain(parent: &mut Parent, args: &[&str]) {
+    let node = support::bus(args[0]).join("waits").unwrap();
+    let rounds: u64 = args[1].parse().unwrap();
+    let mut dice = Dice::new(rounds);
+    let mut subscribers =
+        STRATEGIES.map(|wait| node.subscriber_builder("nothing").wait(wait).open_raw().unwrap());
+    let _silent = node.raw_publisher("nothing").unwrap();
+    let _deaf = node.raw_subscriber("full").unwrap();
+    let timeout = Duration::from_millis(17);
+    let mut publishers = STRATEGIES.map(|wait| {
+        let overflow = Overflow::Block { timeout };
+        let publisher = node.publisher_builder("full").capacity(4096).overflow(overflow).wait(wait);
+        publisher.open_raw().unwrap()
+    });
+    for publisher in &mut publishers {
+        while publisher.publish(&[1; 500]).is_ok() {}
+    }
+    let service = node.service("slow").method("sleep", |ctx, ()| {
+        while !ctx.cancelled() {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        std::thread::sleep(3 * LATE); // too late for the caller
+        Ok(())
+    });
+    let _server = service.spawn().unwrap();
+    let client = node.client("slow").unwrap();
+    client.wait_for_server(support::DEADLINE).unwrap();
+
+    let mut worst = Duration::ZERO;
+    let mut check = |what: &str, timeout: Duration, wait: &mut dyn FnMut()| {
+        let (start, queued) = (Instant::now(), queued());
+        wait();
+        let took = start.elapsed();
+        // That other processes had the processor is nobody's fault here.
+        let took = took.saturating_sub(self::queued() - queued).max(took.min(timeout));
+        assert!(took >= timeout && took <= timeout + LATE, "{what}: {took:?} instead of {timeout:?}");
+        worst = worst.max(took - timeout);
+    };
+    for _ in 0..rounds {
+        let short = Duration::from_micros(dice.below(30_000));
+        for (subscriber, wait) in subscribers.iter_mut().zip(STRATEGIES) {
+            check(&format!("recv_timeout, {wait:?}"), short, &mut || {
+                assert!(subscriber.recv_timeout(short).unwrap().is_none());
+            });
+        }
+        for (publisher, wait) in publishers.iter_mut().zip(STRATEGIES) {
+            check(&format!("publish, {wait:?}"), timeout, &mut || {
+                assert!(matches!(publisher.publish(&[1; 500]), Err(PublishError::Full { .. })));
+            });
+        }
+        let short = short + Duration::from_millis(1);
+        check("call", short, &mut || {
+            let answer = client.request("sleep").timeout(short).send::<_, ()>(&());
+            assert_eq!(answer.unwrap_err().code(), Code::DeadlineExceeded);
+        });
+    }
+    parent.say(&format!("{} waits in vain, at most {worst:?} late", rounds * 7));
+    parent.stay();
+}
+
+/// How long this thread has been ready to run in all, and not run.
+fn queued() -> Duration {
+    let all = std::fs::read_to_string("/proc/thread-self/schedstat").expect("schedstat");
+    Duration::from_nanos(all.split(' ').nth(1).expect("a second figure").parse().expect("a number"))
+}

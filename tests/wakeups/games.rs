@@ -1,0 +1,292 @@
+//! Ping-pong between two processes that sleep for the ball, or look for it, or both in turn.
+//!
+//! Nothing wakes a sleeping port now and then in case that it was missed; so a lost wake-up lasts until the wait's
+//! own limit. That is what is counted here: waits that reached their limit although the ball had long been there.
+//!
+//! ```text
+//!   asks                                    answers
+//!   pause; now and then a burst: the other side promises not to sleep (more than a thousand without a sleep)
+//!   publish the ball  ────────────────────▶ wait: look a little, or not; sleep (which takes the promise back)
+//!   wait, likewise    ◀──────────────────── pause, now and then a burst, publish it
+//! ```
+
+use std::os::fd::AsFd;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::time::{ClockId, clock_gettime};
+use ringbus::{Overflow, PublishError, RawPublisher, RawSubscriber, Wait};
+
+use super::delays::{self, Dice, Processors};
+use super::setting;
+use super::support::{self, Child, DEADLINE, Dir, Parent};
+
+/// A wait that lasts this long has missed something, or the other side is slow.
+const LIMIT: Duration = Duration::from_secs(2);
+/// Which of both: it was slow, unless the ball had been there for this long.
+const MISSED: Duration = Duration::from_secs(1);
+/// More than the records in a row after which a port promises not to sleep (`BUSY` in src/bus/inlet.rs).
+const BURST: u64 = 1030;
+/// Now and then too small for a burst: who publishes it sleeps for room.
+const CAPACITY: u64 = 64 * 1024;
+/// The most that a ball has beside its number and its time: a quarter of the log is the largest record.
+const LARGEST: u64 = 3 * 1024;
+/// The number of a ball that belongs to a burst.
+const FILLER: u64 = u64::MAX;
+
+#[test]
+fn no_wake_up_is_lost_in_random_games() {
+    let rounds = setting("RINGBUS_TEST_ROUNDS", || 6_000);
+    let seconds = setting("RINGBUS_TEST_SECONDS", || 60 + rounds / 500);
+    let seed = setting("RINGBUS_TEST_SEED", || {
+        SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos() as u64
+    });
+    let dir = Dir::new();
+    let args = [dir.arg(), &rounds.to_string(), &seconds.to_string(), &seed.to_string()];
+    let sides = ["answers", "asks"];
+    let mut players = sides.map(|side| Child::start("player", &[&[side], &args[..]].concat()));
+    let long = DEADLINE + Duration::from_secs(seconds);
+    for (player, side) in players.iter_mut().zip(sides) {
+        let account = player.line_within(long);
+        println!("seed {seed}, {side}: {account}");
+        let figure = |name: &str| -> u64 {
+            let (_, after) = account.split_once(&format!("{name}=")).expect("a figure");
+            after.split(' ').next().unwrap().parse().unwrap()
+        };
+        assert_eq!(figure("lost"), 0, "seed {seed}, {side}: {account}");
+        assert!(figure("rounds") > 0 && figure("held_up") > 0, "{account}");
+        // Or the game would show nothing.
+        assert!(figure("slept") > figure("rounds") / 4, "{account}");
+        assert!(figure("withdrawn") > figure("rounds") / 200, "{account}");
+    }
+    players.into_iter().for_each(Child::finish);
+}
+
+#[derive(Default)]
+struct Account {
+    rounds: u64,
+    /// Waits that announced a sleep, and were not told that something was there already.
+    slept: u64,
+    /// Sleeps before which a promise not to sleep was taken back.
+    withdrawn: u64,
+    /// Waits that nobody ended although the ball was there, or room was.
+    lost: u64,
+    /// The longest wait for a ball.
+    longest: Duration,
+    /// The longest that a ball was there before it was caught: what the scheduler takes, above all.
+    oldest: Duration,
+}
+
+struct Player {
+    balls: RawSubscriber,
+    throws: RawPublisher,
+    dice: Dice,
+    account: Account,
+    /// Records since the port last announced a sleep, as far as is known.
+    streak: u64,
+}
+
+pub fn player(parent: &mut Parent, args: &[&str]) {
+    let [side, dir, rounds, seconds, seed] = args else { panic!("five arguments") };
+    let asks = *side == "asks";
+    let (rounds, seconds, seed): (u64, u64, u64) =
+        (rounds.parse().unwrap(), seconds.parse().unwrap(), seed.parse().unwrap());
+    let node = support::bus(dir).join(side).unwrap();
+    let (own, others) = if asks { ("ping", "pong") } else { ("pong", "ping") };
+    let balls = node.subscriber_builder(others).wait(Wait::Adaptive).open_raw().unwrap();
+    let overflow = Overflow::Block { timeout: LIMIT };
+    let throws = node.publisher_builder(own).capacity(CAPACITY).overflow(overflow).wait(Wait::Park);
+    let throws = throws.open_raw().unwrap();
+    throws.wait_for_subscribers(1, DEADLINE).unwrap();
+    let dice = Dice::new(seed ^ u64::from(asks));
+    let mut player = Player { balls, throws, dice, account: Account::default(), streak: 0 };
+
+    let processors = Processors::new();
+    delays::hold_up_at_random();
+    let until = Instant::now() + Duration::from_secs(seconds);
+    for number in 0..=rounds {
+        if player.dice.one_in(64) {
+            processors.change(&mut player.dice);
+        }
+        // The last one says that it is over.
+        let over = number == rounds || Instant::now() > until;
+        let ball = if over { rounds } else { number };
+        if asks {
+            player.throw(ball);
+            assert_eq!(player.catch(), ball);
+        } else {
+            let ball = player.catch();
+            player.throw(ball);
+            if ball == rounds {
+                break;
+            }
+        }
+        player.account.rounds += 1;
+        if asks && over {
+            break;
+        }
+    }
+    let Account { rounds, slept, withdrawn, lost, longest, oldest } = player.account;
+    let held_up = delays::times_held_up();
+    parent.say(&format!(
+        "rounds={rounds} slept={slept} withdrawn={withdrawn} held_up={held_up} lost={lost} longest={longest:?} oldest={oldest:?}"
+    ));
+    parent.stay();
+}
+
+impl Player {
+    fn throw(&mut self, number: u64) {
+        delays::pause(&mut self.dice);
+        if self.dice.one_in(8) {
+            self.publish_burst();
+            delays::pause(&mut self.dice);
+        }
+        self.publish(number);
+    }
+
+    fn publish_burst(&mut self) {
+        let filler = [FILLER.to_ne_bytes(), monotonic_ns().to_ne_bytes()].concat();
+        if self.dice.one_in(2) {
+            let count = BURST + self.dice.below(50);
+            let start = Instant::now();
+            self.throws.publish_batch((0..count).map(|_| &filler[..])).unwrap();
+            self.account.lost += u64::from(start.elapsed() >= LIMIT);
+        } else {
+            (0..BURST).for_each(|_| self.publish(FILLER));
+        }
+    }
+
+    fn publish(&mut self, number: u64) {
+        // Its bytes are on their way for as long as other processors take to give up the lines they go to; what is
+        // stored after them, the tail, is seen after them.
+        let len = if number == FILLER { 16 } else { 16 + self.dice.below(LARGEST) as usize };
+        let mut ball = [0; 16 + LARGEST as usize];
+        let ball = &mut ball[..len];
+        ball[..8].copy_from_slice(&number.to_ne_bytes());
+        loop {
+            ball[8..16].copy_from_slice(&monotonic_ns().to_ne_bytes());
+            let start = Instant::now();
+            let published = self.throws.publish(ball);
+            // The reader does nothing but read while there is something: there was room long before.
+            if published.is_err() || start.elapsed() >= LIMIT {
+                self.account.lost += 1;
+            }
+            match published {
+                Err(PublishError::Full { .. }) => {}
+                other => return other.unwrap(),
+            }
+        }
+    }
+
+    /// Waits for the next ball, in one of several ways.
+    fn catch(&mut self) -> u64 {
+        let start = Instant::now();
+        loop {
+            let caught = match self.dice.below(4) {
+                0 => self.receive(),
+                _ => self.look_and_sleep(),
+            };
+            match caught {
+                Some((FILLER, _)) => return self.catch_burst(),
+                Some((number, thrown)) => {
+                    self.account.longest = self.account.longest.max(start.elapsed());
+                    self.account.oldest = self.account.oldest.max(age(thrown));
+                    return number;
+                }
+                None => assert!(start.elapsed() < DEADLINE, "no ball"),
+            }
+        }
+    }
+
+    /// All that comes, without a sleep.
+    fn catch_burst(&mut self) -> u64 {
+        let start = Instant::now();
+        loop {
+            match self.take() {
+                Some((FILLER, _)) => {}
+                Some((number, _)) => return number,
+                None => assert!(start.elapsed() < DEADLINE, "no ball"),
+            }
+        }
+    }
+
+    fn take(&mut self) -> Option<(u64, u64)> {
+        let ball = self.balls.try_recv().unwrap().as_deref().map(open)?;
+        self.streak += 1;
+        Some(ball)
+    }
+
+    /// As the port waits by itself.
+    fn receive(&mut self) -> Option<(u64, u64)> {
+        let start = Instant::now();
+        let ball = self.balls.recv_timeout(LIMIT).unwrap().as_deref().map(open);
+        self.streak = 0; // it may have slept
+        if start.elapsed() >= LIMIT {
+            self.judge(ball);
+        }
+        ball
+    }
+
+    /// As event loops wait, with delays between the steps.
+    fn look_and_sleep(&mut self) -> Option<(u64, u64)> {
+        if self.dice.one_in(2) {
+            let looked = Instant::now();
+            let patience = Duration::from_nanos(self.dice.below(30_000));
+            while looked.elapsed() < patience {
+                if let Some(ball) = self.take() {
+                    return Some(ball);
+                }
+            }
+        } else {
+            delays::pause(&mut self.dice);
+        }
+        let promised = self.streak > BURST;
+        self.streak = 0;
+        if !self.balls.arm().unwrap() {
+            return self.take();
+        }
+        self.account.slept += 1;
+        self.account.withdrawn += u64::from(promised);
+        delays::pause(&mut self.dice);
+        let rung = readable(&self.balls, LIMIT);
+        let ball = self.take();
+        if !rung {
+            self.judge(ball);
+        }
+        ball
+    }
+
+    /// Nobody has ended a wait: was there a reason to?
+    fn judge(&mut self, ball: Option<(u64, u64)>) {
+        self.account.lost += u64::from(ball.is_some_and(|(_, thrown)| age(thrown) > MISSED));
+    }
+}
+
+/// Its number, and when it was thrown.
+fn open(ball: &[u8]) -> (u64, u64) {
+    let word = |at: usize| u64::from_ne_bytes(ball[at..at + 8].try_into().expect("two words"));
+    (word(0), word(8))
+}
+
+fn age(thrown: u64) -> Duration {
+    Duration::from_nanos(monotonic_ns().saturating_sub(thrown))
+}
+
+fn readable(port: &impl AsFd, timeout: Duration) -> bool {
+    let deadline = Instant::now() + timeout;
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let timeout = PollTimeout::try_from(left).unwrap();
+        match poll(&mut [PollFd::new(port.as_fd(), PollFlags::POLLIN)], timeout) {
+            Ok(ready) if ready > 0 => return true,
+            Ok(_) if left.is_zero() => return false,
+            Ok(_) | Err(nix::errno::Errno::EINTR) => {}
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+fn monotonic_ns() -> u64 {
+    let now = clock_gettime(ClockId::CLOCK_MONOTONIC).expect("a clock");
+    now.tv_sec() as u64 * 1_000_000_000 + now.tv_nsec() as u64
+}
