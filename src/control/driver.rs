@@ -19,6 +19,8 @@ use crate::sys::poll;
 use crate::sys::seqpacket::{Listener, MAX_DATAGRAM, Socket};
 use crate::wake::Bell;
 
+mod callers;
+
 /// How often the node wakes up when nothing happens: it looks at the directory, and its heart beats.
 pub(crate) const BEAT: Duration = Duration::from_secs(1);
 /// How soon a dial is tried again, the first time, when the peer's backlog was full, or this process short of something.
@@ -183,54 +185,6 @@ impl Driver {
                 }
             }
             Err(error) => tracing::warn!(%node, %error, "peer has no credentials"),
-        }
-    }
-
-    fn accept(&mut self, now: Instant) {
-        for _ in 0..2 * CALLERS {
-            if self.hub.callers() >= CALLERS && !self.show_out(now) {
-                tracing::warn!("{CALLERS} callers have not said hello: others have to wait");
-                break;
-            }
-            match self.listener.accept() {
-                Ok(Some(socket)) => self.called(socket, now),
-                Ok(None) => return,
-                Err(error) => {
-                    tracing::warn!(%error, "cannot accept");
-                    break;
-                }
-            }
-        }
-        // The callers wait in the backlog. Without a pause this would spin.
-        self.accept_paused = true;
-        self.retry.get_or_insert(now + RETRY);
-        let _ = self.epoll.remove(&self.listener);
-    }
-
-    /// Makes room for a caller that may have something to say: whoever has said nothing for longest goes.
-    fn show_out(&mut self, now: Instant) -> bool {
-        while let Some(conn) = self.hub.silent_caller() {
-            self.receive(conn, now);
-            if self.hub.silent_caller() == Some(conn) {
-                self.hub.handle_lost(conn);
-            }
-            self.take_events();
-            if self.hub.callers() < CALLERS {
-                return true;
-            }
-        }
-        false
-    }
-
-    fn called(&mut self, socket: Socket, now: Instant) {
-        match Caller::behind(&socket) {
-            Ok(Caller { dead: true, .. }) => {}
-            Ok(caller) => {
-                if let Some(conn) = self.hub.accepted(caller.credentials, now) {
-                    self.watch(conn, socket, caller.process);
-                }
-            }
-            Err(error) => tracing::warn!(%error, "caller has no credentials"),
         }
     }
 

@@ -458,14 +458,6 @@ impl Core {
         }
     }
 
-    pub(super) fn free_slot(&mut self, key: LogKey) {
-        let found = self.sources.iter().find(|((_, other), source)| *other == key && source.done);
-        let Some(at) = found.map(|(at, _)| *at) else { return };
-        if let (Some(source), Some(inlet)) = (self.sources.remove(&at), self.inlets.get_mut(&at.0)) {
-            inlet.free.push(source.slot);
-        }
-    }
-
     /// The logs of a node that is gone end where they are, so that all it has published is read; those of one
     /// that was cut off end at once.
     pub(super) fn end_logs_of(&mut self, node: NodeId, cut: bool) {
