@@ -124,8 +124,8 @@ filtered heartbeats a_flood_of_heartbeats
 filtered calls hostile::
 
 promise 11 "nobody but its owner can write a segment"
-partly
 filtered --lib segment::tests::a_holder_of_the_fd reopening_through_proc not_even_the_creator unsealed_and_partly_sealed
+filtered access segments::
 
 promise 12 "who somebody is, the kernel says"
 partly
@@ -135,6 +135,8 @@ filtered access matrix:: strangers::
 filtered --lib control::tests::directory bus::access
 
 promise 13 "each peer has its quotas"
+filtered quotas wants_it_all beyond_the_quota a_deaf_peer
+filtered --lib callers_that_say_nothing a_flood_of_callers
 
 promise 14 "no wake-up is lost, deadlines are met, and the wall clock may jump"
 partly

@@ -32,6 +32,7 @@
 //! | --- | --- |
 //! | open a bus | [`Bus::open`], [`Bus::from_env`], [`Bus::private`] for tests; [`Bus::builder`] for the directory, a group, [`Trust`] |
 //! | share it with other users | [`BusBuilder::group`]; [`BusBuilder::allow`] and [`Access`] for what they may do; [`Node::denials`] |
+//! | bound what one node may use of another | [`BusBuilder::quotas`], [`Quotas`]; [`Node::exhaustions`] |
 //! | join it | [`Bus::join`], which gives a [`Node`]; [`Node::peers`], [`Node::refused`] and [`Node::survey`] look around |
 //! | publish values, or bytes | [`Node::publisher`], [`Node::raw_publisher`]; [`Node::publisher_builder`] for capacity and [`Overflow`] |
 //! | receive values, or bytes | [`Node::subscriber`], [`Node::raw_subscriber`]; [`Node::subscriber_builder`] for several filters and [`Wait`] |

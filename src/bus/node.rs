@@ -20,6 +20,7 @@ use super::open::Bus;
 use super::peer::{NodeInfo, Peer, RefusedNode};
 use super::presence::Presence;
 use super::publisher::{Publisher, PublisherBuilder, RawPublisher};
+use super::quotas::Exhaustions;
 use super::server::ServiceBuilder;
 use super::stats::NodeStats;
 use super::subscriber::{RawSubscriber, Subscriber, SubscriberBuilder};
@@ -94,7 +95,8 @@ impl Node {
             })
         })?;
         let admission = Admission { uid, group: bus.location.group() };
-        let driver = Driver::open(directory, card, admission, bell.clone())?;
+        let mut driver = Driver::open(directory, card, admission, bell.clone())?;
+        driver.limit_unread(bus.quotas.unread_messages, bus.quotas.unread_bytes);
         let (commands, queue) = mpsc::channel();
         let (joined, wait) = mpsc::sync_channel(1);
         let gone = Arc::new(AtomicBool::new(false));
@@ -245,6 +247,11 @@ impl Node {
     /// [`BusBuilder::allow`](crate::BusBuilder::allow).
     pub fn denials(&self) -> Denials {
         self.shared.ask(Command::Denials).unwrap_or_default()
+    }
+
+    /// Quotas that were used up: of this node by others, and of others by this one; see [`Quotas`](crate::Quotas).
+    pub fn exhaustions(&self) -> Exhaustions {
+        self.shared.ask(Command::Exhaustions).unwrap_or_default()
     }
 
     /// Asks every node what its ports have counted; those that have answered within `timeout`, this one

@@ -11,6 +11,7 @@ use nix::fcntl::{Flock, FlockArg};
 use super::access::{Access, AccessError, Rules};
 use super::error::{BusError, JoinError};
 use super::node::Node;
+use super::quotas::Quotas;
 use super::topic::check_bus_name;
 use crate::control::{Directory, Location};
 use crate::sys::fork::Origin;
@@ -56,6 +57,7 @@ pub struct Bus {
     pub(super) directory: Directory,
     pub(super) trust: Trust,
     pub(super) access: Arc<Rules>,
+    pub(super) quotas: Quotas,
     /// Keeps a private bus's directory while anybody may use it.
     pub(super) private: Option<Arc<PrivateDirectory>>,
 }
@@ -94,6 +96,7 @@ impl Bus {
             group: None,
             access: Access::none(),
             trust: Trust::default(),
+            quotas: Quotas::default(),
         }
     }
 
@@ -145,6 +148,7 @@ pub struct BusBuilder {
     group: Option<String>,
     access: Access,
     trust: Trust,
+    quotas: Quotas,
 }
 
 impl BusBuilder {
@@ -189,6 +193,12 @@ impl BusBuilder {
         self
     }
 
+    /// What each other node may use of this one, whoever's it is; the defaults are those of [`Quotas`].
+    pub fn quotas(mut self, quotas: Quotas) -> Self {
+        self.quotas = quotas;
+        self
+    }
+
     /// Opens the bus.
     ///
     /// # Errors
@@ -201,7 +211,8 @@ impl BusBuilder {
         }
         let access = Arc::new(Rules::new(&self.access)?);
         let directory = Directory::open(&location, &self.name)?;
-        Ok(Bus { name: self.name, location, directory, trust: self.trust, access, private: None })
+        let (trust, quotas) = (self.trust, self.quotas);
+        Ok(Bus { name: self.name, location, directory, trust, access, quotas, private: None })
     }
 
     /// The directory that [`BusBuilder::open`] would open, checked as it would; `None` where it would create

@@ -11,12 +11,15 @@ use std::time::{Duration, Instant};
 
 use super::caller::Caller;
 use super::hub::{Admission, ConnId, Event, Hub};
+use super::session::Unread;
 use super::{Card, Directory, DirectoryError, NodeId};
 use crate::frame::Control;
 use crate::sys::epoll::{Epoll, Events, Interest};
 use crate::sys::poll;
 use crate::sys::seqpacket::{Listener, MAX_DATAGRAM, Socket};
 use crate::wake::Bell;
+
+mod callers;
 
 /// How often the node wakes up when nothing happens: it looks at the directory, and its heart beats.
 pub(crate) const BEAT: Duration = Duration::from_secs(1);
@@ -129,6 +132,11 @@ impl Driver {
         })
     }
 
+    /// Bounds what is kept for a peer that does not read; for sessions that are made from now on.
+    pub(crate) fn limit_unread(&mut self, messages: usize, bytes: usize) {
+        self.hub.unread = Unread { messages, bytes };
+    }
+
     /// Dials every node in the directory that this one does not know; which they are.
     pub(crate) fn dial_all(&mut self) -> Result<Vec<NodeId>, DirectoryError> {
         let mut nodes = self.directory.nodes()?;
@@ -177,39 +185,6 @@ impl Driver {
                 }
             }
             Err(error) => tracing::warn!(%node, %error, "peer has no credentials"),
-        }
-    }
-
-    fn accept(&mut self, now: Instant) {
-        for waiting in self.hub.callers()..=CALLERS {
-            if waiting == CALLERS {
-                tracing::warn!("{CALLERS} callers have not said hello: others have to wait");
-                break;
-            }
-            match self.listener.accept() {
-                Ok(Some(socket)) => self.called(socket, now),
-                Ok(None) => return,
-                Err(error) => {
-                    tracing::warn!(%error, "cannot accept");
-                    break;
-                }
-            }
-        }
-        // The callers wait in the backlog. Without a pause this would spin.
-        self.accept_paused = true;
-        self.retry.get_or_insert(now + RETRY);
-        let _ = self.epoll.remove(&self.listener);
-    }
-
-    fn called(&mut self, socket: Socket, now: Instant) {
-        match Caller::behind(&socket) {
-            Ok(Caller { dead: true, .. }) => {}
-            Ok(caller) => {
-                if let Some(conn) = self.hub.accepted(caller.credentials, now) {
-                    self.watch(conn, socket, caller.process);
-                }
-            }
-            Err(error) => tracing::warn!(%error, "caller has no credentials"),
         }
     }
 

@@ -11,14 +11,17 @@
 //!    close c2       (had c1 failed: hello_ack on c2)
 //! ```
 
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::Instant;
 
 use super::message::Message;
-use super::session::{Phase, Session, SessionError, encode};
+use super::session::{Phase, Session, SessionError, Unread, encode};
 use super::{Card, NodeId, VERSION};
 use crate::frame::{Control, Hello};
 use crate::sys::credentials::Credentials;
+
+/// Refused nodes that are remembered. One that is forgotten is met once more, and refused again.
+const REFUSED: usize = 1024;
 
 /// Names one connection of a node, for as long as the node lives.
 pub type ConnId = u64;
@@ -128,13 +131,14 @@ pub struct Hub<F, I> {
     pub(super) version: (u16, u16),
     capabilities: u64,
     admission: Admission,
+    pub(super) unread: Unread,
     /// In the order of their making.
     conns: BTreeMap<ConnId, Conn<F>>,
     next_conn: ConnId,
     /// Established sessions.
     up: HashMap<NodeId, ConnId>,
-    /// Nodes never to be dialled again.
-    refused: HashSet<NodeId>,
+    /// Nodes that are not dialled again: the latest [`REFUSED`], in the order of their refusal.
+    refused: VecDeque<NodeId>,
     events: VecDeque<Event<I>>,
 }
 
@@ -145,10 +149,11 @@ impl<F: Clone, I> Hub<F, I> {
             version: VERSION,
             capabilities,
             admission,
+            unread: Unread::default(),
             conns: BTreeMap::new(),
             next_conn: 1,
             up: HashMap::new(),
-            refused: HashSet::new(),
+            refused: VecDeque::new(),
             events: VecDeque::new(),
         }
     }
@@ -185,7 +190,7 @@ impl<F: Clone, I> Hub<F, I> {
         }
         let conn = self.next_conn;
         self.next_conn += 1;
-        let session = Session::new(phase, now);
+        let session = Session::new(phase, now, self.unread);
         self.conns.insert(conn, Conn { session, peer, card: None, credentials: Some(credentials) });
         Some(conn)
     }
@@ -200,6 +205,11 @@ impl<F: Clone, I> Hub<F, I> {
     pub fn callers(&self) -> usize {
         let waiting = |entry: &&Conn<F>| matches!(entry.session.phase, Phase::Accepting | Phase::Held);
         self.conns.values().filter(waiting).count()
+    }
+
+    /// The caller that has owed its hello for longest.
+    pub fn silent_caller(&self) -> Option<ConnId> {
+        self.conns.iter().find(|(_, entry)| entry.session.phase == Phase::Accepting).map(|(conn, _)| *conn)
     }
 
     /// Whether a connection to this node is there, or under way.
@@ -316,7 +326,7 @@ impl<F: Clone, I> Hub<F, I> {
 
     /// Cuts a peer off, for good.
     pub fn cut(&mut self, peer: NodeId, why: String) {
-        self.refused.insert(peer);
+        self.remember(peer);
         if let Some(conn) = self.up.get(&peer).copied() {
             return self.end(conn, Gone::Cut(why));
         }
@@ -348,10 +358,22 @@ impl<F: Clone, I> Hub<F, I> {
 
     fn refuse(&mut self, peer: Option<NodeId>, why: Refusal) {
         // One that could be anybody's node is not remembered: its next attempt is refused again.
-        let first = peer.is_none_or(|peer| self.refused.insert(peer));
+        let first = peer.is_none_or(|peer| self.remember(peer));
         if first {
             self.events.push_back(Event::Refused { peer, why });
         }
+    }
+
+    /// Remembers a node as refused; false if it was.
+    fn remember(&mut self, peer: NodeId) -> bool {
+        let first = !self.refused.contains(&peer);
+        if first {
+            if self.refused.len() == REFUSED {
+                self.refused.pop_front();
+            }
+            self.refused.push_back(peer);
+        }
+        first
     }
 
     /// Ends a connection; if it was a failed dial, an accepted one from the same peer takes its place.

@@ -113,6 +113,7 @@ pub enum Message {
     Blob { log: u64, reader_number: u16, blob: u64, size: u64 },
     BlobGone { log: u64, reader_number: u16, blob: u64 },
     Denied { action: u8, topic: String },
+    Exhausted { resource: u8, limit: u64 },
 }
 
 impl Message {
@@ -144,6 +145,7 @@ impl Message {
             }
             Control::BlobGone { log, reader_number, blob } => Message::BlobGone { log, reader_number, blob },
             Control::Denied { action, topic } => Message::Denied { action, topic: topic.to_owned() },
+            Control::Exhausted { resource, limit } => Message::Exhausted { resource, limit },
             Control::Hello(_)
             | Control::HelloAck(_)
             | Control::Incompatible { .. }

@@ -8,7 +8,7 @@
 //! fds (`MSG_CTRUNC`) drops that datagram and everything after it, says `resend`, and takes up again at
 //! `resending`: order holds, and no fd is missing.
 //!
-//! **A peer that does not read** costs [`QUEUE`] datagrams or [`QUEUE_BYTES`]; what comes after is forgotten,
+//! **A peer that does not read** costs [`QUEUE`] datagrams or [`QUEUE_BYTES`], unless set otherwise; what comes after is forgotten,
 //! and so the session has to end: but only once the peer reads again, since it may be stopped, and then is
 //! neither dead nor in anybody's way.
 
@@ -30,6 +30,19 @@ const UNCOUNTED: usize = 16;
 /// How long a peer that ran out of fds waits before it asks again.
 const RESEND_AFTER: Duration = Duration::from_millis(20);
 
+/// The most that is kept for a peer that does not read.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Unread {
+    pub(super) messages: usize,
+    pub(super) bytes: usize,
+}
+
+impl Default for Unread {
+    fn default() -> Self {
+        Self { messages: QUEUE, bytes: QUEUE_BYTES }
+    }
+}
+
 /// Why a session ended before its peer did.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum SessionError {
@@ -43,7 +56,7 @@ pub(crate) enum SessionError {
     Fds { op: u8, fds: usize },
     #[error("acknowledged or asked for a datagram that was never sent")]
     Count,
-    #[error("peer has not read {QUEUE} datagrams, or {} MiB of them", QUEUE_BYTES >> 20)]
+    #[error("peer has left too many datagrams unread")]
     Overflow,
     #[error("no answer to the handshake within {} s", HANDSHAKE.as_secs())]
     Silent,
@@ -105,6 +118,7 @@ pub(super) struct Session<F> {
     unacked: VecDeque<Datagram<F>>,
     /// Bytes of all datagrams in the two.
     kept_bytes: usize,
+    unread: Unread,
     fds_in_flight: usize,
     sent: u64,
     /// The most that `sent` ever was: resending takes it back.
@@ -119,7 +133,7 @@ pub(super) struct Session<F> {
 }
 
 impl<F: Clone> Session<F> {
-    pub(super) fn new(phase: Phase, now: Instant) -> Self {
+    pub(super) fn new(phase: Phase, now: Instant, unread: Unread) -> Self {
         Self {
             phase,
             handshake: now + HANDSHAKE,
@@ -127,6 +141,7 @@ impl<F: Clone> Session<F> {
             queue: VecDeque::new(),
             unacked: VecDeque::new(),
             kept_bytes: 0,
+            unread,
             fds_in_flight: 0,
             sent: 0,
             reached: 0,
@@ -144,8 +159,8 @@ impl<F: Clone> Session<F> {
     /// [`SessionError::Encode`]: over 64 KiB.
     pub(super) fn push(&mut self, control: &Control<'_>, fds: &[F]) -> Result<(), SessionError> {
         let bytes = encode(control)?;
-        let full = self.queue.len() + self.unacked.len() >= QUEUE;
-        self.overflowed |= full || self.kept_bytes + bytes.len() > QUEUE_BYTES;
+        let full = self.queue.len() + self.unacked.len() >= self.unread.messages;
+        self.overflowed |= full || self.kept_bytes + bytes.len() > self.unread.bytes;
         if self.overflowed {
             return Ok(());
         }

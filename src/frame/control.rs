@@ -165,10 +165,17 @@ pub enum Control<'a> {
         /// The topic, pattern or service.
         topic: &'a str,
     },
+    /// The receiver has used up what the sender gives each peer, and was refused what it asked for.
+    Exhausted {
+        /// What: 0 ports, 1 attachments, 2 mappings, 3 descriptors.
+        resource: u8,
+        /// How much there is.
+        limit: u64,
+    },
 }
 
 /// How many fields each op has, by its number.
-const FIELDS: [u32; 20] = [6, 6, 2, PortUp::FIELDS, 0, 1, 8, 4, 2, 2, 1, 1, 1, 0, 1, 5, 3, 4, 3, 2];
+const FIELDS: [u32; 21] = [6, 6, 2, PortUp::FIELDS, 0, 1, 8, 4, 2, 2, 1, 1, 1, 0, 1, 5, 3, 4, 3, 2, 2];
 
 impl<'a> Control<'a> {
     /// The op's number on the wire.
@@ -194,6 +201,7 @@ impl<'a> Control<'a> {
             Control::Blob { .. } => 17,
             Control::BlobGone { .. } => 18,
             Control::Denied { .. } => 19,
+            Control::Exhausted { .. } => 20,
         }
     }
 
@@ -275,6 +283,7 @@ impl<'a> Control<'a> {
             19 => {
                 Control::Denied { action: reader.uint8("action")?, topic: reader.str("topic", MAX_STRING)? }
             }
+            20 => Control::Exhausted { resource: reader.uint8("resource")?, limit: reader.uint()? },
             _ => return Err(DecodeError::UnknownOp { op }),
         })
     }
@@ -349,6 +358,10 @@ impl<'a> Control<'a> {
             Control::Denied { action, topic } => {
                 writer.uint(u64::from(action));
                 writer.str(topic, "topic", MAX_STRING);
+            }
+            Control::Exhausted { resource, limit } => {
+                writer.uint(u64::from(resource));
+                writer.uint(limit);
             }
         }
         writer.limit("control datagram", writer.written(), MAX_DATAGRAM);

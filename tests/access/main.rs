@@ -8,6 +8,9 @@ mod support;
 
 mod guest;
 mod matrix;
+#[path = "../support/raw.rs"]
+mod raw_peer;
+mod segments;
 mod strangers;
 
 /// Not a test of its own but the second process of those here: does nothing unless one of them started it.
@@ -16,6 +19,7 @@ fn child() {
     support::play(&[
         ("guest", guest::guest),
         ("gets at the socket", strangers::gets_at_the_socket),
+        ("would write", segments::would_write),
         ("joins as a member", strangers::joins_as_a_member),
     ]);
 }

@@ -279,7 +279,7 @@ fn each_node_has_a_list_of_its_own() {
     guest.finish();
 }
 
-fn open_to_all(dir: &Dir) {
+pub fn open_to_all(dir: &Dir) {
     use std::os::unix::fs::PermissionsExt;
     std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
 }

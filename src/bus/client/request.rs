@@ -191,6 +191,9 @@ impl<'c> Request<'c> {
         loop {
             match send(&departure) {
                 Err(status) if status.code() == Code::Unavailable && departure.route.is_gone() => {
+                    if let Some(refusal) = departure.route.refusal() {
+                        return Err(refusal.clone());
+                    }
                     let (route, call) = self.choose(raw)?;
                     departure = Departure { route, call, ..departure };
                 }

@@ -3,8 +3,8 @@
 //! Written by the control thread, which learns who comes and goes; read by the calling threads. The control
 //! thread takes the lock of the list, which is that of the calls, only for moments, and never that of a log.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
@@ -32,9 +32,15 @@ pub(in crate::bus) struct Route {
     cancels: Mutex<Vec<u64>>,
     cancelled: AtomicUsize,
     gone: AtomicBool,
+    refused: OnceLock<Status>,
 }
 
 impl Route {
+    /// Why its node takes no requests of this client, if it is for a quota.
+    pub(super) fn refusal(&self) -> Option<&Status> {
+        self.refused.get()
+    }
+
     /// Whether the server has gone: nothing sent to it will be answered.
     pub(in crate::bus) fn is_gone(&self) -> bool {
         self.gone.load(Relaxed)
@@ -93,6 +99,7 @@ impl Routes {
             cancels: Mutex::default(),
             cancelled: AtomicUsize::new(0),
             gone: AtomicBool::new(false),
+            refused: OnceLock::new(),
         }));
         drop(table);
         self.changed.notify_all();
@@ -117,12 +124,7 @@ impl Routes {
     /// of them), else now.
     /// False if the client does not know the server.
     pub(in crate::bus) fn remove(&self, node: NodeId, port: u64, why: &str, answers: bool) -> bool {
-        let mut table = self.calls.lock();
-        table.servers.denied.retain(|(other, at, _)| (*other, *at) != (node, port));
-        let routes = &mut table.servers.routes;
-        let Some(at) = routes.iter().position(|route| route.is(node, port)) else { return false };
-        let route = routes.remove(at);
-        drop(table);
+        let Some(route) = self.take(node, port) else { return false };
         // Before the calls are failed: a call that is registered later looks at it afterwards.
         route.gone.store(true, Relaxed);
         let status = Status::unavailable(format!("server {}: {why}", route.node));
@@ -134,11 +136,28 @@ impl Routes {
         true
     }
 
+    fn take(&self, node: NodeId, port: u64) -> Option<Arc<Route>> {
+        let mut table = self.calls.lock();
+        table.servers.denied.retain(|(other, at, _)| (*other, *at) != (node, port));
+        let routes = &mut table.servers.routes;
+        let at = routes.iter().position(|route| route.is(node, port))?;
+        Some(routes.remove(at))
+    }
+
     /// A server that is still there has let go of the requests: the next call begins anew.
     pub(in crate::bus) fn reset(&self, node: &NodeInfo, port: u64, why: &str) {
         if self.remove(node.id(), port, why, false) {
             self.add(node.clone(), port);
         }
+    }
+
+    /// The same where the server's node gives this one no more: also a call that has only begun ends with it.
+    pub(in crate::bus) fn refuse(&self, node: &NodeInfo, port: u64, status: Status) {
+        let Some(route) = self.take(node.id(), port) else { return };
+        let _ = route.refused.set(status.clone()); // a route is taken once
+        route.gone.store(true, Relaxed);
+        self.calls.fail(route.number, &status);
+        self.add(node.clone(), port);
     }
 
     /// What the route to a server is called.

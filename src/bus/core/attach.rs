@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::super::log::{OutletShared, Reader};
 use super::super::open::Trust;
+use super::super::quotas::Resource;
 use super::super::reading::{Change, InletShared, LogKey, Manner, Origin, Purpose, Reply, Source};
 use super::access::{Contents, contents};
 use super::blobs::LocalBlobs;
@@ -189,6 +190,13 @@ impl Core {
         slot: u32,
         fds: Vec<Arc<OwnedFd>>,
     ) -> Result<(), Trouble> {
+        if !fds.is_empty()
+            && let Err(exhausted) = self.has_room_for_mapping(from)
+        {
+            // Without its cursor the gate would hold up the publisher.
+            self.remove_gates_of(log, |node, reader, _| node == from && reader == port);
+            return Err(exhausted);
+        }
         let reads = self.peers.get_mut(&from).and_then(|peer| peer.ports.get_mut(&port));
         let Some(reads) = reads.and_then(|port| port.reads.as_mut()) else { return Ok(()) };
         if let Some(fd) = fds.into_iter().next() {
@@ -303,7 +311,10 @@ impl Core {
         fds: Vec<Arc<OwnedFd>>,
     ) -> Result<(), Trouble> {
         let attached = self.try_attach_log(from, attach, fds);
-        if let Err(Trouble::Shortage(_) | Trouble::Denied(..)) = &attached {
+        if let Err(Trouble::Exhausted(resource)) = &attached {
+            self.exhausted(from, *resource); // before the detach, which it is the reason for
+        }
+        if let Err(Trouble::Shortage(_) | Trouble::Denied(..) | Trouble::Exhausted(_)) = &attached {
             self.send(from, &Control::Detach { log: attach.log, reader_number: attach.reader_number }, &[]);
         }
         if let Err(Trouble::Shortage(reason)) = &attached
@@ -312,12 +323,15 @@ impl Core {
             match &inlet.shared.purpose {
                 Purpose::Client(_) => {
                     let why = format!("its answers cannot be read: {reason}");
-                    self.reset_pair(attach.reader_port, (from, attach.writer_port), &why);
+                    self.reset_pair(attach.reader_port, (from, attach.writer_port), &why, None);
                 }
                 _ => inlet.shared.change(Change::Failed { node: peer.node.clone(), reason: reason.clone() }),
             }
         }
-        attached
+        match attached {
+            Err(Trouble::Exhausted(_)) => Ok(()),
+            attached => attached,
+        }
     }
 
     fn try_attach_log(
@@ -328,9 +342,15 @@ impl Core {
     ) -> Result<(), Trouble> {
         let key = LogKey { node: from, log: attach.log, number: attach.reader_number };
         // The port was closed meanwhile: the writer is being told.
+        let Some(inlet) = self.inlets.get(&attach.reader_port) else { return Ok(()) };
+        self.has_room_for_log(from, inlet.shared.role())?;
         let Some(inlet) = self.inlets.get_mut(&attach.reader_port) else { return Ok(()) };
         let Some(peer) = self.peers.get(&from) else { return Ok(()) };
-        let writer = peer.ports.get(&attach.writer_port).ok_or("a log of a port never announced")?;
+        let writer = match peer.ports.get(&attach.writer_port) {
+            Some(writer) => writer,
+            None if peer.exhausted.ports => return Err(Trouble::Exhausted(Resource::Ports)),
+            None => return Err("a log of a port never announced".into()),
+        };
         let Contents { topic, pattern, carries } =
             contents(&self.sources, &inlet.shared, peer, (attach.writer_port, writer))?;
         check_predecessor(&self.sources, &inlet.shared, from, attach)?;
@@ -435,14 +455,6 @@ impl Core {
             self.send(key.node, &Control::Detach { log: key.log, reader_number: key.number }, &[]);
         } else {
             self.free_slot(key);
-        }
-    }
-
-    pub(super) fn free_slot(&mut self, key: LogKey) {
-        let found = self.sources.iter().find(|((_, other), source)| *other == key && source.done);
-        let Some(at) = found.map(|(at, _)| *at) else { return };
-        if let (Some(source), Some(inlet)) = (self.sources.remove(&at), self.inlets.get_mut(&at.0)) {
-            inlet.free.push(source.slot);
         }
     }
 

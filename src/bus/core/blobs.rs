@@ -112,6 +112,7 @@ impl Core {
         fds: Vec<Arc<OwnedFd>>,
     ) -> Result<(), Trouble> {
         let key = LogKey { node: from, log, number };
+        let room = self.has_room_for_mapping(from);
         // One that has gone needs no blobs.
         let found = self.sources.iter_mut().find(|((_, other), _)| *other == key);
         let Some(((port, _), source)) = found.filter(|(_, source)| !source.is_done()) else { return Ok(()) };
@@ -128,11 +129,12 @@ impl Core {
             Entry::Vacant(entry) => entry.insert(size),
         };
         let [fd] = <[_; 1]>::try_from(fds).map_err(|_| "a blob without its fd")?;
-        let memory = open_blob(&fd, size, BlobHeader { log, node: *from.as_bytes(), blob });
+        let header = BlobHeader { log, node: *from.as_bytes(), blob };
+        let memory = room.and_then(|()| open_blob(&fd, size, header));
         let (memory, trouble) = match memory {
             Ok(memory) => (Some(memory), Ok(())),
             // The messages in it count as missed.
-            Err(Trouble::Shortage(what)) => (None, Err(Trouble::Shortage(what))),
+            Err(why @ (Trouble::Shortage(_) | Trouble::Exhausted(_))) => (None, Err(why)),
             Err(offence) => return Err(offence),
         };
         inlet.shared.change(Change::Blob { key, blob, memory });

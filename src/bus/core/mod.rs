@@ -21,6 +21,7 @@ use super::log::OutletShared;
 use super::open::{Bus, PrivateDirectory, Trust};
 use super::peer::{NodeInfo, Peer, RefusedNode};
 use super::presence::PresenceShared;
+use super::quotas::{Exhaustions, Quotas, Resource};
 use super::reading::{Change, InletShared, LogKey};
 use super::stats::NodeStats;
 use super::topic::Filter;
@@ -37,6 +38,7 @@ mod heartbeat;
 mod pairs;
 mod peers;
 mod presence;
+mod quotas;
 mod report;
 mod segments;
 mod slots;
@@ -133,6 +135,7 @@ pub(super) enum Command {
     Peers(SyncSender<Vec<Peer>>),
     Refused(SyncSender<Vec<RefusedNode>>),
     Denials(SyncSender<Denials>),
+    Exhaustions(SyncSender<Exhaustions>),
     Survey {
         timeout: Duration,
         reply: SyncSender<Vec<NodeStats>>,
@@ -155,6 +158,8 @@ enum Trouble {
     Shortage(String),
     /// The access list does not let the peer do this.
     Denied(Action, Filter),
+    /// The peer has used up its quota of this.
+    Exhausted(Resource),
 }
 
 impl<T: Into<String>> From<T> for Trouble {
@@ -201,6 +206,8 @@ pub(super) struct Core {
     sharing: Vec<blobs::Sharing>,
     refused: VecDeque<RefusedNode>,
     denials: Denials,
+    quotas: Quotas,
+    exhaustions: Exhaustions,
     presences: Vec<Arc<PresenceShared>>,
     pulse: Pulse,
     surveys: u64,
@@ -241,6 +248,8 @@ impl Core {
             sharing: Vec::new(),
             refused: VecDeque::new(),
             denials: Denials::default(),
+            quotas: bus.quotas,
+            exhaustions: Exhaustions::default(),
             presences: Vec::new(),
             pulse,
             surveys: 0,
@@ -412,6 +421,9 @@ impl Core {
             }
             Command::Denials(reply) => {
                 let _ = reply.send(self.denials.clone());
+            }
+            Command::Exhaustions(reply) => {
+                let _ = reply.send(self.exhaustions.clone());
             }
             Command::Survey { timeout, reply } => self.start_survey(timeout, reply),
             Command::Halt(reply) => {

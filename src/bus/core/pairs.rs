@@ -20,6 +20,7 @@ use super::access::{does_not_let, is_not_let};
 use super::attach::{LocalOutlet, LocalSource};
 use super::peers::{PeerState, RemotePort};
 use super::{Core, Trouble};
+use crate::bus::status::Status;
 use crate::control::{Gone, NodeId};
 use crate::frame::{Attach, Role};
 
@@ -199,23 +200,35 @@ impl Core {
     pub(super) fn pair_detached(&mut self, log: u64) {
         let Some(outlet) = self.outlets.get(&log) else { return };
         let Some((node, server)) = outlet.shared.only.filter(|_| outlet.readers.is_empty()) else { return };
-        if outlet.is_reset {
+        let (port, is_reset) = (outlet.shared.port, outlet.is_reset);
+        let exhausted = self.take_exhaustion(node);
+        if is_reset {
             return; // by this client, who was short of something: calls that have begun since are not concerned
         }
         let why = "it could not read the requests: it is out of memory or file descriptors";
-        self.reset_pair(outlet.shared.port, (node, server), why);
+        self.reset_pair(port, (node, server), why, exhausted);
     }
 
-    /// The calls of a client to one server have failed, for want of something; the next begins anew. That it lets go
-    /// of no other server of the node is what keeps it from attaching to one twice.
-    pub(super) fn reset_pair(&mut self, client: u64, (node, server): (NodeId, u64), why: &str) {
+    /// The calls of a client to one server have failed, for want of something, or because this node has used up what the
+    /// server's gives it; the next begins anew. That it lets go of no other server of the node is what keeps it from
+    /// attaching to one twice.
+    pub(super) fn reset_pair(
+        &mut self,
+        client: u64,
+        (node, server): (NodeId, u64),
+        why: &str,
+        exhausted: Option<Status>,
+    ) {
         if let Some(inlet) = self.inlets.get(&client)
             && let Purpose::Client(routes) = &inlet.shared.purpose
             // Only while it is there: what is added here is taken away with it.
             && let Some(peer) = self.peers.get(&node)
             && peer.ports.get(&server).is_some_and(|port| port.card.role == Role::Server)
         {
-            routes.reset(&peer.node, server, why);
+            match exhausted {
+                Some(status) => routes.refuse(&peer.node, server, status),
+                None => routes.reset(&peer.node, server, why),
+            }
             inlet.shared.bell.ring();
             for LocalOutlet { shared, is_reset, .. } in self.outlets.values_mut() {
                 *is_reset |= shared.port == client && shared.only == Some((node, server));

@@ -10,6 +10,7 @@ use super::super::reading::LogKey;
 use super::super::topic::{Carries, Filter, check_name};
 use super::access::Standing;
 use super::heartbeat::Heart;
+use super::quotas::Exhausted;
 use super::{Core, REFUSED, Trouble, bell_trouble, segment_trouble};
 use crate::control::{Event, Gone, Message, NodeId, PortCard, Refusal};
 use crate::frame::{Control, PortUp, Role, Strings};
@@ -19,8 +20,6 @@ use crate::wake::Bell;
 
 /// Largest cursor segment that is mapped: room for eight thousand cursors.
 const MAX_CURSOR_SEGMENT: usize = 1 << 20;
-/// Most ports that a peer may have open.
-const MOST_PORTS: usize = 1 << 14;
 
 /// An established peer.
 pub(super) struct PeerState {
@@ -32,6 +31,7 @@ pub(super) struct PeerState {
     pub(super) ports_done: bool,
     /// `None` if it has not told where its heartbeats are: it is never judged then.
     pub(super) heart: Option<Heart>,
+    pub(super) exhausted: Exhausted,
 }
 
 /// A port of a peer.
@@ -52,7 +52,14 @@ pub(super) struct Reading {
 
 impl PeerState {
     pub(super) fn new(node: NodeInfo, rights: Rights) -> Self {
-        Self { node, standing: Standing::new(rights), ports: BTreeMap::new(), ports_done: false, heart: None }
+        Self {
+            node,
+            standing: Standing::new(rights),
+            ports: BTreeMap::new(),
+            ports_done: false,
+            heart: None,
+            exhausted: Exhausted::default(),
+        }
     }
 
     /// Whether this port of its reads without gates.
@@ -177,11 +184,16 @@ impl Core {
                 Ok(())
             }
             Message::Denied { action, topic } => self.denied(from, action, &topic),
+            Message::Exhausted { resource, limit } => {
+                self.is_exhausted(from, resource, limit);
+                Ok(())
+            }
         };
         match handled {
             Ok(()) => {}
             Err(Trouble::Offence(what)) => self.cut(from, &what),
             Err(Trouble::Denied(action, topic)) => self.deny(from, action, &topic),
+            Err(Trouble::Exhausted(resource)) => self.exhausted(from, resource),
             Err(Trouble::Shortage(what)) => {
                 tracing::error!(%from, %what, "out of memory or file descriptors")
             }
@@ -189,10 +201,8 @@ impl Core {
     }
 
     fn port_up(&mut self, from: NodeId, card: PortCard, fds: Vec<Arc<OwnedFd>>) -> Result<(), Trouble> {
+        self.has_room_for_port(from, PortCard::reads(card.role))?;
         let Some(peer) = self.peers.get_mut(&from) else { return Ok(()) };
-        if peer.ports.len() == MOST_PORTS {
-            return Err(format!("more than {MOST_PORTS} ports").into());
-        }
         let topic = if card.role == Role::Publisher { Some(topic_of(&card)?) } else { None };
         if matches!(card.role, Role::Client | Role::Server) && card.filters.len() != 1 {
             return Err(format!("a {:?} of {} services", card.role, card.filters.len()).into());

@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use super::super::reading::{InletShared, LogKey, new_cursor_segment};
-use super::Trouble;
+use super::{Core, Trouble};
 use crate::control::NodeId;
 use crate::ring::CursorSegment;
 use crate::segment::{Memory, Sealed};
@@ -54,6 +54,16 @@ impl LocalInlet {
     pub(super) fn at(&self, slot: Slot) -> Option<(&Arc<Sealed>, usize)> {
         let segment = self.segments.get(slot.segment as usize)?;
         Some((segment, CursorSegment::of_size(segment.size()).cursor(slot.slot)?))
+    }
+}
+
+impl Core {
+    pub(super) fn free_slot(&mut self, key: LogKey) {
+        let found = self.sources.iter().find(|((_, other), source)| *other == key && source.is_done());
+        let Some(at) = found.map(|(at, _)| *at) else { return };
+        if let (Some(source), Some(inlet)) = (self.sources.remove(&at), self.inlets.get_mut(&at.0)) {
+            inlet.free.push(source.slot);
+        }
     }
 }
 

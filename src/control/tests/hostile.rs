@@ -142,6 +142,26 @@ fn a_peer_that_no_longer_listens_or_sends_makes_no_node_spin() {
 }
 
 #[test]
+fn callers_that_say_nothing_keep_nobody_out() {
+    passes_in_child(|| {
+        let bus = Bus::new();
+        let mut nodes = bus.joined(2);
+        let start = Instant::now();
+        let mut silent: Vec<_> = (0..100).map(|_| bus.call(0)).collect();
+        nodes[0].turn(Duration::ZERO);
+        silent.extend((0..100).map(|_| bus.call(0)));
+        nodes[0].turn(Duration::ZERO);
+        let caller = bus.call(0);
+        say_hello(&caller, 7);
+        turn_until(&mut nodes, |nodes| nodes[0].ups() == 2);
+        assert!(start.elapsed() < Duration::from_millis(1500), "{:?}", start.elapsed());
+        let closed = silent.iter().filter(|caller| is_closed(caller)).count();
+        assert!((72..=silent.len() - 100).contains(&closed), "{closed}");
+        assert_unharmed(&mut nodes);
+    });
+}
+
+#[test]
 fn a_flood_of_callers_takes_a_bounded_number_of_fds() {
     passes_in_child(|| {
         let bus = Bus::new();

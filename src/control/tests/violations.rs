@@ -144,6 +144,7 @@ fn every_op_comes_with_as_many_fds_as_it_takes() {
         (Control::Blob { log: 1, reader_number: 1, blob: 1, size: 69_632 }, &[1]),
         (Control::BlobGone { log: 1, reader_number: 1, blob: 1 }, &[0]),
         (Control::Denied { action: 0, topic: "t" }, &[0]),
+        (Control::Exhausted { resource: 1, limit: 1 }, &[0]),
         (Control::Goodbye, &[0]),
     ] {
         for count in 0..=8 {

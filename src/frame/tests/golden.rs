@@ -176,6 +176,7 @@ fn controls() -> Vec<(&'static str, Frame<'static>)> {
         ("control_17_blob", Control::Blob { log: 11, reader_number: 2, blob: 200, size: 1_052_672 }),
         ("control_18_blob_gone", Control::BlobGone { log: 11, reader_number: 2, blob: 200 }),
         ("control_19_denied", Control::Denied { action: 0, topic: "task/progress" }),
+        ("control_20_exhausted", Control::Exhausted { resource: 1, limit: 4096 }),
     ]
     .map(|(name, control)| (name, Frame::Control(control)))
     .into()

@@ -6,7 +6,7 @@ use super::frame::{
 };
 
 /// How many different frames [`Parts::frame`] makes: each kind, control as often as there are ops.
-pub const VARIANTS: usize = 31;
+pub const VARIANTS: usize = 32;
 
 #[derive(Debug, Clone)]
 #[cfg_attr(fuzzing, derive(arbitrary::Arbitrary))]
@@ -115,6 +115,7 @@ impl Parts {
             27 => Control::Blob { log: a, reader_number: self.half, blob: b, size: c },
             28 => Control::BlobGone { log: a, reader_number: self.half, blob: b },
             29 => Control::Denied { action: self.byte, topic: text },
+            30 => Control::Exhausted { resource: self.byte, limit: a },
             _ => Control::StatsReply {
                 request: a,
                 taken_ns: b,
