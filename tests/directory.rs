@@ -359,6 +359,22 @@ fn a_node_whose_socket_was_removed_is_found_again() {
     reach_each_other(&dir, &node);
 }
 
+/// A deaf socket in its place hid a node for as long as it was there.
+#[test]
+fn a_node_whose_socket_was_replaced_is_found_again() {
+    let dir = Dir::new();
+    let node = dir.join("node");
+    let socket = dir.path().join("bus").join(&dir.sockets()[0]);
+    let deaf = std::os::unix::net::UnixListener::bind(dir.path().join("deaf")).unwrap();
+    fs::rename(dir.path().join("deaf"), &socket).unwrap();
+    // Of another type than the impostor's: it takes no streams.
+    let ours = |path: &Path| std::os::unix::net::UnixStream::connect(path).is_err();
+    assert!(!ours(&socket));
+    eventually("it has placed its socket again", || ours(&socket));
+    reach_each_other(&dir, &node);
+    drop(deaf);
+}
+
 #[test]
 fn nodes_that_join_at_the_same_time_find_each_other() {
     const NODES: usize = 12;

@@ -75,6 +75,9 @@ impl Source {
     #[inline(always)]
     pub(super) fn look(&mut self, full: bool) -> Option<Result<ring::Next, ring::Corrupt>> {
         if !full && !self.ended && self.reader.quiet() {
+            if self.manner == Manner::Gated {
+                self.reader.tell();
+            }
             return None;
         }
         let found = match self.manner {

@@ -195,7 +195,7 @@ impl Directory {
 
     /// Puts the node's rendezvous socket there: bound and listening before it has its name, since a
     /// socket that refuses is taken for a dead node's.
-    pub(crate) fn listen(&self, id: NodeId) -> Result<Listener, DirectoryError> {
+    pub(crate) fn listen(&self, id: NodeId) -> Result<Placed, DirectoryError> {
         // One that is bound and does not listen yet looks old, and is removed, where the wall clock has jumped.
         for _ in 1..PLACINGS {
             match self.place(id) {
@@ -206,7 +206,7 @@ impl Directory {
         self.place(id)
     }
 
-    fn place(&self, id: NodeId) -> Result<Listener, DirectoryError> {
+    fn place(&self, id: NodeId) -> Result<Placed, DirectoryError> {
         let temporary = self.path.join(format!(".{id}.tmp"));
         let name = self.socket(id);
         let io = |what, path: &Path| {
@@ -217,17 +217,20 @@ impl Directory {
         let mode = if self.group.is_some() { 0o660 } else { 0o600 };
         let placed = std::os::unix::fs::chown(&temporary, None, self.group)
             .and_then(|()| fs::set_permissions(&temporary, fs::Permissions::from_mode(mode)))
-            .and_then(|()| fs::rename(&temporary, &name));
-        if let Err(source) = placed {
-            let _ = fs::remove_file(&temporary);
-            return Err(DirectoryError::Io { what: "place the socket", path: name, source });
+            .and_then(|()| FileId::of(&temporary))
+            .and_then(|file| fs::rename(&temporary, &name).map(|()| file));
+        match placed {
+            Ok(file) => Ok(Placed { listener, file }),
+            Err(source) => {
+                let _ = fs::remove_file(&temporary);
+                Err(DirectoryError::Io { what: "place the socket", path: name, source })
+            }
         }
-        Ok(listener)
     }
 
-    /// Whether the node's socket is still there: somebody may have cleaned up.
-    pub(crate) fn holds(&self, id: NodeId) -> bool {
-        fs::symlink_metadata(self.socket(id)).is_ok()
+    /// Whether the node's socket is still there, and not another in its place: somebody may have cleaned up.
+    pub(crate) fn holds(&self, id: NodeId, file: FileId) -> bool {
+        FileId::of(&self.socket(id)).is_ok_and(|found| found == file)
     }
 
     /// The nodes that have a socket here. Left-over temporary ones are removed on the way.
@@ -336,6 +339,23 @@ fn open_directory(path: &Path) -> Result<File, DirectoryError> {
             }),
             _ => Err(DirectoryError::Io { what: "open", path: path.to_owned(), source }),
         },
+    }
+}
+
+/// A node's socket, where others find it.
+#[derive(Debug)]
+pub(crate) struct Placed {
+    pub(crate) listener: Listener,
+    pub(crate) file: FileId,
+}
+
+/// Which file it is: device and number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct FileId(u64, u64);
+
+impl FileId {
+    fn of(path: &Path) -> io::Result<Self> {
+        fs::symlink_metadata(path).map(|found| Self(found.dev(), found.ino()))
     }
 }
 

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::caller::Caller;
+use super::directory::{FileId, Placed};
 use super::hub::{Admission, ConnId, Event, Hub};
 use super::session::Unread;
 use super::{Card, Directory, DirectoryError, NodeId};
@@ -74,6 +75,8 @@ pub(crate) struct Driver {
     directory: Directory,
     id: NodeId,
     listener: Listener,
+    /// The listener's name in the directory.
+    file: FileId,
     epoll: Epoll,
     ready: Events,
     bell: Bell,
@@ -108,7 +111,7 @@ impl Driver {
         let id = card.id;
         let epoll = Epoll::new().map_err(io("watch"))?;
         epoll.add(&bell, BELL, Interest::READ).map_err(io("watch"))?;
-        let listener = directory.listen(id)?;
+        let Placed { listener, file } = directory.listen(id)?;
         if let Err(source) = epoll.add(&listener, LISTENER, Interest::READ) {
             directory.remove(id);
             return Err(io("watch")(source));
@@ -116,6 +119,7 @@ impl Driver {
         Ok(Self {
             id,
             listener,
+            file,
             epoll,
             ready: Events::with_capacity(64),
             bell,
@@ -291,12 +295,13 @@ impl Driver {
     }
 
     fn look_at_directory(&mut self) {
-        if !self.directory.holds(self.id) {
-            tracing::warn!(path = %self.directory.path().display(), "this node's socket was removed: placing it again");
+        if !self.directory.holds(self.id, self.file) {
+            let path = self.directory.path().display();
+            tracing::warn!(%path, "this node's socket was removed or replaced: placing it again");
             match self.directory.listen(self.id) {
-                Ok(listener) => {
+                Ok(Placed { listener, file }) => {
                     let _ = self.epoll.remove(&self.listener);
-                    self.listener = listener;
+                    (self.listener, self.file) = (listener, file);
                     self.accept_paused = false;
                     let _ = self.epoll.add(&self.listener, LISTENER, Interest::READ);
                 }

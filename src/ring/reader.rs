@@ -144,6 +144,26 @@ impl<M: Memory, C: MemoryMut> Reader<M, C> {
         self.position == self.tail && self.in_hand.is_none() && self.log.load(TAIL, Acquire) == self.position
     }
 
+    /// Stores the cursor if it is behind and no fence is due: so whoever asks how far a reader that has caught up has read
+    /// need not wait for it to look more closely.
+    #[inline(always)]
+    pub fn tell(&mut self) {
+        if self.stored == self.position || self.position - self.fenced >= self.layout.capacity() / 8 {
+            return;
+        }
+        let done = self.done();
+        self.tell_unfenced(done);
+    }
+
+    fn tell_unfenced(&mut self, done: u64) {
+        if self.stored != done {
+            // No fence, no look at `waiting`: `fenced` is less than capacity / 8 behind the tail, so it
+            // cannot be what keeps a claim of at most capacity / 2 waiting.
+            self.stored = done;
+            self.cursors.store(self.cursor_at, done, Release); // pairs as in `store_cursor`
+        }
+    }
+
     /// Asks for the lines where the next record is going to stand. A reader that polls and does so gets them
     /// while it waits for the line of the tail, instead of after it: half the latency of a small record. One
     /// that is about to catch up with its writer must not: it takes the lines away while they are written.
@@ -274,11 +294,8 @@ impl<M: Memory, C: MemoryMut> Reader<M, C> {
             if self.fenced != done {
                 self.store_cursor(done);
             }
-        } else if self.stored != done {
-            // No fence, no look at `waiting`: `fenced` is less than capacity / 8 behind the tail, so it
-            // cannot be what keeps a claim of at most capacity / 2 waiting.
-            self.stored = done;
-            self.cursors.store(self.cursor_at, done, Release); // pairs as in `store_cursor`
+        } else {
+            self.tell_unfenced(done);
         }
         // In this order, each Acquire, pairing with the Release stores in `Writer`: whoever sees `closed`
         // sees the last drop; whoever sees a drop sees every record before it. So with the tail unmoved

@@ -73,6 +73,34 @@ fn a_panic_is_internal_and_the_server_lives_on() {
     server.finish();
 }
 
+/// Panics when it is dropped.
+#[derive(serde::Serialize)]
+struct Bomb(i64);
+
+impl Drop for Bomb {
+    fn drop(&mut self) {
+        panic!("dropped on purpose");
+    }
+}
+
+/// A result, or what a handler had panicked with, that panicked when it was dropped took the worker with it: nobody served
+/// any more, and the service stayed announced.
+#[test]
+fn a_panic_in_a_drop_leaves_the_worker_alive() {
+    let node = ringbus::Bus::private().unwrap().join("both").unwrap();
+    let service = node.service("bombs").method("result", |_, number: i64| Ok(Bomb(number)));
+    let service = service
+        .method("payload", |_, number: i64| -> Result<i64, Status> { std::panic::panic_any(Bomb(number)) });
+    let _server = service.spawn().unwrap();
+    let client = node.client("bombs").unwrap();
+    client.wait_for_server(DEADLINE).unwrap();
+    for number in 0..3 {
+        assert_eq!(client.call::<_, i64>("result", &number), Ok(number));
+        let status = client.call::<_, i64>("payload", &number).unwrap_err();
+        assert_eq!(status.code(), Code::Internal);
+    }
+}
+
 #[test]
 fn what_the_server_does_not_understand_says_what() {
     let dir = Dir::new();

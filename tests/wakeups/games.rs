@@ -1,7 +1,8 @@
 //! Ping-pong between two processes that sleep for the ball, or look for it, or both in turn.
 //!
-//! Nothing wakes a sleeping port now and then in case that it was missed; so a lost wake-up lasts until the wait's
-//! own limit. That is what is counted here: waits that reached their limit although the ball had long been there.
+//! A port that sleeps looks once a second whatever happens (`wake::BACK_STOP`), for peers that swallow its wake-ups; one
+//! whose fd is in an event loop does not. So a lost wake-up lasts a second, or until the wait's own limit. That is what is
+//! counted here: waits of nearly a second, the ball having been there for as long. None may be needed among friends.
 //!
 //! ```text
 //!   asks                                    answers
@@ -23,8 +24,8 @@ use super::support::{self, Child, DEADLINE, Dir, Parent};
 
 /// A wait that lasts this long has missed something, or the other side is slow.
 const LIMIT: Duration = Duration::from_secs(2);
-/// Which of both: it was slow, unless the ball had been there for this long.
-const MISSED: Duration = Duration::from_secs(1);
+/// It was missed if it had been there for this long, and waited for. A little less than the back-stop.
+const MISSED: Duration = Duration::from_millis(900);
 /// More than the records in a row after which a port promises not to sleep (`BUSY` in src/bus/inlet.rs).
 const BURST: u64 = 1030;
 /// Now and then too small for a burst: who publishes it sleeps for room.
@@ -150,7 +151,7 @@ impl Player {
             let count = BURST + self.dice.below(50);
             let start = Instant::now();
             self.throws.publish_batch((0..count).map(|_| &filler[..])).unwrap();
-            self.account.lost += u64::from(start.elapsed() >= LIMIT);
+            self.account.lost += u64::from(start.elapsed() >= MISSED);
         } else {
             (0..BURST).for_each(|_| self.publish(FILLER));
         }
@@ -168,7 +169,7 @@ impl Player {
             let start = Instant::now();
             let published = self.throws.publish(ball);
             // The reader does nothing but read while there is something: there was room long before.
-            if published.is_err() || start.elapsed() >= LIMIT {
+            if published.is_err() || start.elapsed() >= MISSED {
                 self.account.lost += 1;
             }
             match published {
@@ -221,9 +222,7 @@ impl Player {
         let start = Instant::now();
         let ball = self.balls.recv_timeout(LIMIT).unwrap().as_deref().map(open);
         self.streak = 0; // it may have slept
-        if start.elapsed() >= LIMIT {
-            self.judge(ball);
-        }
+        self.judge(start, ball);
         ball
     }
 
@@ -248,17 +247,17 @@ impl Player {
         self.account.slept += 1;
         self.account.withdrawn += u64::from(promised);
         delays::pause(&mut self.dice);
-        let rung = readable(&self.balls, LIMIT);
+        let start = Instant::now();
+        readable(&self.balls, LIMIT);
         let ball = self.take();
-        if !rung {
-            self.judge(ball);
-        }
+        self.judge(start, ball);
         ball
     }
 
-    /// Nobody has ended a wait: was there a reason to?
-    fn judge(&mut self, ball: Option<(u64, u64)>) {
-        self.account.lost += u64::from(ball.is_some_and(|(_, thrown)| age(thrown) > MISSED));
+    /// Did the wait last although the ball was there?
+    fn judge(&mut self, start: Instant, ball: Option<(u64, u64)>) {
+        let missed = |(_, thrown)| age(thrown).min(start.elapsed()) >= MISSED;
+        self.account.lost += u64::from(ball.is_some_and(missed));
     }
 }
 

@@ -52,6 +52,7 @@ where
             (self.handler)(context, arguments)
         });
         answer(context, result.as_ref().map(|value| Value { value, compact: false }), Encoding::MessagePack);
+        discard(result);
     }
 }
 
@@ -86,8 +87,17 @@ pub(super) fn guard<T>(handler: impl FnOnce() -> Result<T, Status>) -> Result<T,
     catch_unwind(AssertUnwindSafe(handler)).unwrap_or_else(|panic| {
         let why = panic_text(&*panic);
         tracing::error!(%why, "handler panicked");
+        discard(panic);
         Err(Status::internal(format!("the handler panicked: {why}")))
     })
+}
+
+/// Drops what is not ours: its drop may panic as well.
+fn discard<T>(value: T) {
+    if let Err(panic) = catch_unwind(AssertUnwindSafe(|| drop(value))) {
+        tracing::error!(why = %panic_text(&*panic), "dropping a handler's result panicked");
+        std::mem::forget(panic); // and so on: a leak ends it
+    }
 }
 
 fn panic_text(panic: &(dyn Any + Send)) -> String {

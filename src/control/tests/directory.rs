@@ -281,7 +281,7 @@ fn the_longest_path_that_a_socket_fits_into_is_permitted() {
 fn listing_finds_sockets_of_nodes_and_passes_over_the_rest() {
     let (_dir, location) = base();
     let bus = Directory::open(&location, "agents").expect("opens");
-    let _listeners = [0, 1].map(|node| bus.listen(id(node)).expect("listens"));
+    let placed = [0, 1].map(|node| bus.listen(id(node)).expect("listens"));
     let digits = "0123456789abcdef0123456789abcdef";
     for garbage in [
         "README".to_owned(),
@@ -304,9 +304,11 @@ fn listing_finds_sockets_of_nodes_and_passes_over_the_rest() {
     nodes.sort();
     assert_eq!(nodes, [id(0), id(1)]);
     assert_eq!(fs::read_dir(bus.path()).expect("list").count(), 14, "none is removed");
-    assert!(bus.holds(id(0)) && !bus.holds(id(7)));
+    let [file, other] = placed.each_ref().map(|placed| placed.file);
+    assert!(bus.holds(id(0), file) && !bus.holds(id(7), file));
+    assert!(!bus.holds(id(0), other), "another file of that name");
     bus.remove(id(0));
-    assert!(!bus.holds(id(0)));
+    assert!(!bus.holds(id(0), file));
 }
 
 #[test]
@@ -358,7 +360,7 @@ fn a_socket_is_placed_although_its_temporary_one_is_removed() {
         });
         for node in 1..=2_000_u128 {
             let id = NodeId(node.to_ne_bytes());
-            let placed = bus.listen(id).map(|_| bus.holds(id));
+            let placed = bus.listen(id).map(|placed| bus.holds(id, placed.file));
             over.store(node == 2_000 || !matches!(placed, Ok(true)), Relaxed);
             assert!(placed.expect("a socket"));
             bus.remove(id);
