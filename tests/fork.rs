@@ -7,7 +7,7 @@ use ringbus::{
 use ringbus::{Subscriber, WaitError};
 
 mod support;
-use support::{Child, DEADLINE, Dir, Forked, Parent, eventually};
+use support::{DEADLINE, Forked, Parent, eventually, in_a_process_of_its_own};
 
 /// Forks happen in processes of their own: no other test's thread holds a lock then.
 /// Not a test of its own but the second process of those here: does nothing unless one of them started it.
@@ -22,18 +22,6 @@ fn child() {
         ("forks again", forks_again),
         ("shares a private bus", shares_a_private_bus),
     ]);
-}
-
-macro_rules! in_a_process_of_its_own {
-    ($($test:ident: $role:literal;)*) => {$(
-        #[test]
-        fn $test() {
-            let dir = Dir::new();
-            let mut child = Child::start($role, &[dir.arg()]);
-            child.expect("passed");
-            child.finish();
-        }
-    )*};
 }
 
 in_a_process_of_its_own! {

@@ -10,7 +10,7 @@ use nix::unistd::{Gid, Uid, chown, geteuid, setgid, setgroups, setuid};
 use ringbus::{Bus, Code, Error, Node, Publisher, Status, Subscriber, Wait};
 
 mod support;
-use support::{Child, DEADLINE, Dir, Parent, eventually, resources};
+use support::{Child, DEADLINE, Dir, Parent, eventually, in_a_process_of_its_own, resources};
 
 /// A user without privileges.
 const NOBODY: u32 = 65_534;
@@ -94,18 +94,6 @@ fn is_clear(error: &Error, advice: &str) {
 
 fn files(dir: &str) -> usize {
     fs::read_dir(format!("{dir}/bus")).map_or(0, Iterator::count)
-}
-
-macro_rules! in_a_process_of_its_own {
-    ($($test:ident: $role:literal;)*) => {$(
-        #[test]
-        fn $test() {
-            let dir = Dir::new();
-            let mut child = Child::start($role, &[dir.arg()]);
-            child.expect("passed");
-            child.finish();
-        }
-    )*};
 }
 
 in_a_process_of_its_own! {

@@ -260,6 +260,15 @@ fn end(node: &Node, outcome: Outcome) -> Outcome {
     outcome
 }
 
+/// Says how a command gets on: on stdout, or on stderr where stdout is for JSON.
+fn tell(json: bool, text: String) -> Outcome {
+    if json {
+        note(text);
+        return Ok(());
+    }
+    print(text)
+}
+
 /// Writes to stdout; its end ends the command quietly.
 fn print(text: impl fmt::Display) -> Outcome {
     let mut stdout = io::stdout().lock();

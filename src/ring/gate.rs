@@ -181,10 +181,7 @@ impl<R: Memory + Clone, T> Gates<R, T> {
     /// Adds a gate at position 0: only before the log's first publish.
     /// `None` if the log has given out all its 65 535 reader numbers.
     pub fn add_first(&self, parked: R, info: T) -> Option<Arc<Gate<R, T>>> {
-        let mut table = self.table.lock();
-        let gate = Self::push(&mut table, 0, parked, info)?;
-        self.bump(&table);
-        Some(gate)
+        self.insert(0, parked, info)
     }
 
     /// Adds a gate while the writer may be publishing to `log`; returns it with its position and, where it
@@ -201,17 +198,9 @@ impl<R: Memory + Clone, T> Gates<R, T> {
         info: T,
         barrier: impl FnOnce(),
     ) -> Option<LateGate<R, T>> {
-        let gate = {
-            let mut table = self.table.lock();
-            let gate = Self::push(&mut table, UNSET, parked, info)?;
-            self.bump(&table);
-            gate
-        };
+        let gate = self.insert(UNSET, parked, info)?;
         barrier(); // pairs with the fence in `Writer::publish`, or stands for it; see the module's comment
-        let (tail, due) = match &self.numbering {
-            Some(numbering) => numbering.read(log),
-            None => (log.load(TAIL, Relaxed), None),
-        };
+        let (tail, due) = self.published(log);
         let (position, sequence) = gate.set_by_control(tail, due);
         Some(LateGate { gate, position, sequence })
     }
@@ -227,17 +216,9 @@ impl<R: Memory + Clone, T> Gates<R, T> {
         info: T,
         barrier: impl FnOnce(),
     ) -> Option<LateGate<R, T>> {
-        let gate = {
-            let mut table = self.table.lock();
-            let gate = Self::push(&mut table, NOWHERE, parked, info)?;
-            self.bump(&table);
-            gate
-        };
+        let gate = self.insert(NOWHERE, parked, info)?;
         barrier(); // as in `add_late`: a publish that the tail does not show finds the reader before it rings
-        let (position, sequence) = match &self.numbering {
-            Some(numbering) => numbering.read(log),
-            None => (log.load(TAIL, Relaxed), None),
-        };
+        let (position, sequence) = self.published(log);
         Some(LateGate { gate, position, sequence })
     }
 
@@ -291,13 +272,23 @@ impl<R: Memory + Clone, T> Gates<R, T> {
         lags.filter(|(_, lag)| *lag > 0).collect()
     }
 
-    fn push(table: &mut Table<R, T>, position: u64, parked: R, info: T) -> Option<Arc<Gate<R, T>>> {
+    fn insert(&self, position: u64, parked: R, info: T) -> Option<Arc<Gate<R, T>>> {
+        let mut table = self.table.lock();
         let number = u16::try_from(table.next_number).ok()?;
         table.next_number += 1;
         let (position, sequence) = (AtomicU64::new(position), AtomicU64::new(0));
         let gate = Arc::new(Gate { number, position, sequence, parked, info });
         table.entries.push(Entry { gate: gate.clone(), cursor: None });
+        self.bump(&table);
         Some(gate)
+    }
+
+    /// The published tail, and where it can be told the sequence number due there.
+    fn published(&self, log: &impl Memory) -> (u64, Option<u64>) {
+        match &self.numbering {
+            Some(numbering) => numbering.read(log),
+            None => (log.load(TAIL, Relaxed), None),
+        }
     }
 
     /// Under the lock, so that whoever sees the new generation and locks finds the change.

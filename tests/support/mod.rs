@@ -405,3 +405,19 @@ impl Forked {
         assert_eq!(status, WaitStatus::Exited(self.child, 0), "the forked child says: {text}");
     }
 }
+
+/// Tests that are a role of a second process each, which has to say that it has passed.
+#[allow(unused_macros)]
+macro_rules! in_a_process_of_its_own {
+    ($($test:ident: $role:literal;)*) => {$(
+        #[test]
+        fn $test() {
+            let dir = $crate::support::Dir::new();
+            let mut child = $crate::support::Child::start($role, &[dir.arg()]);
+            child.expect("passed");
+            child.finish();
+        }
+    )*};
+}
+#[allow(unused_imports)]
+pub(crate) use in_a_process_of_its_own;

@@ -92,6 +92,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::bus::topic::topics;
 
     #[test]
     fn scopes_reach_reserved_topics_only_where_they_say_so() {
@@ -115,19 +116,6 @@ mod tests {
         prop::collection::vec(level, 1..5).prop_map(|levels| levels.join("/"))
     }
 
-    /// Every topic of up to six levels over a, b, c.
-    fn topics() -> Vec<String> {
-        let mut all = vec![String::new()];
-        let mut last = all.clone();
-        for _ in 0..6 {
-            let longer =
-                last.iter().flat_map(|topic| ["a", "b", "c"].map(|level| format!("{topic}/{level}")));
-            last = longer.collect();
-            all.extend(last.iter().cloned());
-        }
-        all.iter().skip(1).map(|topic| topic[1..].to_owned()).collect()
-    }
-
     proptest! {
         #[test]
         fn a_scope_covers_a_pattern_if_it_matches_all_its_topics(
@@ -135,7 +123,7 @@ mod tests {
         ) {
             let (own, pattern) = (Filter::new(&scope).unwrap(), Filter::new(&pattern).unwrap());
             // `c` is in neither, so it stands for any other level; four levels of pattern tell within six.
-            let mut under = topics().into_iter().filter(|topic| pattern.matches(topic));
+            let mut under = topics(6).into_iter().filter(|topic| pattern.matches(topic));
             let covers = under.all(|topic| own.matches(&topic));
             prop_assert_eq!(Scope::new(&scope).unwrap().covers(&pattern), covers, "{} {}", own, pattern);
         }

@@ -23,7 +23,7 @@ use nix::sys::signal::Signal;
 use nix::unistd::getppid;
 
 use super::interrupt::Interrupt;
-use super::{Common, Failure, Outcome, note, print};
+use super::{Common, Failure, Outcome, print, tell};
 use crate::Bus;
 use crate::sys::random;
 
@@ -191,13 +191,7 @@ pub(super) fn run(common: &Common, options: &Options) -> Outcome {
         Some(seed) => seed,
         None => u64::from(u16::from_le_bytes(random::id128()?[..2].try_into()?)), // short enough to type
     };
-    let say = |text: String| {
-        if options.json {
-            note(text);
-            return Ok(());
-        }
-        print(text)
-    };
+    let say = |text| tell(options.json, text);
     let bus = Bus::private()?;
     let cast = cast(options.sabotage);
     say(format!("{} processes on a private bus; seed {seed}", cast.len()))?;

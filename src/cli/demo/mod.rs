@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 use clap::{Args, Subcommand};
 
 use super::interrupt::Interrupt;
-use super::{Common, Failure, Outcome, note, print};
+use super::{Common, Failure, Outcome, print, tell};
 use crate::Bus;
 
 mod crew;
@@ -114,13 +114,7 @@ const CAST: [(&str, Role); 4] = [
 
 pub(super) fn run(common: &Common, options: &Options) -> Outcome {
     let interrupt = Interrupt::new()?;
-    let say = |text: String| {
-        if options.json {
-            note(text);
-            return Ok(());
-        }
-        print(text)
-    };
+    let say = |text| tell(options.json, text);
     let bus = Bus::private()?;
     say("four processes on a private bus: two work, one plans, one watches".to_owned())?;
 
