@@ -53,7 +53,7 @@ pub trait MemoryMut: Memory {
     /// Stores the 64-bit word at byte offset `at` (a multiple of 8) atomically.
     fn store(&self, at: usize, value: u64, order: Ordering);
 
-    /// Stores bytes from offset `at` (a multiple of 8) on, word by word in ascending order; the rest of the last
+    /// Stores bytes from offset `at` (a multiple of 8) on, in ascending order; the rest of the last
     /// word becomes zero.
     fn write(&self, at: usize, bytes: &[u8]) {
         let (words, rest) = bytes.as_chunks::<8>();

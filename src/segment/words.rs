@@ -86,13 +86,21 @@ impl Words {
         let _ = at;
     }
 
-    /// Stores bytes word by word, in ascending order; the rest of the last word becomes zero.
+    /// Stores bytes in ascending order, the rest of the last word as zeros: 16 bytes at a time on x86-64, else words.
     #[inline(always)]
     pub fn write(&self, at: usize, bytes: &[u8]) {
         self.check(at, bytes.len().next_multiple_of(8));
         assert!(at.is_multiple_of(8), "offset is unaligned");
-        let (words, rest) = bytes.as_chunks::<8>();
         let mut at = at;
+        #[cfg(target_arch = "x86_64")]
+        let (blocks, bytes) = bytes.as_chunks::<16>();
+        #[cfg(target_arch = "x86_64")]
+        for block in blocks {
+            // SAFETY: within the range that was checked, and writable as for `store`.
+            unsafe { copy_block(block.as_ptr(), self.base.as_ptr().add(at)) };
+            at += 16;
+        }
+        let (words, rest) = bytes.as_chunks::<8>();
         for word in words {
             self.store(at, u64::from_ne_bytes(*word), Ordering::Relaxed);
             at += 8;
@@ -104,10 +112,25 @@ impl Words {
         }
     }
 
-    /// Copies bytes out by relaxed loads of the aligned words that contain them.
+    /// Copies bytes out: on x86-64 by loads of 16 bytes each where there are as many, else by relaxed loads of the
+    /// aligned words that contain them. (What is decoded from the copy is read across the borders of its stores: for
+    /// each such load a processor waits until the stores are in its cache. With words that is nearly each of them.)
     #[inline(always)]
     pub fn copy(&self, at: usize, into: &mut [u8]) {
         self.check(at, into.len());
+        #[cfg(target_arch = "x86_64")]
+        if let Some(last) = into.len().checked_sub(16) {
+            for block in (0..last).step_by(16) {
+                // SAFETY: both ranges are within what was checked.
+                unsafe { copy_block(self.base.as_ptr().add(at + block), into.as_mut_ptr().add(block)) };
+            }
+            // SAFETY: the same; a part of these may be copied for the second time.
+            return unsafe { copy_block(self.base.as_ptr().add(at + last), into.as_mut_ptr().add(last)) };
+        }
+        self.copy_words(at, into);
+    }
+
+    fn copy_words(&self, at: usize, into: &mut [u8]) {
         if into.is_empty() {
             return;
         }
@@ -163,5 +186,26 @@ impl Words {
     #[inline(always)]
     fn check(&self, at: usize, len: usize) {
         assert!(at <= self.len && len <= self.len - at, "range leaves the segment");
+    }
+}
+
+/// Copies 16 bytes which somebody else may be reading or changing: in assembly, since to the language that is a data race
+/// unless each word is accessed on its own.
+///
+/// # Safety
+/// `from` is readable, `to` writable, for 16 bytes each.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+unsafe fn copy_block(from: *const u8, to: *mut u8) {
+    // SAFETY: the caller's promise; nothing else is read, written or clobbered.
+    unsafe {
+        std::arch::asm!(
+            "movups {block}, [{from}]",
+            "movups [{to}], {block}",
+            block = out(xmm_reg) _,
+            from = in(reg) from,
+            to = in(reg) to,
+            options(nostack, preserves_flags),
+        );
     }
 }
