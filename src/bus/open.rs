@@ -287,14 +287,43 @@ fn lock(path: &Path) -> Option<Flock<File>> {
 
 /// Removes private directories whose owners were killed.
 fn remove_abandoned(parent: &Path) {
-    let Ok(entries) = fs::read_dir(parent) else { return };
-    for entry in entries.flatten() {
-        let ours = |found: fs::Metadata| found.is_dir() && found.uid() == credentials::euid();
-        if entry.file_name().to_str().is_some_and(|name| name.starts_with(PRIVATE_PREFIX))
-            && entry.metadata().is_ok_and(ours)
-            && let Some(_lock) = lock(&entry.path())
-        {
-            let _ = fs::remove_dir_all(entry.path());
-        }
+    for directory in abandoned(parent) {
+        let _ = directory.remove();
     }
+}
+
+/// The directory of a private bus whose owner was killed: nobody else's while this holds its lock.
+#[derive(Debug)]
+pub(crate) struct Abandoned {
+    path: PathBuf,
+    _lock: Flock<File>,
+}
+
+impl Abandoned {
+    #[cfg(feature = "cli")]
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(crate) fn remove(&self) -> io::Result<()> {
+        fs::remove_dir_all(&self.path)
+    }
+}
+
+/// Those of this user among the temporary files.
+#[cfg(feature = "cli")]
+pub(crate) fn abandoned_private() -> impl Iterator<Item = Abandoned> {
+    abandoned(&std::env::temp_dir())
+}
+
+fn abandoned(parent: &Path) -> impl Iterator<Item = Abandoned> + use<> {
+    let ours = |found: fs::Metadata| found.is_dir() && found.uid() == credentials::euid();
+    fs::read_dir(parent).into_iter().flatten().flatten().filter_map(move |entry| {
+        let is_private = entry.file_name().to_str().is_some_and(|name| name.starts_with(PRIVATE_PREFIX));
+        if !is_private || !entry.metadata().is_ok_and(ours) {
+            return None;
+        }
+        let path = entry.path();
+        Some(Abandoned { _lock: lock(&path)?, path })
+    })
 }

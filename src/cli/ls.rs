@@ -140,12 +140,17 @@ impl Silent {
         if pid == 0 {
             return Self { id, process: String::new(), stopped: false };
         }
-        let read = |what| fs::read_to_string(format!("/proc/{pid}/{what}")).unwrap_or_default();
-        // What follows the name, which may have any characters, begins with the state.
-        let stopped = read("stat").rsplit(')').next().is_some_and(|rest| rest.starts_with(" T"));
-        let process = format!(", pid {pid}, {}", printable(read("comm").trim_end()));
-        Self { id, process, stopped }
+        let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+        let process = format!(", pid {pid}, {}", printable(name.trim_end()));
+        Self { id, process, stopped: is_stopped(pid) }
     }
+}
+
+/// Whether a signal or a debugger has stopped the process.
+pub(super) fn is_stopped(pid: i32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    // What follows the name, which may have any characters, begins with the state.
+    stat.rsplit(')').next().is_some_and(|rest| rest.starts_with(" T") || rest.starts_with(" t"))
 }
 
 fn listed_refusal(node: RefusedNode) -> ListedRefusal {

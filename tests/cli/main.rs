@@ -17,6 +17,7 @@ mod bench;
 mod calls;
 mod chaos;
 mod demo;
+mod doctor;
 mod look;
 mod mail;
 mod messages;
