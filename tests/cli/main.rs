@@ -20,6 +20,7 @@ mod demo;
 mod doctor;
 mod look;
 mod mail;
+mod memory;
 mod messages;
 mod stalls;
 mod watch;
