@@ -206,21 +206,27 @@ impl BusBuilder {
     /// is not valid, or there is one without a group.
     pub fn open(self) -> Result<Bus, BusError> {
         let location = self.location()?;
-        if location.group().is_none() && !self.access.is_empty() {
-            return Err(AccessError::NoGroup.into());
-        }
-        let access = Arc::new(Rules::new(&self.access)?);
+        let access = Arc::new(self.rules(&location)?);
         let directory = Directory::open(&location, &self.name)?;
         let (trust, quotas) = (self.trust, self.quotas);
         Ok(Bus { name: self.name, location, directory, trust, access, quotas, private: None })
     }
 
-    /// The directory that [`BusBuilder::open`] would open, checked as it would; `None` where it would create
-    /// it.
+    /// The directory that [`BusBuilder::open`] would open, with everything checked as it would; `None` where it
+    /// would create it.
     #[cfg(feature = "cli")]
     pub(crate) fn examine(&self) -> Result<Option<PathBuf>, BusError> {
-        let directory = Directory::examine(&self.location()?, &self.name)?;
+        let location = self.location()?;
+        self.rules(&location)?;
+        let directory = Directory::examine(&location, &self.name)?;
         Ok(directory.map(|directory| directory.path().to_owned()))
+    }
+
+    fn rules(&self, location: &Location) -> Result<Rules, BusError> {
+        if location.group().is_none() && !self.access.is_empty() {
+            return Err(AccessError::NoGroup.into());
+        }
+        Ok(Rules::new(&self.access)?)
     }
 
     fn location(&self) -> Result<Location, BusError> {

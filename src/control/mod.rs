@@ -55,6 +55,13 @@ impl NodeId {
         &self.0
     }
 
+    /// The first eight of its 32 digits: enough for people to tell the nodes of a bus apart.
+    pub(crate) fn short(&self) -> impl fmt::Display {
+        let mut digits = self.to_string();
+        digits.truncate(8);
+        digits
+    }
+
     /// Reads 32 hexadecimal digits.
     pub(crate) fn parse(text: &str) -> Option<Self> {
         let valid = text.len() == 32 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));

@@ -39,6 +39,7 @@ impl Kind {
 }
 
 /// Who is behind a socket.
+#[cfg_attr(not(feature = "cli"), allow(dead_code, reason = "who or why matters to people only"))]
 pub(super) enum Owner {
     /// A process that lives, whether or not it is stopped.
     Alive(Credentials),

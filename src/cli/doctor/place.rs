@@ -22,8 +22,8 @@ pub(super) fn checks(common: &Common, leftovers: &mut Leftovers) -> Outcome<Vec<
     match common.builder().examine() {
         Ok(Some(path)) => Ok(vec![found(&path), head_room(&path), leftovers.sockets(&path)]),
         Ok(None) => Ok(vec![missing(&path), head_room(&path)]),
-        // What was asked for is no bus's name at all.
-        Err(error @ (BusError::Name(_) | BusError::Group { .. })) => Err(error.into()),
+        // What was asked for is no bus at all.
+        Err(error @ (BusError::Name(_) | BusError::Group { .. } | BusError::Access(_))) => Err(error.into()),
         Err(error) => {
             let told = error.to_string();
             let (found, advice) = told.split_once(": ").unwrap_or((&told, "see above"));
