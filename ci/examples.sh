@@ -12,6 +12,9 @@ timeout 60 cargo run --quiet --locked --example zero_copy
 timeout 60 cargo run --quiet --locked --example large
 timeout 60 cargo run --quiet --locked --example request
 timeout 60 cargo run --quiet --locked --example agents
+timeout 60 cargo run --quiet --locked --example lossy
+timeout 60 cargo run --quiet --locked --example access
+timeout 60 cargo run --quiet --locked --example drain
 timeout 60 cargo run --quiet --locked --example pipe --features pipe
 timeout 60 cargo run --quiet --locked --example tower_service --features tower
 timeout 60 cargo run --quiet --locked --example subscribe &

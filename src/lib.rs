@@ -31,11 +31,12 @@
 //! | to … | use |
 //! | --- | --- |
 //! | open a bus | [`Bus::open`], [`Bus::from_env`], [`Bus::private`] for tests; [`Bus::builder`] for the directory, a group, [`Trust`] |
-//! | share it with other users | [`BusBuilder::group`]; [`BusBuilder::allow`] and [`Access`] for what they may do; [`Node::denials`] |
+//! | share it with other users | [`BusBuilder::group`]; access lists, [`BusBuilder::allow`] and [`Access`], for what they may do; [`Node::denials`] |
 //! | bound what one node may use of another | [`BusBuilder::quotas`], [`Quotas`]; [`Node::exhaustions`] |
 //! | join it | [`Bus::join`], which gives a [`Node`]; [`Node::peers`], [`Node::refused`] and [`Node::survey`] look around |
 //! | publish values, or bytes | [`Node::publisher`], [`Node::raw_publisher`]; [`Node::publisher_builder`] for capacity and [`Overflow`] |
 //! | receive values, or bytes | [`Node::subscriber`], [`Node::raw_subscriber`]; [`Node::subscriber_builder`] for several filters and [`Wait`] |
+//! | receive without holding a publisher up | [`SubscriberBuilder::lossy`]; what is missed is told, [`RecvError::Lagged`] |
 //! | write a message in place | [`RawPublisher::loan`], [`Loan::send`] |
 //! | read a message in place | [`RawSubscriber::recv`], which gives a [`Sample`] |
 //! | send headers, a time or a correlation along | [`Publisher::message`], [`Node::message_to`]; [`PublisherBuilder::timestamps`] |
@@ -47,6 +48,8 @@
 //! | serve calls | [`Node::service`], which gives a [`ServiceBuilder`]; handlers get a [`Context`] and return a [`Status`] if they fail |
 //! | put middleware around calls | the `tower` module (feature `tower`) |
 //! | learn who comes, goes, stalls and recovers | [`Node::presence`], which gives a [`Presence`] of [`PeerChange`]s; [`Peer::is_stalled`], [`Peer::heartbeat`] |
+//! | leave with nothing left undone | [`Node::drain`], which tells what was, [`DrainError`] |
+//! | see what ports have counted | [`Publisher::stats`] and the like, which give [`PortStats`]; [`Node::survey`] for those of all nodes |
 //! | do without a bus, between two processes | the `pipe` module (feature `pipe`) |
 //! | handle errors | one enum per operation: [`BusError`], [`JoinError`], [`OpenError`], [`PublishError`], [`SendError`], [`RecvError`], [`WaitError`], [`Status`] of calls; [`Error`] holds any of them, for `?` |
 //!

@@ -305,6 +305,18 @@ impl From<PublishError> for SendError {
     }
 }
 
+/// What is known of messages that are lost, and no guess at why.
+fn lagged(missed: u64, source: &NodeInfo, topic: Option<&str>) -> String {
+    let on = topic.map(|topic| format!(" on {topic}")).unwrap_or_default();
+    match missed {
+        0 => format!(
+            "{source} cut this subscriber off{on} and is gone: it is not known how many messages are missed"
+        ),
+        1 => format!("missed 1 message of {source}{on}"),
+        many => format!("missed {many} messages of {source}{on}"),
+    }
+}
+
 /// Why no message was received. The port goes on, unless said otherwise.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -313,9 +325,7 @@ pub enum RecvError {
     /// ([`Overflow::DropNewest`](crate::Overflow::DropNewest)), cut this subscriber off while it was slow
     /// ([`Overflow::Evict`](crate::Overflow::Evict)), or overwrote them before this
     /// [lossy](crate::SubscriberBuilder::lossy) subscriber had read them.
-    #[error(
-        "missed {missed} messages of {source_node}: its log was full, and its policy is to drop or to evict, or the reader lossy"
-    )]
+    #[error("{}", lagged(*.missed, .source_node, .topic.as_deref()))]
     Lagged {
         /// How many messages of that publisher. 0: it is not known how many, and none can follow; the publisher has died
         /// after it had cut this subscriber off.

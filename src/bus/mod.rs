@@ -59,6 +59,8 @@ pub use mail::Letter;
 pub use message::{Headers, Message, Sample};
 pub use metadata::{Destination, MessageId};
 pub use node::Node;
+#[cfg(feature = "cli")]
+pub(crate) use open::abandoned_private;
 pub use open::{Bus, BusBuilder, Trust};
 pub use outlet::Overflow;
 pub use peer::{Heartbeat, NodeInfo, Peer, PortInfo, RefusedNode};

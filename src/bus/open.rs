@@ -206,21 +206,27 @@ impl BusBuilder {
     /// is not valid, or there is one without a group.
     pub fn open(self) -> Result<Bus, BusError> {
         let location = self.location()?;
-        if location.group().is_none() && !self.access.is_empty() {
-            return Err(AccessError::NoGroup.into());
-        }
-        let access = Arc::new(Rules::new(&self.access)?);
+        let access = Arc::new(self.rules(&location)?);
         let directory = Directory::open(&location, &self.name)?;
         let (trust, quotas) = (self.trust, self.quotas);
         Ok(Bus { name: self.name, location, directory, trust, access, quotas, private: None })
     }
 
-    /// The directory that [`BusBuilder::open`] would open, checked as it would; `None` where it would create
-    /// it.
+    /// The directory that [`BusBuilder::open`] would open, with everything checked as it would; `None` where it
+    /// would create it.
     #[cfg(feature = "cli")]
     pub(crate) fn examine(&self) -> Result<Option<PathBuf>, BusError> {
-        let directory = Directory::examine(&self.location()?, &self.name)?;
+        let location = self.location()?;
+        self.rules(&location)?;
+        let directory = Directory::examine(&location, &self.name)?;
         Ok(directory.map(|directory| directory.path().to_owned()))
+    }
+
+    fn rules(&self, location: &Location) -> Result<Rules, BusError> {
+        if location.group().is_none() && !self.access.is_empty() {
+            return Err(AccessError::NoGroup.into());
+        }
+        Ok(Rules::new(&self.access)?)
     }
 
     fn location(&self) -> Result<Location, BusError> {
@@ -287,14 +293,43 @@ fn lock(path: &Path) -> Option<Flock<File>> {
 
 /// Removes private directories whose owners were killed.
 fn remove_abandoned(parent: &Path) {
-    let Ok(entries) = fs::read_dir(parent) else { return };
-    for entry in entries.flatten() {
-        let ours = |found: fs::Metadata| found.is_dir() && found.uid() == credentials::euid();
-        if entry.file_name().to_str().is_some_and(|name| name.starts_with(PRIVATE_PREFIX))
-            && entry.metadata().is_ok_and(ours)
-            && let Some(_lock) = lock(&entry.path())
-        {
-            let _ = fs::remove_dir_all(entry.path());
-        }
+    for directory in abandoned(parent) {
+        let _ = directory.remove();
     }
+}
+
+/// The directory of a private bus whose owner was killed: nobody else's while this holds its lock.
+#[derive(Debug)]
+pub(crate) struct Abandoned {
+    path: PathBuf,
+    _lock: Flock<File>,
+}
+
+impl Abandoned {
+    #[cfg(feature = "cli")]
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(crate) fn remove(&self) -> io::Result<()> {
+        fs::remove_dir_all(&self.path)
+    }
+}
+
+/// Those of this user among the temporary files.
+#[cfg(feature = "cli")]
+pub(crate) fn abandoned_private() -> impl Iterator<Item = Abandoned> {
+    abandoned(&std::env::temp_dir())
+}
+
+fn abandoned(parent: &Path) -> impl Iterator<Item = Abandoned> + use<> {
+    let ours = |found: fs::Metadata| found.is_dir() && found.uid() == credentials::euid();
+    fs::read_dir(parent).into_iter().flatten().flatten().filter_map(move |entry| {
+        let is_private = entry.file_name().to_str().is_some_and(|name| name.starts_with(PRIVATE_PREFIX));
+        if !is_private || !entry.metadata().is_ok_and(ours) {
+            return None;
+        }
+        let path = entry.path();
+        Some(Abandoned { _lock: lock(&path)?, path })
+    })
 }

@@ -56,13 +56,13 @@ impl NodeInfo {
 
 impl fmt::Display for NodeInfo {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} (pid {}, node {})", self.name(), self.pid(), self.id())
+        write!(f, "{} (pid {}, node {})", self.name(), self.pid(), self.id().short())
     }
 }
 
 impl fmt::Debug for NodeInfo {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
+        write!(f, "{} (pid {}, node {})", self.name(), self.pid(), self.id())
     }
 }
 

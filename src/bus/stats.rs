@@ -17,6 +17,9 @@ pub struct PortStats {
     /// Messages dropped (publisher) or missed (subscriber); requests and answers that were dropped (client,
     /// server: see [`Server::stats`](crate::Server::stats)).
     pub dropped: u64,
+    /// How often a publisher has cut a subscriber off ([`Overflow::Evict`](crate::Overflow::Evict)); 0 of nodes that
+    /// do not tell.
+    pub evicted: u64,
     /// Time spent waiting for a slow reader.
     pub blocked: Duration,
     /// Bytes in logs that are not read yet: by the slowest reader, or by this one. Cursors are stored
@@ -61,6 +64,7 @@ pub(super) struct Counters {
     messages: AtomicU64,
     bytes: AtomicU64,
     dropped: AtomicU64,
+    evicted: AtomicU64,
     blocked_ns: AtomicU64,
     /// Of the dropped, answers that gave way to a status.
     unsent: AtomicU64,
@@ -75,6 +79,10 @@ impl Counters {
 
     pub(super) fn drop(&self, messages: u64) {
         self.dropped.fetch_add(messages, Relaxed); // a server's by any of its threads
+    }
+
+    pub(super) fn evict(&self, readers: u64) {
+        add(&self.evicted, readers);
     }
 
     pub(super) fn unsent(&self) {
@@ -97,6 +105,7 @@ impl Counters {
             messages: copy(&self.messages),
             bytes: copy(&self.bytes),
             dropped: copy(&self.dropped),
+            evicted: copy(&self.evicted),
             blocked_ns: copy(&self.blocked_ns),
             unsent: copy(&self.unsent),
         }
@@ -107,6 +116,7 @@ impl Counters {
             messages: self.messages.load(Relaxed),
             bytes: self.bytes.load(Relaxed),
             dropped: self.dropped.load(Relaxed),
+            evicted: self.evicted.load(Relaxed),
             blocked: Duration::from_nanos(self.blocked_ns.load(Relaxed)),
             lag,
             peers,
@@ -129,6 +139,7 @@ impl From<PortReport> for ReportedPort {
                 messages: report.messages,
                 bytes: report.bytes,
                 dropped: report.dropped,
+                evicted: report.evicted,
                 blocked: Duration::from_nanos(report.blocked_ns),
                 lag: report.lag,
                 peers: usize::try_from(report.peers).unwrap_or(usize::MAX),

@@ -15,7 +15,7 @@ use serde::Serialize;
 use serde::ser::{SerializeMap, Serializer};
 
 use super::interrupt::Interrupt;
-use super::json::Json;
+use super::json::{Json, decode, encode};
 use super::publish::{duration, each_value, header};
 use super::subscribe::{HeaderMap, Source};
 use super::{Common, Failure, Outcome, print, status};
@@ -74,8 +74,15 @@ pub(super) fn run(common: &Common, options: &Options) -> Outcome {
 
 fn tell(answer: &Result<Response<Value>, Status>, is_json: bool) -> Outcome {
     match answer {
-        Ok(answer) if is_json => print(serde_json::to_string(&Succeeded(answer))?),
-        Ok(answer) => print(serde_json::to_string(&Json(&answer.as_ref()))?),
+        Ok(answer) => {
+            let value = encode(answer);
+            let value = decode(&value)?;
+            print(if is_json {
+                serde_json::to_string(&Succeeded(answer, value))
+            } else {
+                serde_json::to_string(&value)
+            }?)
+        }
         Err(failed) => {
             if is_json {
                 print(serde_json::to_string(&status::Failed(failed))?)?;
@@ -130,14 +137,14 @@ impl Wake for Pipe {
 }
 
 /// A call that succeeded, as JSON.
-struct Succeeded<'a>(&'a Response<Value>);
+struct Succeeded<'a>(&'a Response<Value>, Json<'a>);
 
 impl Serialize for Succeeded<'_> {
     fn serialize<S: Serializer>(&self, out: S) -> Result<S::Ok, S::Error> {
         let mut map = out.serialize_map(Some(5))?;
         map.serialize_entry("status", "ok")?;
         map.serialize_entry("code", &0)?;
-        map.serialize_entry("value", &Json(&self.0.as_ref()))?;
+        map.serialize_entry("value", &self.1)?;
         map.serialize_entry("headers", &HeaderMap(self.0.headers()))?;
         map.serialize_entry("source", &Source(self.0.source()))?;
         map.end()

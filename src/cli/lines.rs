@@ -4,10 +4,21 @@
 use std::io::{self, BufRead, Write};
 use std::sync::mpsc::{self, Receiver};
 
+use nix::sys::prctl::set_pdeathsig;
+use nix::sys::signal::Signal;
+use nix::unistd::getppid;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::{Outcome, stdout_error};
+
+/// Has the kernel kill this process when the first one dies, whose id that is; false if that has died already. Stopped
+/// processes would not see the end of their orders.
+pub(super) fn end_with(parent: i32) -> Outcome<bool> {
+    set_pdeathsig(Signal::SIGKILL)?;
+    // It may have died before it could be asked for.
+    Ok(getppid().as_raw() == parent)
+}
 
 /// The orders on stdin. The channel is disconnected when the first process is gone, or wants no more.
 pub(super) fn orders<O: DeserializeOwned + Send + 'static>() -> Receiver<O> {

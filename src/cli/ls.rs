@@ -25,12 +25,13 @@ const INTERVAL: Duration = Duration::from_millis(300);
 #[command(after_long_help = "\
 Asks every node twice, 300 ms apart, for what its ports have counted. LAG is what the slowest subscriber
 of a publisher has not read yet, or what a subscriber has not read yet, in bytes; DROPPED counts messages
-that a publisher has dropped or a subscriber has missed; BLOCKED is time spent waiting for slow readers.
+that a publisher has dropped or a subscriber has missed; EVICTED how often a publisher has cut a subscriber
+off; BLOCKED is time spent waiting for slow readers.
 
 JSON:
   {\"bus\":B,\"nodes\":[{\"name\":N,\"id\":I,\"pid\":P,\"uid\":U,\"uptime_s\":S,\"answers\":true,\"ports\":[
      {\"id\":1,\"role\":\"publisher\",\"lossy\":false,\"name\":TOPIC,\"messages\":N,\"bytes\":N,\"dropped\":N,
-      \"blocked_ms\":N,\"lag\":N,\"peers\":N,\"rate\":MESSAGES_A_SECOND}, …]}, …],
+      \"evicted\":N,\"blocked_ms\":N,\"lag\":N,\"peers\":N,\"rate\":MESSAGES_A_SECOND}, …]}, …],
    \"other_buses\":[NAME,…],\"refused\":[{\"id\":I,\"why\":TEXT}, …],\"silent\":[I,…]}
 A node that stopped answering has \"answers\":false, and null in place of what its ports count; `silent`
 are nodes that never answered (stopped processes, say; the text names their processes). `refused` are nodes
@@ -84,6 +85,7 @@ struct ListedPort {
     messages: Option<u64>,
     bytes: Option<u64>,
     dropped: Option<u64>,
+    evicted: Option<u64>,
     blocked_ms: Option<u64>,
     lag: Option<u64>,
     peers: Option<usize>,
@@ -140,12 +142,17 @@ impl Silent {
         if pid == 0 {
             return Self { id, process: String::new(), stopped: false };
         }
-        let read = |what| fs::read_to_string(format!("/proc/{pid}/{what}")).unwrap_or_default();
-        // What follows the name, which may have any characters, begins with the state.
-        let stopped = read("stat").rsplit(')').next().is_some_and(|rest| rest.starts_with(" T"));
-        let process = format!(", pid {pid}, {}", printable(read("comm").trim_end()));
-        Self { id, process, stopped }
+        let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+        let process = format!(", pid {pid}, {}", printable(name.trim_end()));
+        Self { id, process, stopped: is_stopped(pid) }
     }
+}
+
+/// Whether a signal or a debugger has stopped the process.
+pub(super) fn is_stopped(pid: i32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    // What follows the name, which may have any characters, begins with the state.
+    stat.rsplit(')').next().is_some_and(|rest| rest.starts_with(" T") || rest.starts_with(" t"))
 }
 
 fn listed_refusal(node: RefusedNode) -> ListedRefusal {
@@ -204,6 +211,7 @@ fn listed(port: &ReportedPort, peer: &Peer, rate: Option<f64>) -> ListedPort {
         messages: Some(stats.messages),
         bytes: Some(stats.bytes),
         dropped: Some(stats.dropped),
+        evicted: Some(stats.evicted),
         blocked_ms: Some(stats.blocked.as_millis() as u64),
         lag: Some(stats.lag),
         peers: Some(stats.peers),
@@ -221,6 +229,7 @@ fn unanswered(id: u64, role: &'static str, lossy: bool, name: String) -> ListedP
         messages: None,
         bytes: None,
         dropped: None,
+        evicted: None,
         blocked_ms: None,
         lag: None,
         peers: None,
@@ -239,10 +248,11 @@ impl Listing {
         if nodes.is_empty() && !other_buses.is_empty() {
             text += &format!("other buses there: {}\n", other_buses.join(", "));
         }
-        let heading = ["PORT", "NAME", "MESSAGES", "RATE", "BYTES", "LAG", "DROPPED", "BLOCKED", "PEERS"];
+        let heading =
+            ["PORT", "NAME", "MESSAGES", "RATE", "BYTES", "LAG", "DROPPED", "EVICTED", "BLOCKED", "PEERS"];
         let mut rows = vec![heading.map(str::to_owned).to_vec()];
         rows.extend(nodes.iter().flat_map(|node| &node.ports).map(ListedPort::cells));
-        let ports = table(&rows, &[false, false, true, true, true, true, true, true, true]);
+        let ports = table(&rows, &[false, false, true, true, true, true, true, true, true, true]);
         let mut ports = ports.lines();
         let heading = ports.next().unwrap_or_default();
         if rows.len() > 1 {
@@ -252,20 +262,22 @@ impl Listing {
             let ListedNode { name, id, pid, uid, uptime_s, answers, .. } = node;
             let silent = if *answers { "" } else { ", does not answer" };
             text += &format!(
-                "{}  pid {pid}, uid {uid}, up {}, node {id}{silent}\n",
+                "{}  pid {pid}, uid {uid}, up {}, node {}{silent}\n",
                 printable(name),
-                age(*uptime_s)
+                age(*uptime_s),
+                short(id)
             );
             for line in ports.by_ref().take(node.ports.len()) {
                 text += &format!("  {line}\n");
             }
         }
         for ListedRefusal { id, why } in refused {
-            text += &format!("refused: {}: {}\n", id.as_deref().unwrap_or("a node"), printable(why));
+            let node = id.as_deref().map_or_else(|| "a node".to_owned(), |id| format!("node {}", short(id)));
+            text += &format!("refused: {node}: {}\n", printable(why));
         }
         for Silent { id, process, stopped } in silent {
             let why = if *stopped { "its process is stopped" } else { "is its process stopped?" };
-            text += &format!("node {}{process} does not answer: {why}\n", printable(id));
+            text += &format!("node {}{process} does not answer: {why}\n", short(id));
         }
         text
     }
@@ -283,10 +295,16 @@ impl ListedPort {
             size(self.bytes),
             size(self.lag),
             number(self.dropped),
+            number(self.evicted),
             self.blocked_ms.map_or("?".into(), |ms| format!("{} ms", grouped(ms))),
             number(self.peers.map(|peers| peers as u64)),
         ]
     }
+}
+
+/// A node's id, for people.
+fn short(id: &str) -> String {
+    NodeId::parse(id).map_or_else(|| printable(id), |id| id.short().to_string())
 }
 
 /// `850 B`, `1.2 MiB`.

@@ -60,9 +60,32 @@ pub(super) struct Options {
     /// Add a header; may be repeated
     #[arg(long = "header", value_name = "KEY=VALUE", value_parser = header)]
     headers: Vec<(String, String)>,
+    /// What to do when a subscriber does not read: block (up to --timeout, then fail), fail (at once), drop (the
+    /// message), or evict:TIME (wait that long, then cut the subscriber off, and go on with the others)
+    #[arg(long, value_name = "POLICY", default_value = "block", value_parser = policy)]
+    overflow: Policy,
     /// Bytes of the log, a power of two: what a subscriber may be behind
     #[arg(long, value_name = "BYTES", default_value_t = CAPACITY)]
     capacity: u64,
+}
+
+/// What happens when the log is full.
+#[derive(Debug, Clone, Copy)]
+enum Policy {
+    Block,
+    Fail,
+    Drop,
+    Evict(Duration),
+}
+
+fn policy(text: &str) -> Result<Policy, String> {
+    match text.split_once(':') {
+        None if text == "block" => Ok(Policy::Block),
+        None if text == "fail" => Ok(Policy::Fail),
+        None if text == "drop" => Ok(Policy::Drop),
+        Some(("evict", time)) => Ok(Policy::Evict(duration(time)?)),
+        _ => Err("block, fail, drop or evict:TIME is wanted, such as evict:500ms".into()),
+    }
 }
 
 fn rate(text: &str) -> Result<f64, String> {
@@ -107,6 +130,14 @@ pub(super) fn run(common: &Common, options: &Options) -> Outcome {
         true => each_line(&interrupt, options.text, |value| port.publish(&value)),
         false => port.publish(&value),
     };
+    let stats = port.publisher.stats();
+    if stats.dropped > 0 {
+        note(format!("note: dropped {} messages: a subscriber does not read", stats.dropped));
+    }
+    if stats.evicted > 0 {
+        let subscribers = if stats.evicted == 1 { "subscriber" } else { "subscribers" };
+        note(format!("note: cut off {} {subscribers} that did not read", stats.evicted));
+    }
     end(&node, published)?;
     if alone && port.published > 0 && port.publisher.stats().peers == 0 {
         note(format!(
@@ -168,8 +199,13 @@ struct Port<'a> {
 impl<'a> Port<'a> {
     fn open(node: &Node, options: &'a Options, interrupt: &'a Interrupt) -> Outcome<Self> {
         let builder = node.publisher_builder(&options.topic);
-        // The port waits in slices, so that Ctrl-C is heard.
-        let builder = builder.overflow(Overflow::Block { timeout: LOOK });
+        let builder = builder.overflow(match options.overflow {
+            // The port waits in slices, so that Ctrl-C is heard.
+            Policy::Block => Overflow::Block { timeout: LOOK },
+            Policy::Fail => Overflow::Fail,
+            Policy::Drop => Overflow::DropNewest,
+            Policy::Evict(timeout) => Overflow::Evict { timeout },
+        });
         let publisher = builder.capacity(options.capacity).open().map_err(with_flag)?;
         Ok(Self { publisher, options, interrupt, published: 0, first: Instant::now() })
     }
@@ -206,7 +242,8 @@ impl<'a> Port<'a> {
     }
 
     fn publish_once(&mut self, value: &Value) -> Outcome {
-        let Options { headers, timeout, .. } = self.options;
+        let Options { headers, timeout, overflow, .. } = self.options;
+        let may_wait = matches!(overflow, Policy::Block);
         let start = Instant::now();
         loop {
             self.interrupt.check()?;
@@ -214,10 +251,11 @@ impl<'a> Port<'a> {
             let message = headers.iter().fold(message, |message, (key, value)| message.header(key, value));
             match message.send() {
                 Ok(()) => return Ok(()),
-                Err(PublishError::Full { .. }) if start.elapsed() < *timeout => {}
+                Err(PublishError::Full { .. }) if may_wait && start.elapsed() < *timeout => {}
                 Err(PublishError::Full { reader, lag, .. }) => {
+                    let waited = if may_wait { *timeout } else { Duration::ZERO };
                     return Err(Failure::Error(format!(
-                        "subscriber {reader} does not read: {lag} bytes behind after {timeout:?}: \
+                        "subscriber {reader} does not read: {lag} bytes behind after {waited:?}: \
                          {} messages were published before; raise --timeout, or stop that subscriber",
                         self.published
                     )));

@@ -3,7 +3,7 @@
 use rmpv::Value;
 use serde::ser::{Serialize, SerializeMap, Serializer};
 
-use super::json::Json;
+use super::json::{decode, encode};
 use crate::{Code, Status};
 
 /// Names and codes, in the order of their numbers.
@@ -51,8 +51,8 @@ pub(super) fn line(status: &Status) -> String {
 }
 
 fn details(status: &Status) -> Option<String> {
-    let details = status.details::<Value>()?;
-    serde_json::to_string(&Json(&details.as_ref())).ok()
+    let details = encode(&status.details::<Value>()?);
+    serde_json::to_string(&decode(&details).ok()?).ok()
 }
 
 /// A failed call, as JSON: code, message, and details where there are any.
@@ -64,8 +64,9 @@ impl Serialize for Failed<'_> {
         map.serialize_entry("status", name(self.0.code()))?;
         map.serialize_entry("code", &(self.0.code() as u8))?;
         map.serialize_entry("message", self.0.message())?;
-        if let Some(details) = self.0.details::<Value>() {
-            map.serialize_entry("details", &Json(&details.as_ref()))?;
+        let details = self.0.details::<Value>().map(|details| encode(&details));
+        if let Some(Ok(details)) = details.as_deref().map(decode) {
+            map.serialize_entry("details", &details)?;
         }
         map.end()
     }

@@ -150,7 +150,7 @@ fn text(change: &PeerChange) -> String {
         peer.name(),
         peer.pid(),
         peer.uid(),
-        peer.id()
+        peer.id().short()
     );
     printable(&line)
 }

@@ -4,13 +4,13 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use nix::libc;
 
 use super::NodeId;
+use super::residue::{Kind, Owner, remove_stale_temporary};
 use crate::sys::seqpacket::{Listener, Socket};
 use crate::sys::{credentials, limits, random};
 
@@ -21,8 +21,6 @@ const SOCKET_PATH: usize = 107;
 const SOCKET_NAME: usize = 38;
 /// Longest path that a bus's directory can have, in bytes.
 pub(crate) const LONGEST_PATH: usize = SOCKET_PATH - SOCKET_NAME;
-/// A socket under a temporary name that has been refusing for this long was left by a killed process.
-const STALE_TEMPORARY: Duration = Duration::from_secs(60);
 /// How often a socket is placed whose temporary name somebody has removed.
 const PLACINGS: u32 = 3;
 /// Connections that may wait to be accepted; beyond that a dial is retried.
@@ -239,16 +237,10 @@ impl Directory {
         let mut nodes = Vec::new();
         for entry in fs::read_dir(&self.path).map_err(io)? {
             let Ok(entry) = entry else { continue };
-            // A member of a group could lead others elsewhere, by a symbolic link.
-            if !entry.file_type().is_ok_and(|kind| kind.is_socket()) {
-                continue;
-            }
-            let name = entry.file_name();
-            let Some(name) = name.to_str() else { continue };
-            if let Some(id) = name.strip_suffix(".sock").and_then(NodeId::parse) {
-                nodes.push(id);
-            } else if name.starts_with('.') && name.ends_with(".tmp") {
-                remove_stale_temporary(&entry);
+            match Kind::of(&entry) {
+                Kind::Node(id) => nodes.push(id),
+                Kind::Temporary => remove_stale_temporary(&entry),
+                Kind::Foreign => {}
             }
         }
         Ok(nodes)
@@ -257,6 +249,13 @@ impl Directory {
     /// Connects to a node's socket.
     pub(crate) fn dial(&self, id: NodeId) -> io::Result<Socket> {
         Socket::connect(&self.socket(id))
+    }
+
+    /// Removes the socket of a node that is dead, if it has left one.
+    pub(crate) fn remove_if_dead(&self, id: NodeId) {
+        if matches!(Owner::of(&self.socket(id)), Owner::Dead) {
+            self.remove(id);
+        }
     }
 
     /// Removes the socket of a node that refused: ids are random and never used again, so whoever owned
@@ -399,14 +398,4 @@ fn check(handle: &File, path: &Path, group: Option<u32>) -> Result<(), Directory
         return Err(DirectoryError::TooOpen { path, mode: found, expected });
     }
     Ok(())
-}
-
-fn remove_stale_temporary(entry: &fs::DirEntry) {
-    let old = |found: fs::Metadata| found.modified().ok()?.elapsed().ok();
-    let age = entry.metadata().ok().and_then(old);
-    if age.is_some_and(|age| age > STALE_TEMPORARY)
-        && Socket::connect(&entry.path()).is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
-    {
-        let _ = fs::remove_file(entry.path());
-    }
 }

@@ -419,20 +419,9 @@ impl Driver {
         self.take_events();
         let event = self.events.pop_front()?;
         if let Event::Down { peer, .. } = &event {
-            self.remove_if_stale(*peer);
+            self.directory.remove_if_dead(*peer);
         }
         Some(event)
-    }
-
-    /// A killed node leaves its socket; whoever notices the death removes it.
-    fn remove_if_stale(&self, node: NodeId) {
-        let stale = match self.directory.dial(node) {
-            Ok(socket) => Caller::behind(&socket).is_ok_and(|caller| caller.dead),
-            Err(error) => error.kind() == io::ErrorKind::ConnectionRefused,
-        };
-        if stale {
-            self.directory.remove(node);
-        }
     }
 
     /// Queues a datagram for a peer.

@@ -22,6 +22,7 @@ mod directory;
 mod driver;
 mod hub;
 mod message;
+mod residue;
 mod session;
 #[cfg(test)]
 mod tests;
@@ -35,6 +36,8 @@ pub use hub::{Admission, Event, Gone, Refusal};
 #[cfg(fuzzing)]
 pub use hub::{ConnId, Hub};
 pub use message::{Message, PortCard, PortReport};
+#[cfg(feature = "cli")]
+pub(crate) use residue::{State, state};
 
 /// Protocol version spoken: another major is refused, a newer minor only adds.
 pub const VERSION: (u16, u16) = (1, 0);
@@ -50,6 +53,13 @@ impl NodeId {
     /// The id's bytes.
     pub fn as_bytes(&self) -> &[u8; 16] {
         &self.0
+    }
+
+    /// The first eight of its 32 digits: enough for people to tell the nodes of a bus apart.
+    pub(crate) fn short(&self) -> impl fmt::Display {
+        let mut digits = self.to_string();
+        digits.truncate(8);
+        digits
     }
 
     /// Reads 32 hexadecimal digits.

@@ -112,13 +112,17 @@ pub struct PortStats<'a> {
     pub lag: u64,
     /// Ports at the other end.
     pub peers: u64,
+    /// Readers that were cut off; 0 where it is not told.
+    pub evicted: u64,
 }
 
 /// Ports' statistics: at most 1024 in one datagram.
 pub type PortStatsList<'a> = List<'a, PortStats<'a>, PortStats<'a>>;
 
 impl PortStats<'_> {
-    const ELEMENTS: u32 = 9;
+    /// All but those that came later, which may be missing.
+    const NEEDED: u32 = 9;
+    const ELEMENTS: u32 = 10;
 }
 
 impl<'a> Element<'a> for PortStats<'a> {
@@ -138,8 +142,8 @@ impl<'a> Element<'a> for PortStats<'a> {
 
     fn read(reader: &mut Reader<'a>, weight: usize) -> Result<Self, DecodeError> {
         let found = reader.array()?;
-        let needed = Self::ELEMENTS;
-        let unknown = found.checked_sub(needed).ok_or(DecodeError::Fields { needed, found })?;
+        let needed = Self::NEEDED;
+        let more = found.checked_sub(needed).ok_or(DecodeError::Fields { needed, found })?;
         let stats = PortStats {
             port: reader.uint()?,
             role: reader.uint8("role")?,
@@ -150,8 +154,9 @@ impl<'a> Element<'a> for PortStats<'a> {
             blocked_ns: reader.uint()?,
             lag: reader.uint()?,
             peers: reader.uint()?,
+            evicted: if more > 0 { reader.uint()? } else { 0 },
         };
-        reader.skip(unknown)?;
+        reader.skip(found.saturating_sub(Self::ELEMENTS))?;
         Ok(stats)
     }
 
@@ -160,7 +165,8 @@ impl<'a> Element<'a> for PortStats<'a> {
         writer.uint(self.port);
         writer.uint(u64::from(self.role));
         writer.str(self.name, "port name", MAX_STRING);
-        for count in [self.messages, self.bytes, self.dropped, self.blocked_ns, self.lag, self.peers] {
+        let Self { messages, bytes, dropped, blocked_ns, lag, peers, evicted, .. } = *self;
+        for count in [messages, bytes, dropped, blocked_ns, lag, peers, evicted] {
             writer.uint(count);
         }
     }

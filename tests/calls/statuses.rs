@@ -215,7 +215,7 @@ fn a_node_of_ones_choice() {
     }
     let own = client.request("pid").to(node.info().id()).send::<_, u32>(&()).unwrap_err();
     assert_eq!(own.code(), Code::NotFound);
-    assert!(own.message().contains(&node.info().id().to_string()), "{own}");
+    assert!(own.message().contains(&node.info().id().to_string()[..8]), "{own}");
     let gone = node.peers().into_iter().find(|peer| peer.pid() == servers[0].pid()).expect("a peer").id();
     servers[0].tell("close");
     servers[0].expect("closed");

@@ -149,6 +149,10 @@ fn a_process_that_dies_fails_the_demo_by_name() {
 #[test]
 fn a_killed_demo_leaves_no_processes() {
     let (mut demo, _lines, children) = start_long_demo(&Place::new());
+    // One that is stopped cannot see that its orders have ended.
+    for (pid, _) in &children[..2] {
+        kill(Pid::from_raw(*pid), Signal::SIGSTOP).unwrap();
+    }
     demo.signal(Signal::SIGKILL);
     demo.wait();
     for (pid, line) in children {

@@ -101,7 +101,8 @@ fn ls_tells_of_a_node_that_is_stopped() {
     assert_eq!(only_node(&listing)["name"], "worker");
     assert_eq!(listing["silent"], serde_json::json!([id]));
     let text = place.succeed(&["ls"]);
-    let line = format!("node {id}, pid {}, ringbus does not answer: its process is stopped\n", sub.pid());
+    let line =
+        format!("node {}, pid {}, ringbus does not answer: its process is stopped\n", &id[..8], sub.pid());
     assert!(text.contains(&line), "{text}");
 }
 

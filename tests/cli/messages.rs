@@ -231,6 +231,8 @@ fn mistakes_are_told_in_a_line() {
         (&["sub", "t", "--group", "no-such-group-here"], 1, "getent group"),
         (&["sub", "t", "--allow", "publish a to everybody"], 2, "is no rule"),
         (&["sub", "t", "--allow", "publish a to uid 1"], 1, "group("),
+        (&["ls", "--allow", "publish a to uid 1"], 1, "group("),
+        (&["doctor", "--allow", "publish a to uid 1"], 1, "group("),
         (&["sub", "t", "--access", "/nowhere/at/all"], 2, "cannot read access list"),
         (&["sub", "t", "--group", "0", "--allow", "call a to gid no-such-group-here"], 1, "getent group"),
         (&["ls", "--bus", "a b"], 1, "bus name"),
@@ -363,4 +365,57 @@ fn what_a_publisher_dropped_is_told_and_sub_goes_on() {
     }
     publisher.publish(&1000).unwrap();
     assert_eq!(lines.next(), "t 1000");
+}
+
+#[test]
+fn the_overflow_policy_of_pub_is_what_was_asked_for() {
+    let place = Place::new();
+    let _unread = place.join("sleeper").raw_subscriber("t").unwrap();
+    let publish = |policy: &str| {
+        place.run(&[
+            "pub",
+            "--wait",
+            "1",
+            "--count",
+            "1000",
+            "--capacity",
+            "4096",
+            "--overflow",
+            policy,
+            "t",
+            "0",
+        ])
+    };
+
+    let failed = publish("fail");
+    assert_eq!(failed.status.code(), Some(1));
+    assert!(text(&failed.stderr).contains("does not read"), "{}", text(&failed.stderr));
+    let dropped = publish("drop");
+    assert!(dropped.status.success());
+    assert!(text(&dropped.stderr).starts_with("note: dropped "), "{}", text(&dropped.stderr));
+    let evicted = publish("evict:50ms");
+    assert!(evicted.status.success());
+    assert!(text(&evicted.stderr).contains("note: cut off 1 subscriber"), "{}", text(&evicted.stderr));
+    assert!(place.fail(&["pub", "t", "--overflow", "evict"], 2).contains("evict:500ms"));
+
+    // Whoever looks is told of evictions, too.
+    let mut command = place.command(&[
+        "pub",
+        "--wait",
+        "1",
+        "--rate",
+        "2000",
+        "--count",
+        "1000000000",
+        "--capacity",
+        "4096",
+    ]);
+    command.args(["--overflow", "evict:50ms", "t", "0"]);
+    let _publisher = Running::start(command);
+    eventually("an eviction in ls", || {
+        let listing = json(&place.succeed(&["ls", "--json"]));
+        let ports =
+            listing["nodes"].as_array().unwrap().iter().flat_map(|node| node["ports"].as_array().unwrap());
+        ports.into_iter().any(|port| port["role"] == "publisher" && port["evicted"] == 1)
+    });
 }

@@ -73,6 +73,7 @@ fn one_that_does_not_read_gets_its_log_then_a_number_and_then_what_follows() {
         local.must_read(0);
     }
     assert_eq!(local.publisher.stats().peers, 2, "one is cut off");
+    assert_eq!(local.publisher.stats().evicted, 1);
     let blocked = local.publisher.stats().blocked;
     assert!(blocked >= SOON && blocked < Duration::from_secs(2), "waited once: {blocked:?}");
     local.settle();
@@ -89,6 +90,7 @@ fn one_that_does_not_read_gets_its_log_then_a_number_and_then_what_follows() {
     }
     local.settle();
     assert_eq!(local.subscribers[2].1.gaps.len(), 1);
+    assert_eq!(local.publisher.stats().evicted, 1, "counted on in the next log");
     assert!(local.subscribers.iter().all(|(subscriber, _)| subscriber.stats().peers == 1));
 }
 

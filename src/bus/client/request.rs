@@ -248,7 +248,7 @@ impl<'c> Request<'c> {
             return Status::permission_denied(why);
         }
         match self.to {
-            Some(node) => Status::not_found(format!("node {node} does not serve {service:?}")),
+            Some(node) => Status::not_found(format!("node {} does not serve {service:?}", node.short())),
             None => {
                 Status::not_found(format!("nobody serves {service:?} on this bus: is the server running?"))
             }

@@ -146,6 +146,7 @@ fn report(port: u64, role: Role, name: &str, stats: &PortStats) -> PortReport {
         messages: stats.messages,
         bytes: stats.bytes,
         dropped: stats.dropped,
+        evicted: stats.evicted,
         blocked_ns: stats.blocked.as_nanos() as u64,
         lag: stats.lag,
         peers: stats.peers as u64,

@@ -20,10 +20,14 @@ impl Outlet {
         if self.writer.has_corrupt() {
             self.report_corrupt(); // of this log; before the control thread knows the next one only
         }
-        let slow = self.find_slow(want);
+        let mut slow = self.find_slow(want);
+        slow.sort_unstable();
+        slow.dedup();
+        let count = slow.len() as u64;
         if slow.is_empty() || !self.succeed(slow)? {
             return Ok(false);
         }
+        self.shared.counters.evict(count);
         self.claim_by(want, Instant::now().checked_add(SHARING))
     }
 

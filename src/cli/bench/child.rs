@@ -1,10 +1,8 @@
 //! A measured process: it obeys orders on stdin, and ends with the first process, whatever happens to that.
 
 use clap::Args;
-use nix::sys::prctl::set_pdeathsig;
-use nix::sys::signal::Signal;
-use nix::unistd::getppid;
 
+use super::super::lines::end_with;
 use super::super::{Common, Failure, Outcome};
 use super::protocol::{FlowKind, LineKind, Measured, Order, Place, Report, Task, hear, tell};
 use super::{bare, bells, bus, calls, flow, idle, line, raw, scale};
@@ -52,9 +50,8 @@ impl Side<'_> {
 }
 
 pub(in crate::cli) fn run_child(common: &Common, options: &ChildOptions) -> Outcome {
-    set_pdeathsig(Signal::SIGKILL)?;
-    if getppid().as_raw() != options.parent {
-        return Ok(()); // it died before
+    if !end_with(options.parent)? {
+        return Ok(());
     }
     // Ctrl-C reaches all of a terminal's processes: this one is ended by the first one.
     signal_hook::flag::register(signal_hook::consts::SIGINT, Default::default())?;

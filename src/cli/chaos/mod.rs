@@ -18,11 +18,9 @@
 use std::time::{Duration, Instant};
 
 use clap::{Args, Subcommand};
-use nix::sys::prctl::set_pdeathsig;
-use nix::sys::signal::Signal;
-use nix::unistd::getppid;
 
 use super::interrupt::Interrupt;
+use super::lines::end_with;
 use super::{Common, Failure, Outcome, print, tell};
 use crate::Bus;
 use crate::sys::random;
@@ -226,9 +224,8 @@ pub(super) fn run(common: &Common, options: &Options) -> Outcome {
 }
 
 pub(super) fn run_process(common: &Common, options: &ProcessOptions) -> Outcome {
-    set_pdeathsig(Signal::SIGKILL)?;
-    if getppid().as_raw() != options.parent {
-        return Ok(()); // it died before
+    if !end_with(options.parent)? {
+        return Ok(());
     }
     // Ctrl-C reaches all of a terminal's processes: this one leaves when the first one says so.
     signal_hook::flag::register(signal_hook::consts::SIGINT, Default::default())?;

@@ -235,7 +235,7 @@ fn command(bus: &Bus, name: &str, role: Role, verbose: u8) -> Outcome<Command> {
     let mut command = Command::new(std::env::current_exe()?);
     command.arg("--dir").arg(bus.dir()).args(["--bus", bus.name(), "--name", name]);
     command.args(std::iter::repeat_n("-v", verbose.into()));
-    command.arg("demo-process");
+    command.args(["demo-process", "--parent", &std::process::id().to_string()]);
     match role {
         Role::Worker { task } => command.arg("worker").arg(task.to_string()),
         Role::Planner => command.arg("planner"),

@@ -20,6 +20,7 @@ use std::time::{Duration, Instant};
 use clap::{Args, Subcommand};
 
 use super::interrupt::Interrupt;
+use super::lines::end_with;
 use super::{Common, Failure, Outcome, print, tell};
 use crate::Bus;
 
@@ -90,6 +91,9 @@ pub(super) struct Options {
 /// One of the demo's processes: it obeys orders on stdin.
 #[derive(Debug, Args)]
 pub(super) struct ProcessOptions {
+    /// The process that it ends with
+    #[arg(long)]
+    parent: i32,
     #[command(subcommand)]
     role: Role,
 }
@@ -209,6 +213,9 @@ fn so_far(crew: &Crew) -> Kinds {
 }
 
 pub(super) fn run_process(common: &Common, options: &ProcessOptions) -> Outcome {
+    if !end_with(options.parent)? {
+        return Ok(());
+    }
     // Ctrl-C reaches all of a terminal's processes: this one leaves when the first one says so.
     signal_hook::flag::register(signal_hook::consts::SIGINT, Default::default())?;
     let outcome = common.join("ringbus-demo").and_then(|node| {

@@ -1,5 +1,5 @@
-//! `ringbus doctor`: whether this host, this user and this directory can run a bus. It looks, and changes
-//! nothing.
+//! `ringbus doctor`: whether this host, this user and this directory can run a bus. It looks, and
+//! changes nothing; with `--fix` it removes what dead processes have left.
 
 use std::fmt::Write;
 use std::os::fd::AsFd;
@@ -16,7 +16,10 @@ use crate::sys::limits::{self, Resource};
 use crate::sys::seqpacket::{MAX_DATAGRAM, Socket};
 use crate::sys::{fork, membarrier, memfd, pidfd, timerfd};
 
+mod leftovers;
 mod place;
+
+use leftovers::{Leftovers, Thing};
 
 /// What a log of the default capacity takes, and what its largest message may take.
 const SMALLEST_FILE: u64 = 260 * 1024;
@@ -33,9 +36,20 @@ Looks at the kernel, the limits of this process, the bus's directory and the soc
 nothing. Each line is `ok`, `warn` (works, but not as well as it could) or `fail`, with what to do. Fails
 if a line does.
 
+With --fix, removes what is provably dead: in the bus's directory, sockets of this user that nobody listens at,
+and directories of private buses whose owners were killed. Names each thing that it removes, and each that it
+leaves, with the reason; without --fix, what it would remove. What a process that lives has, though it is stopped, is
+left; so is what belongs to another user or is not of the bus. Nothing is removed from a directory that a line fails on.
+Fails also if something could not be removed.
+
 JSON:
-  {\"ok\":BOOL,\"checks\":[{\"check\":NAME,\"status\":\"ok\"|\"warn\"|\"fail\",\"found\":TEXT,\"advice\":TEXT|null}, …]}")]
+  {\"ok\":BOOL,\"checks\":[{\"check\":NAME,\"status\":\"ok\"|\"warn\"|\"fail\",\"found\":TEXT,\"advice\":TEXT|null}, …],
+   \"fixable\":[{\"path\":PATH,\"why\":TEXT}, …],\"fixed\":[…],\"left\":[…]}
+Without --fix `fixed` is empty; with it `fixable` is.")]
 pub(super) struct Options {
+    /// Remove what dead processes have left
+    #[arg(long)]
+    fix: bool,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -76,16 +90,20 @@ impl Check {
 struct Diagnosis {
     ok: bool,
     checks: Vec<Check>,
+    #[serde(flatten)]
+    leftovers: Leftovers,
 }
 
 pub(super) fn run(common: &Common, options: &Options) -> Outcome {
     let mut checks = vec![kernel(), sealed_memory(), executable_memory(), bells(), process_handles()];
     checks.extend([barriers(), forks(), open_files(), file_size(), address_space()]);
     checks.extend([datagrams(), strangers()]);
-    checks.extend(place::checks(common)?);
+    let mut leftovers = Leftovers::new(options.fix);
+    checks.extend(place::checks(common, &mut leftovers)?);
+    checks.push(leftovers.private_buses());
     let failed = checks.iter().filter(|check| check.status == Status::Fail).count();
     let total = checks.len();
-    let diagnosis = Diagnosis { ok: failed == 0, checks };
+    let diagnosis = Diagnosis { ok: failed == 0, checks, leftovers };
     if options.json {
         print(serde_json::to_string(&diagnosis)?)?;
     } else {
@@ -110,6 +128,13 @@ impl Diagnosis {
             let _ = writeln!(text, "{status:<4}  {check:<width$}  {}", printable(found));
             if let Some(advice) = advice {
                 let _ = writeln!(text, "{:6}{:width$}  → {}", "", "", printable(advice));
+            }
+        }
+        let Leftovers { fixable, fixed, left, fix } = &self.leftovers;
+        let left = if *fix { &left[..] } else { &[] };
+        for (what, things) in [("would remove", &fixable[..]), ("removed", fixed), ("left", left)] {
+            for Thing { path, why } in things {
+                let _ = writeln!(text, "{what} {}: {}", printable(&path.to_string_lossy()), printable(why));
             }
         }
         text

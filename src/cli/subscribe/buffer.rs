@@ -28,8 +28,12 @@ pub(super) struct Entry {
 }
 
 impl Entry {
-    pub(super) fn new(sample: &Sample<'_>) -> Self {
-        Self {
+    /// `None`: there is no memory for it.
+    pub(super) fn new(sample: &Sample<'_>) -> Option<Self> {
+        let mut payload = Vec::new();
+        payload.try_reserve_exact(sample.len()).ok()?;
+        payload.extend_from_slice(sample);
+        Some(Self {
             topic: sample.topic().to_owned(),
             source: sample.source().clone(),
             sequence: sample.sequence(),
@@ -39,9 +43,9 @@ impl Entry {
             correlation: sample.correlation().map(str::to_owned),
             headers: sample.headers().clone(),
             encoding: sample.encoding(),
-            payload: sample.to_vec(),
+            payload,
             cost: Self::cost(sample),
-        }
+        })
     }
 
     /// Bytes that it takes, about.
@@ -50,6 +54,13 @@ impl Entry {
         let correlation = sample.correlation().map_or(0, str::len);
         OVERHEAD + sample.topic().len() + sample.len() + headers + correlation
     }
+}
+
+/// Why a message is not kept.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Refused {
+    Full,
+    NoMemory,
 }
 
 /// A queue of messages. Clones are the same queue.
@@ -81,19 +92,20 @@ impl Buffer {
         self.limit
     }
 
-    /// Adds a message, if there is room for what it costs.
-    pub(super) fn push(&self, cost: usize, entry: impl FnOnce() -> Entry) -> bool {
+    /// Adds a message, if there is room for what it costs, and memory for it.
+    pub(super) fn push(&self, cost: usize, entry: impl FnOnce() -> Option<Entry>) -> Result<(), Refused> {
         let mut state = self.lock();
         // A message alone is let in whatever its size, or it could never be printed.
         if state.bytes > 0 && state.bytes.saturating_add(cost) > self.limit {
-            return false;
+            return Err(Refused::Full);
         }
+        let entry = entry().ok_or(Refused::NoMemory)?;
         state.bytes += cost;
-        state.entries.push_back(entry());
+        state.entries.push_back(entry);
         if state.entries.len() == 1 {
             self.shared.changed.notify_one();
         }
-        true
+        Ok(())
     }
 
     /// The next messages, as many as are there at once; empty if none is.
@@ -143,18 +155,19 @@ mod tests {
         let push = |buffer: &Buffer| buffer.push(cost, || Entry::new(&sample));
 
         let buffer = Buffer::new(2 * cost);
-        assert!(push(&buffer) && push(&buffer) && !push(&buffer));
+        assert_eq!([push(&buffer), push(&buffer), push(&buffer)], [Ok(()), Ok(()), Err(Refused::Full)]);
         let taken = buffer.take();
         assert_eq!(taken.len(), 2);
-        assert!(!push(&buffer), "what is being written still takes room");
+        assert_eq!(push(&buffer), Err(Refused::Full), "what is being written still takes room");
         buffer.give_back(taken);
-        assert!(push(&buffer) && buffer.wait());
+        assert_eq!(buffer.push(cost, || None), Err(Refused::NoMemory));
+        assert!(push(&buffer).is_ok() && buffer.wait());
         buffer.close();
         assert!(buffer.wait(), "what is left comes before the end");
         buffer.take();
         assert!(!buffer.wait());
 
         let tiny = Buffer::new(0);
-        assert!(push(&tiny) && !push(&tiny), "one message always goes in");
+        assert!(push(&tiny).is_ok() && push(&tiny).is_err(), "one message always goes in");
     }
 }

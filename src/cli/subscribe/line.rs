@@ -4,10 +4,9 @@ use std::io::{self, BufWriter, Write};
 use std::sync::mpsc::SyncSender;
 use std::time::UNIX_EPOCH;
 
-use rmpv::Value;
 use serde::ser::{Serialize, SerializeMap, SerializeStruct, Serializer};
 
-use super::super::json::{Json, base64, decode};
+use super::super::json::{Base64, convert, decode};
 use super::super::{Outcome, stdout_error};
 use super::buffer::{Buffer, Entry};
 use crate::frame::PortUp;
@@ -55,13 +54,10 @@ enum Bad {
 fn write_line(out: &mut impl Write, entry: &Entry, json: bool) -> Result<(), Bad> {
     let Entry { payload, encoding, .. } = entry;
     match encoding {
-        Encoding::MessagePack => {
-            write_shown(out, entry, &Json(&decode(payload).map_err(Bad::Payload)?), json)
-        }
+        Encoding::MessagePack => write_shown(out, entry, &decode(payload).map_err(Bad::Payload)?, json),
         Encoding::Json => {
-            let value = serde_json::from_slice::<Value>(payload);
-            let value = value.map_err(|error| Bad::Payload(format!("not JSON: {error}")))?;
-            write_shown(out, entry, &Json(&value.as_ref()), json)
+            let payload = convert(payload).map_err(|error| Bad::Payload(format!("not JSON: {error}")))?;
+            write_shown(out, entry, &decode(&payload).map_err(Bad::Payload)?, json)
         }
         Encoding::Raw => write_shown(out, entry, &Bytes(payload), json),
     }
@@ -145,7 +141,7 @@ impl Serialize for Bytes<'_> {
             Ok(text) => out.serialize_str(text),
             Err(_) => {
                 let mut map = out.serialize_map(Some(1))?;
-                map.serialize_entry("$raw", &base64(self.0))?;
+                map.serialize_entry("$raw", &Base64(self.0))?;
                 map.end()
             }
         }

@@ -26,7 +26,7 @@ use crate::{Node, RawInbox, RawSubscriber, RecvError, Sample};
 mod buffer;
 mod line;
 
-use buffer::{Buffer, Entry};
+use buffer::{Buffer, Entry, Refused};
 pub(super) use line::{HeaderMap, Source};
 
 /// Messages between two looks at anything else.
@@ -53,8 +53,8 @@ A payload from a raw publisher is a string if it is UTF-8 text, else {\"$raw\":\
 the same key, the first one is shown.
 
 Reads the bus whether or not its output is read: publishers never wait for it. Up to --buffer bytes of
-messages are kept; what comes then is dropped, and how many is told on stderr, as are messages that
-their publisher dropped and those that cannot be decoded. Only a process that is stopped, or gets no
+messages are kept (a larger one by itself); what comes then is dropped, and how many is told on stderr, as are
+messages that their publisher dropped, and those that cannot be decoded or are too large for this process's memory. Only a process that is stopped, or gets no
 processor time, is waited for by publishers that wait; with --lossy, not even that.")]
 pub(super) struct Options {
     /// What to subscribe to; a message that several match is printed once
@@ -233,8 +233,18 @@ impl Drain<'_> {
         for _ in 0..BATCH {
             match port.try_recv() {
                 Ok(None) => return Ok(false),
-                Ok(Some(sample)) if self.buffer.push(Entry::cost(&sample), || Entry::new(&sample)) => {}
-                Ok(Some(_)) => self.dropped += 1,
+                Ok(Some(sample)) => match self.buffer.push(Entry::cost(&sample), || Entry::new(&sample)) {
+                    Ok(()) => {}
+                    Err(Refused::Full) => self.dropped += 1,
+                    Err(Refused::NoMemory) => {
+                        let (sequence, topic, len) = (sample.sequence(), sample.topic(), sample.len());
+                        let source = sample.source();
+                        let notice = format!(
+                            "message {sequence} on {topic} from {source} has {len} bytes: too large for this process's memory"
+                        );
+                        let _ = self.notices.try_send(notice);
+                    }
+                },
                 Err(error @ (RecvError::Forked | RecvError::NodeGone)) => return Err(error.into()),
                 // Should nobody read stderr either, nobody misses it.
                 Err(error) => drop(self.notices.try_send(error.to_string())),

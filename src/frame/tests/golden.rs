@@ -132,6 +132,7 @@ fn controls() -> Vec<(&'static str, Frame<'static>)> {
             blocked_ns: 0,
             lag: 128,
             peers: 3,
+            evicted: 0,
         },
         PortStats {
             port: 9,
@@ -143,6 +144,7 @@ fn controls() -> Vec<(&'static str, Frame<'static>)> {
             blocked_ns: 0,
             lag: 0,
             peers: 0,
+            evicted: 1,
         },
     ];
     let reply = Control::StatsReply {
@@ -195,11 +197,31 @@ fn read_only() -> Vec<(&'static str, Frame<'static>)> {
         capacity: None,
         version: Some("1.2"),
     };
+    const PORT: PortStats<'static> = PortStats {
+        port: 4,
+        role: Role::Subscriber as u8,
+        name: "task/*",
+        messages: 1000,
+        bytes: 64_000,
+        dropped: 2,
+        blocked_ns: 0,
+        lag: 128,
+        peers: 3,
+        evicted: 0,
+    };
+    let reply = Control::StatsReply {
+        request: 1,
+        taken_ns: 123_456_789,
+        uptime_ms: 90_000,
+        more: true,
+        ports: PortStatsList::from_slice(&[PORT]),
+    };
     vec![
         ("read_event_bin8", message(Head::Event { topic: None, headers }, Encoding::Raw, b"abc")),
         ("read_response_nil", Frame::Message { head: response, payload: Payload::EMPTY }),
         ("read_cancel_newer", Frame::Cancel { id: 7 }),
         ("read_port_up_newer", Frame::Control(Control::PortUp(server))),
+        ("read_stats_reply_older", Frame::Control(reply)),
     ]
 }
 

@@ -109,6 +109,7 @@ fn a_datagram_has_a_limit() {
         blocked_ns: u64::MAX,
         lag: u64::MAX,
         peers: u64::MAX,
+        evicted: u64::MAX,
     };
     let ports = vec![one; 400];
     let reply = |count| Control::StatsReply {

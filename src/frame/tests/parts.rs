@@ -34,7 +34,8 @@ impl Parts {
         let each = self.counters.iter();
         each.map(|(name, port)| {
             let port = *port;
-            PortStats { port, role, name, messages, bytes, dropped, blocked_ns, lag, peers }
+            let evicted = peers ^ lag;
+            PortStats { port, role, name, messages, bytes, dropped, blocked_ns, lag, peers, evicted }
         })
         .collect()
     }

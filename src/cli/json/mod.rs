@@ -12,13 +12,16 @@
 //!
 //! A map whose only key begins with `$` is written as a `$map`, so that each object means one thing.
 
-use std::collections::HashSet;
+use std::fmt;
 
-use rmpv::{Value, ValueRef};
-use serde::ser::{Serialize, SerializeMap, SerializeSeq, Serializer};
+use rmpv::Value;
+use serde::ser::{Serialize, Serializer};
 
-/// Deepest nesting that is read or printed; more would be a risk to the stack.
-const MAX_DEPTH: usize = 128;
+mod convert;
+mod print;
+
+pub(super) use convert::convert;
+pub(super) use print::{Json, decode};
 
 /// Reads what a user has typed: JSON if it can be, else text as it is.
 ///
@@ -98,101 +101,40 @@ fn special_form(form: &str, value: &Value) -> Option<Result<Value, String>> {
     })
 }
 
-/// Decodes one MessagePack value; the strings in it are borrowed.
-///
-/// # Errors
-/// It is not one, nothing but one, or nested too deeply.
-pub(super) fn decode(mut bytes: &[u8]) -> Result<ValueRef<'_>, String> {
-    let value = rmpv::decode::read_value_ref_with_max_depth(&mut bytes, MAX_DEPTH)
-        .map_err(|error| format!("not MessagePack: {error}"))?;
-    match bytes.len() {
-        0 => Ok(value),
-        more => Err(format!("{more} bytes follow the MessagePack value")),
-    }
-}
-
-/// A MessagePack value that serialises as the JSON of the table above.
-pub(super) struct Json<'a>(pub(super) &'a ValueRef<'a>);
-
-impl Serialize for Json<'_> {
-    fn serialize<S: Serializer>(&self, out: S) -> Result<S::Ok, S::Error> {
-        match self.0 {
-            ValueRef::Nil => out.serialize_unit(),
-            ValueRef::Boolean(value) => out.serialize_bool(*value),
-            ValueRef::Integer(number) => match number.as_u64() {
-                Some(number) => out.serialize_u64(number),
-                None => out.serialize_i64(number.as_i64().unwrap_or(i64::MIN)),
-            },
-            ValueRef::F32(number) if number.is_finite() => out.serialize_f32(*number),
-            ValueRef::F64(number) if number.is_finite() => out.serialize_f64(*number),
-            ValueRef::F32(number) => form(out, "$float", &number.to_string()),
-            ValueRef::F64(number) => form(out, "$float", &number.to_string()),
-            ValueRef::String(text) => match text.as_str() {
-                Some(text) => out.serialize_str(text),
-                None => form(out, "$str", &base64(text.as_bytes())),
-            },
-            ValueRef::Binary(bytes) => form(out, "$bin", &base64(bytes)),
-            ValueRef::Ext(kind, bytes) => form(out, "$ext", &(kind, base64(bytes))),
-            ValueRef::Array(items) => {
-                let mut list = out.serialize_seq(Some(items.len()))?;
-                for item in items {
-                    list.serialize_element(&Json(item))?;
-                }
-                list.end()
-            }
-            ValueRef::Map(entries) => match is_object(entries) {
-                true => {
-                    let mut map = out.serialize_map(Some(entries.len()))?;
-                    for (key, value) in entries {
-                        map.serialize_entry(&Json(key), &Json(value))?;
-                    }
-                    map.end()
-                }
-                false => {
-                    let pairs: Vec<_> = entries.iter().map(|(key, value)| (Json(key), Json(value))).collect();
-                    form(out, "$map", &pairs)
-                }
-            },
-        }
-    }
-}
-
-fn form<S: Serializer>(out: S, name: &str, value: &impl Serialize) -> Result<S::Ok, S::Error> {
-    let mut map = out.serialize_map(Some(1))?;
-    map.serialize_entry(name, value)?;
-    map.end()
-}
-
-/// Whether a map can be an object without losing or changing anything.
-fn is_object(entries: &[(ValueRef<'_>, ValueRef<'_>)]) -> bool {
-    let key = |(key, _): &(ValueRef<'_>, _)| match key {
-        ValueRef::String(text) => text.as_str().map(str::to_owned),
-        _ => None,
-    };
-    match entries {
-        [only] => key(only).is_some_and(|key| !key.starts_with('$')),
-        _ => {
-            let mut seen = HashSet::new();
-            entries.iter().all(|entry| key(entry).is_some_and(|key| seen.insert(key)))
-        }
-    }
+/// The bytes of a value, to be shown by [`decode`].
+pub(super) fn encode(value: &Value) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    // Writing to memory does not fail.
+    let _ = rmpv::encode::write_value(&mut bytes, value);
+    bytes
 }
 
 const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 
-/// RFC 4648, with padding.
-pub(super) fn base64(bytes: &[u8]) -> String {
-    let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
-    for group in bytes.chunks(3) {
-        let mut bits = [0; 4];
-        bits[1..=group.len()].copy_from_slice(group);
-        let bits = u32::from_be_bytes(bits);
-        for at in 0..4 {
-            let index = (bits >> (18 - 6 * at)) as usize % 64;
-            text.push(if at <= group.len() { ALPHABET[index] as char } else { '=' });
+/// Bytes as text, as RFC 4648 has it, with padding.
+pub(super) struct Base64<'a>(pub(super) &'a [u8]);
+
+impl fmt::Display for Base64<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for group in self.0.chunks(3) {
+            let mut bits = [0; 4];
+            bits[1..=group.len()].copy_from_slice(group);
+            let bits = u32::from_be_bytes(bits);
+            let digit = |at: usize| match at <= group.len() {
+                true => ALPHABET[(bits >> (18 - 6 * at)) as usize % 64],
+                false => b'=',
+            };
+            let digits = [0, 1, 2, 3].map(digit);
+            f.write_str(str::from_utf8(&digits).map_err(|_| fmt::Error)?)?;
         }
+        Ok(())
     }
-    text
+}
+
+impl Serialize for Base64<'_> {
+    fn serialize<S: Serializer>(&self, out: S) -> Result<S::Ok, S::Error> {
+        out.collect_str(self)
+    }
 }
 
 fn base64_decode(text: &str) -> Option<Vec<u8>> {
@@ -221,14 +163,8 @@ mod tests {
 
     use super::*;
 
-    fn encode(value: &Value) -> Vec<u8> {
-        let mut bytes = Vec::new();
-        rmpv::encode::write_value(&mut bytes, value).unwrap();
-        bytes
-    }
-
     fn to_json(value: &Value) -> String {
-        serde_json::to_string(&Json(&decode(&encode(value)).unwrap())).unwrap()
+        serde_json::to_string(&decode(&encode(value)).unwrap()).unwrap()
     }
 
     #[test]
@@ -285,12 +221,40 @@ mod tests {
         assert!(decode(&[1, 2]).unwrap_err().contains("1 bytes follow"));
         assert!(decode(&vec![0x91; 100_000]).is_err(), "nested arrays");
         assert!(decode(&[0xdd, 0xff, 0xff, 0xff, 0xff]).is_err(), "claims 4 G elements");
+        assert!(decode(&[0xc1]).is_err(), "a byte that MessagePack does not use");
+        let nested = |levels: usize| [vec![0x91; levels], vec![0xc0]].concat();
+        assert!(decode(&nested(128)).is_ok() && decode(&nested(129)).unwrap_err().contains("128 levels"));
+        for cut in 0..WIDE.len() {
+            assert!(decode(&WIDE[..cut]).is_err(), "cut at {cut}");
+        }
+    }
+
+    /// `{"a": [1.5, "b", bin, ext], 2: {}}`, with the widest lengths.
+    const WIDE: &[u8] = &[
+        0xdf, 0, 0, 0, 2, 0xdb, 0, 0, 0, 1, b'a', 0xdd, 0, 0, 0, 4, 0xca, 0x3f, 0xc0, 0, 0, 0xd9, 1, b'b',
+        0xc6, 0, 0, 0, 1, 7, 0xc9, 0, 0, 0, 1, 5, 8, 0xd0, 2, 0xde, 0, 0,
+    ];
+
+    #[test]
+    fn every_width_of_a_length_is_read() {
+        let shown = serde_json::to_string(&decode(WIDE).unwrap()).unwrap();
+        assert_eq!(shown, r#"{"$map":[["a",[1.5,"b",{"$bin":"Bw=="},{"$ext":[5,"CA=="]}]],[2,{}]]}"#);
+    }
+
+    #[test]
+    fn each_map_is_judged_by_its_own_keys() {
+        let text = r#"{"$map":[["a",{"b":{"$map":[["c",{}],["c",{"d":1}]]}}],["a",{"$map":[[{"e":2},3]]}]]}"#;
+        assert_eq!(to_json(&parse(text).unwrap()), text);
+        let keys: Vec<(Value, Value)> = (0..100).map(|n| (format!("key {n}").into(), n.into())).collect();
+        assert!(to_json(&Value::Map(keys.clone())).starts_with(r#"{"key 0":0,"#));
+        let twice = [&keys[..], &keys[40..41]].concat();
+        assert!(to_json(&Value::Map(twice)).starts_with(r#"{"$map":[["key 0",0],"#));
     }
 
     #[test]
     fn text_that_is_not_utf8_is_shown() {
         let value = decode(&[0xa1, 0xff]).unwrap();
-        assert_eq!(serde_json::to_string(&Json(&value)).unwrap(), r#"{"$str":"/w=="}"#);
+        assert_eq!(serde_json::to_string(&value).unwrap(), r#"{"$str":"/w=="}"#);
     }
 
     fn values() -> impl Strategy<Value = Value> {
@@ -320,8 +284,17 @@ mod tests {
         }
 
         #[test]
+        fn json_is_converted_to_what_is_read_from_it(value in values()) {
+            let text = to_json(&value);
+            let expected: Value = serde_json::from_str(&text).unwrap();
+            let converted = convert(text.as_bytes()).unwrap();
+            prop_assert_eq!(rmpv::decode::read_value(&mut &converted[..]).unwrap(), expected);
+            prop_assert!(convert((text + "]").as_bytes()).is_err());
+        }
+
+        #[test]
         fn base64_round_trips(bytes: Vec<u8>) {
-            prop_assert_eq!(base64_decode(&base64(&bytes)), Some(bytes));
+            prop_assert_eq!(base64_decode(&Base64(&bytes).to_string()), Some(bytes));
         }
     }
 }
