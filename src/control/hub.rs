@@ -105,8 +105,8 @@ pub enum Event<I> {
     /// A session is established: tell the peer every port, then `PortsDone`.
     /// `capabilities` are those that both have.
     Up { card: Card, credentials: Credentials, capabilities: u64 },
-    /// A datagram from an established peer.
-    Message { peer: NodeId, message: Message, fds: Vec<I> },
+    /// A datagram from an established peer. A bare one has lost its fds, for which this process had no room.
+    Message { peer: NodeId, message: Message, fds: Vec<I>, bare: bool },
     /// An established peer is gone; nothing of it follows.
     Down { peer: NodeId, why: Gone },
     /// A node was not let in.
@@ -220,8 +220,8 @@ impl<F: Clone, I> Hub<F, I> {
     /// A datagram came in on `conn`.
     pub fn handle_datagram(&mut self, conn: ConnId, bytes: &[u8], fds: Vec<I>, lost_fds: bool, now: Instant) {
         let Some(entry) = self.conns.get_mut(&conn) else { return };
-        let control = match entry.session.handle_datagram(bytes, fds.len(), lost_fds, now) {
-            Ok(Some(control)) => control,
+        let (control, bare) = match entry.session.handle_datagram(bytes, fds.len(), lost_fds, now) {
+            Ok(Some(found)) => found,
             Ok(None) => return,
             Err(error) => return self.fail(conn, &error),
         };
@@ -234,7 +234,8 @@ impl<F: Clone, I> Hub<F, I> {
             Control::Goodbye => self.end(conn, Gone::Goodbye),
             _ => {
                 if let (Some(peer), Some(message)) = (entry.peer, Message::from_control(&control)) {
-                    self.events.push_back(Event::Message { peer, message, fds });
+                    let fds = if bare { Vec::new() } else { fds };
+                    self.events.push_back(Event::Message { peer, message, fds, bare });
                 }
             }
         }

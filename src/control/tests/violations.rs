@@ -145,6 +145,7 @@ fn every_op_comes_with_as_many_fds_as_it_takes() {
         (Control::BlobGone { log: 1, reader_number: 1, blob: 1 }, &[0]),
         (Control::Denied { action: 0, topic: "t" }, &[0]),
         (Control::Exhausted { resource: 1, limit: 1 }, &[0]),
+        (Control::Again { what: 1, of: 1, id: 0, reader_number: 0 }, &[0]),
         (Control::Goodbye, &[0]),
     ] {
         for count in 0..=8 {
@@ -215,7 +216,7 @@ fn what_a_newer_peer_may_send_is_passed_over_and_counted() {
             net.inject(0, 1, bytes, fds);
             net.inject_control(0, 1, Control::PortsDone, &[]);
             let events = &net.nodes[0].events;
-            let done = Event::Message { peer: id(1), message: Message::PortsDone, fds: vec![] };
+            let done = Event::Message { peer: id(1), message: Message::PortsDone, fds: vec![], bare: false };
             assert!(matches!(&events[..], [Event::Up { .. }, last] if *last == done), "{events:?}");
             // The hello is datagram 0.
             let acks = if fds.is_empty() { vec![] } else { vec![Control::Ack { count: 2 }] };
