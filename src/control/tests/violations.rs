@@ -2,7 +2,7 @@
 //! over.
 
 use super::handshake::hello;
-use super::net::{Net, Step, id, numbered};
+use super::net::{Net, Step, credentials, id, numbered};
 use crate::control::Message;
 use crate::control::hub::{Event, Gone, Refusal};
 use crate::control::session::QUEUE;
@@ -22,7 +22,9 @@ fn assert_cut(net: &Net, part_of_the_reason: &str) {
     let downs = net.downs(0);
     let [Gone::Cut(why)] = &downs[..] else { panic!("{:?}", net.nodes[0].events) };
     assert!(why.contains(part_of_the_reason), "{why}");
-    assert!(net.wires[0][1].closed && net.nodes[0].hub.knows(id(1)), "for good");
+    let caller = credentials(1);
+    let hub = &net.nodes[0].hub;
+    assert!(net.wires[0][1].closed && hub.is_refused(id(1), (caller.pid, caller.uid)), "for good");
 }
 
 #[track_caller]
