@@ -2,11 +2,14 @@
 //!
 //! A flood goes to it, or to nobody, in turn: what else the flood costs, it costs in both.
 
+use std::io::ErrorKind;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::Signal;
+use ringbus::internals::sys::seqpacket::Socket;
 use ringbus::{Overflow, Wait};
 
 mod support;
@@ -20,7 +23,7 @@ const FALLS_BY: [f64; 2] = [5.0, 50.0];
 
 #[test]
 fn child() {
-    support::play(&[("never reads", never_reads)]);
+    support::play(&[("never reads", never_reads), ("is called", is_called), ("joins", joins)]);
 }
 
 fn never_reads(parent: &mut Parent, args: &[&str]) {
@@ -107,4 +110,68 @@ fn a_flood_to_a_stopped_subscriber_takes_little_from_other_pairs() {
     );
     let most = FALLS_BY[usize::from(std::env::var_os(WINDOWS).is_none())];
     assert!(falls_by < most, "by {falls_by:.1} %: {rates:?}");
+}
+
+/// Connections of the process that calls and says nothing.
+const CALLS: usize = 1500;
+
+#[test]
+fn a_process_that_calls_and_says_nothing_keeps_nobody_out_and_is_shown_out() {
+    let dir = Dir::new();
+    let mut called = Child::start("is called", &[dir.arg()]);
+    called.expect("open");
+    let before: usize = called.line().parse().unwrap();
+    let mut joiner = Child::start("joins", &[dir.arg()]);
+    joiner.expect("ready");
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+    setrlimit(Resource::RLIMIT_NOFILE, hard, hard).unwrap();
+    let socket = dir.path().join("bus").join(&dir.sockets()[0]);
+    let mut calls = Vec::new();
+    let mut times = Vec::new();
+    for round in 1..=5 {
+        eventually("it is called", || {
+            // Those for which the backlog has no room come later.
+            calls.extend(std::iter::from_fn(|| Socket::connect(&socket).ok()).take(CALLS / 5));
+            calls.len() >= round * CALLS / 5
+        });
+        joiner.tell("join");
+        times.push(Duration::from_micros(joiner.line().parse().unwrap()));
+        called.tell("how many?");
+        let more = called.line().parse::<usize>().unwrap().saturating_sub(before);
+        // A socket and a pidfd for each of 128 that may wait, and what the one that joins costs.
+        assert!(more <= 2 * 128 + 16, "{more} descriptors for {} calls", calls.len());
+    }
+    support::all_within(Duration::from_millis(250), WINDOWS, &times);
+    let mut buffer = [0; 64];
+    eventually("all that said nothing are shown out", || {
+        calls.retain(|call| call.recv(&mut buffer).is_err_and(|error| error.kind() == ErrorKind::WouldBlock));
+        calls.is_empty()
+    });
+    println!("beside {CALLS} callers that say nothing, a join took {}", support::figures(&mut times));
+    called.tell("how many?");
+    assert!(called.line().parse::<usize>().unwrap() <= before + 16);
+    called.finish();
+    joiner.finish();
+}
+
+fn is_called(parent: &mut Parent, args: &[&str]) {
+    let node = support::bus(args[0]).join("called").unwrap();
+    let _subscriber = node.raw_subscriber("t").unwrap();
+    parent.say("open");
+    parent.say(&support::resources().0.to_string());
+    while let Some(_question) = parent.listen() {
+        parent.say(&support::resources().0.to_string());
+    }
+}
+
+fn joins(parent: &mut Parent, args: &[&str]) {
+    let bus = support::bus(args[0]);
+    parent.say("ready");
+    while let Some(_word) = parent.listen() {
+        let start = Instant::now();
+        let node = bus.join("joiner").unwrap();
+        let publisher = node.publisher::<u64>("t").unwrap();
+        publisher.wait_for_subscribers(1, DEADLINE).unwrap();
+        parent.say(&start.elapsed().as_micros().to_string());
+    }
 }

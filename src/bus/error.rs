@@ -355,9 +355,11 @@ pub enum RecvError {
         /// What was found.
         why: Corrupt,
     },
-    /// This process has run out of memory or file descriptors: what a publisher publishes does not arrive.
+    /// This process has run out of memory or file descriptors: what a publisher publishes does not arrive. Once there
+    /// is room, the publisher's log is attached within some seconds, without a word; what was missed until then is
+    /// told as [`RecvError::Lagged`].
     #[error(
-        "cannot read from {source_node}: {reason}: raise the limit (`ulimit -n`, `ulimit -v`), then open the subscriber again"
+        "cannot read from {source_node}: {reason}: raise the limit (`ulimit -n`, `ulimit -v`), or close something: it is read again then"
     )]
     Unattached {
         /// Whose messages do not arrive.

@@ -54,6 +54,12 @@ pub enum Overflow {
     /// stopped just then. A log that is cut off lasts until those that are to read it have; no subscriber has more than
     /// two of a publisher.
     ///
+    /// What may be lost without a count: a subscriber that keeps up, and whose node has not taken a word from its socket
+    /// for 250 ms just then, is given the new log later; if the publisher's process dies before, that subscriber does not
+    /// get what is in the new log, and is told so (`Lagged` with 0 missed). Nothing tells a subscriber that is too slow
+    /// from one that has only just been attached: with a timeout shorter than that takes, some milliseconds, it may be
+    /// cut off at once.
+    ///
     /// [`PublishError::Memory`] if there is no memory for another log.
     Evict {
         /// How long.

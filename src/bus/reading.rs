@@ -49,6 +49,8 @@ pub(super) struct Source {
     pub(super) key: LogKey,
     /// The log that this one continues, which is to be read first.
     pub(super) predecessor: Option<u64>,
+    /// The number of its writer's first message that this port has not had, while there was no room for the log.
+    pub(super) due: Option<u64>,
     /// In a client's port: the number of the route that it answers for.
     pub(super) route: Option<u32>,
     pub(super) reader: ring::Reader<Arc<PeerSegment>, Arc<Sealed>>,

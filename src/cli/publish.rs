@@ -12,12 +12,14 @@ use rmpv::Value;
 use super::interrupt::Interrupt;
 use super::json::parse_lenient;
 use super::{Common, Failure, Outcome, end, note};
-use crate::{Node, Overflow, PublishError, Publisher, WaitError};
+use crate::{Action, Denial, Node, Overflow, PublishError, Publisher, WaitError};
 
 /// The VALUE that stands for those on stdin.
 pub(super) const STDIN: &str = "-";
 /// How often a wait for others looks whether it was interrupted.
 const LOOK: Duration = Duration::from_millis(100);
+/// How long other nodes may take to say what they refuse.
+const SETTLED: Duration = Duration::from_millis(250);
 /// Of the log, unless asked otherwise.
 const CAPACITY: u64 = 256 * 1024;
 /// Longest line of stdin: the largest payload of all.
@@ -139,6 +141,9 @@ pub(super) fn run(common: &Common, options: &Options) -> Outcome {
         note(format!("note: cut off {} {subscribers} that did not read", stats.evicted));
     }
     end(&node, published)?;
+    if port.published > 0 && note_denials(&node, topic) {
+        return Ok(());
+    }
     if alone && port.published > 0 && port.publisher.stats().peers == 0 {
         note(format!(
             "note: nobody subscribed to {topic} on bus {} (--wait 1 waits for a subscriber)",
@@ -146,6 +151,39 @@ pub(super) fn run(common: &Common, options: &Options) -> Outcome {
         ));
     }
     Ok(())
+}
+
+/// Tells of nodes of other users that the messages did not get to, which look like no subscriber at all; whether there
+/// are any.
+fn note_denials(node: &Node, topic: &str) -> bool {
+    let uid = node.info().uid();
+    if node.peers().iter().all(|peer| peer.uid() == uid) {
+        return false;
+    }
+    // A peer that answers has said before what it refuses.
+    node.survey(SETTLED);
+    let denials = node.denials().latest;
+    let count = |by_this_node, action| {
+        let matching = |denial: &&Denial| {
+            denial.by_this_node == by_this_node && denial.action == action && denial.topic == topic
+        };
+        denials.iter().filter(matching).count()
+    };
+    let nodes = |n| if n == 1 { "1 node".to_owned() } else { format!("{n} nodes") };
+    let (by_others, here) = (count(false, Action::Publish), count(true, Action::Subscribe));
+    if by_others > 0 {
+        note(format!(
+            "note: {} of other users refused what was published: their access lists need `allow publish {topic} to uid {uid}`",
+            nodes(by_others)
+        ));
+    }
+    if here > 0 {
+        note(format!(
+            "note: {} of other users may not subscribe here: --allow 'subscribe {topic} to uid UID' lets them",
+            nodes(here)
+        ));
+    }
+    by_others + here > 0
 }
 
 /// A value from the command line or stdin: text if it is to be, else JSON if it can be.

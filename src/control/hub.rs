@@ -20,49 +20,15 @@ use super::{Card, NodeId, VERSION};
 use crate::frame::{Control, Hello};
 use crate::sys::credentials::Credentials;
 
+mod refusal;
+
+pub use refusal::Refusal;
+
 /// Refused nodes that are remembered. One that is forgotten is met once more, and refused again.
 const REFUSED: usize = 1024;
 
 /// Names one connection of a node, for as long as the node lives.
 pub type ConnId = u64;
-
-/// Why a node was not let in. Others on the bus are not affected.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum Refusal {
-    /// The two speak different major versions of the protocol.
-    #[error(
-        "it speaks protocol {theirs:?}, this node {ours:?}: run the same major version of ringbus on both"
-    )]
-    Incompatible {
-        /// Major and minor version of the other node.
-        theirs: (u16, u16),
-        /// Major and minor version of this node.
-        ours: (u16, u16),
-    },
-    /// It runs as a user who is not in the group that shares the bus.
-    #[error(
-        "it runs as user {uid}, who is not in the bus's group {group}: add the user to it, and start the process anew (a login session keeps the groups that it began with)"
-    )]
-    NotInGroup {
-        /// The other node's user id, as the kernel tells it.
-        uid: u32,
-        /// The group's id.
-        group: u32,
-    },
-    /// It runs as another user, and the bus is not a group's.
-    #[error("it runs as user {uid}: open the bus with `group(..)` on all nodes to share it between users")]
-    OtherUser {
-        /// The other node's user id, as the kernel tells it.
-        uid: u32,
-    },
-    /// It did not keep to the protocol.
-    #[error("it broke the protocol: {what}")]
-    Protocol {
-        /// What it did.
-        what: String,
-    },
-}
 
 /// Who is let in, by what the kernel says of them.
 #[derive(Debug, Clone, Copy)]
@@ -105,8 +71,8 @@ pub enum Event<I> {
     /// A session is established: tell the peer every port, then `PortsDone`.
     /// `capabilities` are those that both have.
     Up { card: Card, credentials: Credentials, capabilities: u64 },
-    /// A datagram from an established peer.
-    Message { peer: NodeId, message: Message, fds: Vec<I> },
+    /// A datagram from an established peer. A bare one has lost its fds, for which this process had no room.
+    Message { peer: NodeId, message: Message, fds: Vec<I>, bare: bool },
     /// An established peer is gone; nothing of it follows.
     Down { peer: NodeId, why: Gone },
     /// A node was not let in.
@@ -115,8 +81,22 @@ pub enum Event<I> {
     Close { conn: ConnId, farewell: Option<Vec<u8>> },
 }
 
+/// Process and user behind a connection, as the kernel tells.
+pub(super) type Who = (i32, u32);
+
+/// A node that is not let in.
+struct Refused {
+    peer: NodeId,
+    /// Who has spoken for it. Another process may have done so in its name, and refuses nobody but itself.
+    who: Who,
+    /// It was the node's own socket that was dialled.
+    dialled: bool,
+}
+
 struct Conn<F> {
     session: Session<F>,
+    who: Who,
+    dialled: bool,
     /// Known from the start if dialled, from the hello if accepted.
     peer: Option<NodeId>,
     /// Who the hello of an accepted connection was from, until it is answered.
@@ -137,8 +117,8 @@ pub struct Hub<F, I> {
     next_conn: ConnId,
     /// Established sessions.
     up: HashMap<NodeId, ConnId>,
-    /// Nodes that are not dialled again: the latest [`REFUSED`], in the order of their refusal.
-    refused: VecDeque<NodeId>,
+    /// The latest [`REFUSED`], in the order of their refusal.
+    refused: VecDeque<Refused>,
     events: VecDeque<Event<I>>,
 }
 
@@ -160,7 +140,13 @@ impl<F: Clone, I> Hub<F, I> {
 
     /// Whether there is no point in dialling this node: it is up, on its way, refused, or this one.
     pub fn knows(&self, id: NodeId) -> bool {
-        id == self.card.id || self.refused.contains(&id) || self.has_conn(id)
+        let refused = || self.refused.iter().any(|refused| refused.peer == id && refused.dialled);
+        id == self.card.id || refused() || self.has_conn(id)
+    }
+
+    /// Whether what this process says in the name of that node is not heard.
+    pub(super) fn is_refused(&self, peer: NodeId, who: Who) -> bool {
+        self.refused.iter().any(|refused| (refused.peer, refused.who) == (peer, who))
     }
 
     /// A connection to this node was made.
@@ -184,14 +170,21 @@ impl<F: Clone, I> Hub<F, I> {
         credentials: Credentials,
         now: Instant,
     ) -> Option<ConnId> {
+        let (who, dialled) = ((credentials.pid, credentials.uid), phase == Phase::Dialling);
         if let Err(why) = self.admission.check(&credentials) {
-            self.refuse(peer, why);
+            self.refuse(peer, who, dialled, why);
+            return None;
+        }
+        if let Some(peer) = peer.filter(|peer| self.is_refused(*peer, who)) {
+            // It has called before, and this is its socket indeed.
+            self.remember(peer, who, dialled);
             return None;
         }
         let conn = self.next_conn;
         self.next_conn += 1;
         let session = Session::new(phase, now, self.unread);
-        self.conns.insert(conn, Conn { session, peer, card: None, credentials: Some(credentials) });
+        self.conns
+            .insert(conn, Conn { session, who, dialled, peer, card: None, credentials: Some(credentials) });
         Some(conn)
     }
 
@@ -220,8 +213,8 @@ impl<F: Clone, I> Hub<F, I> {
     /// A datagram came in on `conn`.
     pub fn handle_datagram(&mut self, conn: ConnId, bytes: &[u8], fds: Vec<I>, lost_fds: bool, now: Instant) {
         let Some(entry) = self.conns.get_mut(&conn) else { return };
-        let control = match entry.session.handle_datagram(bytes, fds.len(), lost_fds, now) {
-            Ok(Some(control)) => control,
+        let (control, bare) = match entry.session.handle_datagram(bytes, fds.len(), lost_fds, now) {
+            Ok(Some(found)) => found,
             Ok(None) => return,
             Err(error) => return self.fail(conn, &error),
         };
@@ -234,22 +227,25 @@ impl<F: Clone, I> Hub<F, I> {
             Control::Goodbye => self.end(conn, Gone::Goodbye),
             _ => {
                 if let (Some(peer), Some(message)) = (entry.peer, Message::from_control(&control)) {
-                    self.events.push_back(Event::Message { peer, message, fds });
+                    let fds = if bare { Vec::new() } else { fds };
+                    self.events.push_back(Event::Message { peer, message, fds, bare });
                 }
             }
         }
     }
 
     fn handle_hello(&mut self, conn: ConnId, hello: &Hello<'_>) {
+        let Some(who) = self.conns.get(&conn).map(|entry| entry.who) else { return };
         let theirs = (hello.major, hello.minor);
         if hello.major != self.version.0 {
             let (major, minor) = self.version;
-            self.refuse(Some(NodeId(hello.id)), Refusal::Incompatible { theirs, ours: self.version });
+            let why = Refusal::Incompatible { theirs, ours: self.version };
+            self.refuse(Some(NodeId(hello.id)), who, false, why);
             return self.close_with(conn, encode(&Control::Incompatible { major, minor }).ok());
         }
         let card = card_of(hello);
         let id = card.id;
-        if id == self.card.id || self.refused.contains(&id) || self.up.contains_key(&id) {
+        if id == self.card.id || self.is_refused(id, who) || self.up.contains_key(&id) {
             // An established session stays: a second connection is a leftover of crossing dials, or of a
             // peer that will dial again once this node has noticed that the first is dead.
             return self.close(conn);
@@ -326,13 +322,16 @@ impl<F: Clone, I> Hub<F, I> {
 
     /// Cuts a peer off, for good.
     pub fn cut(&mut self, peer: NodeId, why: String) {
-        self.remember(peer);
-        if let Some(conn) = self.up.get(&peer).copied() {
-            return self.end(conn, Gone::Cut(why));
-        }
-        let under_way = self.conns.iter().filter(|(_, entry)| entry.peer == Some(peer));
-        for conn in under_way.map(|(conn, _)| *conn).collect::<Vec<_>>() {
-            self.close(conn);
+        let of_peer = self.conns.iter().filter(|(_, entry)| entry.peer == Some(peer));
+        let conns: Vec<_> = of_peer.map(|(conn, entry)| (*conn, entry.who, entry.dialled)).collect();
+        let up = self.up.get(&peer).copied();
+        for (conn, who, dialled) in conns {
+            self.remember(peer, who, dialled);
+            if up == Some(conn) {
+                self.end(conn, Gone::Cut(why.clone()));
+            } else {
+                self.close(conn);
+            }
         }
     }
 
@@ -351,29 +350,31 @@ impl<F: Clone, I> Hub<F, I> {
     }
 
     fn refuse_conn(&mut self, conn: ConnId, why: Refusal) {
-        let peer = self.conns.get(&conn).and_then(|entry| entry.peer);
-        self.refuse(peer, why);
+        if let Some(Conn { peer, who, dialled, .. }) = self.conns.get(&conn) {
+            self.refuse(*peer, *who, *dialled, why);
+        }
         self.close(conn);
     }
 
-    fn refuse(&mut self, peer: Option<NodeId>, why: Refusal) {
+    fn refuse(&mut self, peer: Option<NodeId>, who: Who, dialled: bool, why: Refusal) {
         // One that could be anybody's node is not remembered: its next attempt is refused again.
-        let first = peer.is_none_or(|peer| self.remember(peer));
+        let first = peer.is_none_or(|peer| self.remember(peer, who, dialled));
         if first {
             self.events.push_back(Event::Refused { peer, why });
         }
     }
 
     /// Remembers a node as refused; false if it was.
-    fn remember(&mut self, peer: NodeId) -> bool {
-        let first = !self.refused.contains(&peer);
-        if first {
-            if self.refused.len() == REFUSED {
-                self.refused.pop_front();
-            }
-            self.refused.push_back(peer);
+    fn remember(&mut self, peer: NodeId, who: Who, dialled: bool) -> bool {
+        if let Some(known) = self.refused.iter_mut().find(|known| (known.peer, known.who) == (peer, who)) {
+            known.dialled |= dialled;
+            return false;
         }
-        first
+        if self.refused.len() == REFUSED {
+            self.refused.pop_front();
+        }
+        self.refused.push_back(Refused { peer, who, dialled });
+        true
     }
 
     /// Ends a connection; if it was a failed dial, an accepted one from the same peer takes its place.

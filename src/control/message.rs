@@ -117,6 +117,7 @@ pub enum Message {
     BlobGone { log: u64, reader_number: u16, blob: u64 },
     Denied { action: u8, topic: String },
     Exhausted { resource: u8, limit: u64 },
+    Again { what: u8, of: u64, id: u64, reader_number: u16 },
 }
 
 impl Message {
@@ -149,6 +150,7 @@ impl Message {
             Control::BlobGone { log, reader_number, blob } => Message::BlobGone { log, reader_number, blob },
             Control::Denied { action, topic } => Message::Denied { action, topic: topic.to_owned() },
             Control::Exhausted { resource, limit } => Message::Exhausted { resource, limit },
+            Control::Again { what, of, id, reader_number } => Message::Again { what, of, id, reader_number },
             Control::Hello(_)
             | Control::HelloAck(_)
             | Control::Incompatible { .. }
@@ -169,4 +171,9 @@ pub(super) fn fds_fit(control: &Control<'_>, fds: usize) -> bool {
         Control::Heartbeat { .. } | Control::Blob { .. } => fds == 1,
         _ => fds == 0,
     }
+}
+
+/// Whether a datagram may have come with fds at all.
+pub(super) fn takes_fds(control: &Control<'_>) -> bool {
+    fds_fit(control, 1) || fds_fit(control, 2)
 }

@@ -6,7 +6,8 @@
 //! **Fds in flight** are bounded: a datagram with fds is kept, with all that follow it, until the peer has
 //! acknowledged it, and no more than [`FDS_IN_FLIGHT`] fds are under way. A peer that had no room for the
 //! fds (`MSG_CTRUNC`) drops that datagram and everything after it, says `resend`, and takes up again at
-//! `resending`: order holds, and no fd is missing.
+//! `resending`: order holds, and no fd is missing. One that stays short takes datagrams *bare*, without their fds, after
+//! [`RESENDS`] questions: else it would hold up the peer's every port. What to do then is for the layer above.
 //!
 //! **A peer that does not read** costs [`QUEUE`] datagrams or [`QUEUE_BYTES`], unless set otherwise; what comes after is forgotten,
 //! and so the session has to end: but only once the peer reads again, since it may be stopped, and then is
@@ -16,7 +17,7 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use super::HANDSHAKE;
-use super::message::fds_fit;
+use super::message::{fds_fit, takes_fds};
 use crate::frame::{Control, DecodeError, EncodeError};
 
 /// Most fds sent and not acknowledged: what a process must be able to take beyond its own.
@@ -27,8 +28,12 @@ pub(crate) const QUEUE: usize = 1 << 14;
 pub(crate) const QUEUE_BYTES: usize = 16 << 20;
 /// Most acks, resends and resendings kept: an honest peer has no more than one of each under way.
 const UNCOUNTED: usize = 16;
-/// How long a peer that ran out of fds waits before it asks again.
-const RESEND_AFTER: Duration = Duration::from_millis(20);
+/// How long a peer that ran out of fds waits before it asks for them; each time twice as long.
+pub(super) const RESEND_AFTER: Duration = Duration::from_millis(20);
+/// How often it asks before it does without them.
+pub(super) const RESENDS: u32 = 3;
+/// How long it must have lost none before it asks again. So a shortage that lasts holds up a peer but once.
+pub(super) const WELL_AFTER: Duration = Duration::from_secs(1);
 
 /// The most that is kept for a peer that does not read.
 #[derive(Debug, Clone, Copy)]
@@ -127,6 +132,9 @@ pub(super) struct Session<F> {
     /// Count of the datagram that lost its fds; everything is dropped until it is resent.
     lost: Option<u64>,
     resend_at: Option<Instant>,
+    /// How often it was asked for since the last time of [`WELL_AFTER`].
+    resends: u32,
+    lost_last: Option<Instant>,
     ack_due: bool,
     /// A datagram was forgotten; all that follow are, too.
     overflowed: bool,
@@ -148,6 +156,8 @@ impl<F: Clone> Session<F> {
             received: 0,
             lost: None,
             resend_at: None,
+            resends: 0,
+            lost_last: None,
             ack_due: false,
             overflowed: false,
         }
@@ -184,7 +194,7 @@ impl<F: Clone> Session<F> {
         self.reached >= mark
     }
 
-    /// Takes a datagram, decoded for the caller where it concerns it.
+    /// Takes a datagram, decoded for the caller where it concerns it, and whether it is bare.
     ///
     /// # Errors
     /// [`SessionError`]: the peer does not keep to the protocol, the session is over.
@@ -194,12 +204,12 @@ impl<F: Clone> Session<F> {
         fds: usize,
         lost_fds: bool,
         now: Instant,
-    ) -> Result<Option<Control<'a>>, SessionError> {
+    ) -> Result<Option<(Control<'a>, bool)>, SessionError> {
         let control = match Control::decode(bytes) {
             Ok(control) => control,
             // A newer peer's: counted, and passed over.
             Err(error) if error.is_unknown() && self.phase == Phase::Up => {
-                if self.counts(fds, lost_fds, now) {
+                if self.counts(fds, lost_fds, now).is_some() {
                     tracing::debug!(%error, "datagram ignored");
                 }
                 return Ok(None);
@@ -226,28 +236,38 @@ impl<F: Clone> Session<F> {
             _ => {}
         }
         // A peer that leaves does not send again what was lost: its goodbye holds at once.
-        if !self.counts(fds, lost_fds, now) && control != Control::Goodbye {
-            return Ok(None);
-        }
-        if !fds_fit(&control, fds) {
+        let bare = match self.counts(fds, lost_fds, now) {
+            Some(bare) => bare,
+            None if control == Control::Goodbye => false,
+            None => return Ok(None),
+        };
+        if if bare { !takes_fds(&control) } else { !fds_fit(&control, fds) } {
             return Err(SessionError::Fds { op: control.op(), fds });
         }
-        Ok(Some(control))
+        Ok(Some((control, bare)))
     }
 
-    /// Counts a datagram; false if it is to be dropped, being sent again later.
-    fn counts(&mut self, fds: usize, lost_fds: bool, now: Instant) -> bool {
+    /// Counts a datagram; `None` if it is to be dropped, being sent again later, else whether it is bare.
+    fn counts(&mut self, fds: usize, lost_fds: bool, now: Instant) -> Option<bool> {
         if self.lost.is_some() {
-            return false;
+            return None;
+        }
+        let is_well = |last: Instant| now.saturating_duration_since(last) >= WELL_AFTER;
+        if fds > 0 && !lost_fds && self.lost_last.is_some_and(is_well) {
+            (self.resends, self.lost_last) = (0, None);
         }
         if lost_fds {
-            self.lost = Some(self.received);
-            self.resend_at = Some(now + RESEND_AFTER);
-            return false;
+            self.lost_last = Some(now);
+            if self.resends < RESENDS {
+                self.lost = Some(self.received);
+                self.resend_at = Some(now + RESEND_AFTER * (1 << self.resends));
+                self.resends += 1;
+                return None;
+            }
         }
         self.received += 1;
-        self.ack_due |= fds > 0;
-        true
+        self.ack_due |= fds > 0 || lost_fds;
+        Some(lost_fds)
     }
 
     fn acked(&mut self, count: u64) -> Result<(), SessionError> {

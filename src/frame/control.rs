@@ -172,10 +172,21 @@ pub enum Control<'a> {
         /// How much there is.
         limit: u64,
     },
+    /// The sender had no room for the fds that came with something, and has now: send that again.
+    Again {
+        /// What: 0 heartbeat, 1 port_up, 2 attach, 3 attached, 4 blob.
+        what: u8,
+        /// 1: the receiver's port; 2: its writing port; 3: the sender's log; 4: the receiver's log.
+        of: u64,
+        /// 2: the sender's reading port; 4: the blob; else 0.
+        id: u64,
+        /// 3, 4: the reader's number; else 0.
+        reader_number: u16,
+    },
 }
 
 /// How many fields each op has, by its number.
-const FIELDS: [u32; 21] = [6, 6, 2, PortUp::FIELDS, 0, 1, 8, 4, 2, 2, 1, 1, 1, 0, 1, 5, 3, 4, 3, 2, 2];
+const FIELDS: [u32; 22] = [6, 6, 2, PortUp::FIELDS, 0, 1, 8, 4, 2, 2, 1, 1, 1, 0, 1, 5, 3, 4, 3, 2, 2, 4];
 
 impl<'a> Control<'a> {
     /// The op's number on the wire.
@@ -202,6 +213,7 @@ impl<'a> Control<'a> {
             Control::BlobGone { .. } => 18,
             Control::Denied { .. } => 19,
             Control::Exhausted { .. } => 20,
+            Control::Again { .. } => 21,
         }
     }
 
@@ -284,6 +296,12 @@ impl<'a> Control<'a> {
                 Control::Denied { action: reader.uint8("action")?, topic: reader.str("topic", MAX_STRING)? }
             }
             20 => Control::Exhausted { resource: reader.uint8("resource")?, limit: reader.uint()? },
+            21 => Control::Again {
+                what: reader.uint8("what to send again")?,
+                of: reader.uint()?,
+                id: reader.uint()?,
+                reader_number: reader.uint16("reader number")?,
+            },
             _ => return Err(DecodeError::UnknownOp { op }),
         })
     }
@@ -362,6 +380,12 @@ impl<'a> Control<'a> {
             Control::Exhausted { resource, limit } => {
                 writer.uint(u64::from(resource));
                 writer.uint(limit);
+            }
+            Control::Again { what, of, id, reader_number } => {
+                writer.uint(u64::from(what));
+                writer.uint(of);
+                writer.uint(id);
+                writer.uint(u64::from(reader_number));
             }
         }
         writer.limit("control datagram", writer.written(), MAX_DATAGRAM);

@@ -1,6 +1,7 @@
 //! What this process and host allow, for error messages and for `ringbus doctor` (getrlimit(2)).
 
 use std::io;
+use std::os::fd::BorrowedFd;
 
 use nix::sys::resource::{self, getrlimit};
 use nix::sys::utsname::uname;
@@ -37,6 +38,12 @@ pub fn limit(resource: Resource) -> io::Result<Limit> {
     };
     let (soft, hard) = getrlimit(resource)?;
     Ok(Limit { soft, hard })
+}
+
+/// How many file descriptors this process may still open, looked for up to `most`. `fd` is any that is open.
+pub fn free_descriptors(fd: BorrowedFd<'_>, most: usize) -> usize {
+    let found: Vec<_> = (0..most).map_while(|_| fd.try_clone_to_owned().ok()).collect();
+    found.len()
 }
 
 /// What to do about an error that comes of a limit or of a place that cannot be written, to follow its text; else nothing.

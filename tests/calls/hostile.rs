@@ -2,6 +2,8 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
+use std::sync::mpsc::RecvTimeoutError;
+use std::time::{Duration, Instant};
 
 use ringbus::internals::frame::{
     Attach, Code, Control, Encoding, Frame, Head, Headers, Payload, PortUp, Role, Strings,
@@ -200,4 +202,32 @@ fn a_log_of_answers_may_follow_one_that_is_closed() {
     let _second = server.attach(2);
     server.wait_for(7);
     assert!(node.refused().is_empty());
+}
+
+/// It lets go of each log of requests before the client has put anything into it.
+#[test]
+fn a_server_that_lets_go_of_every_request_ends_the_call() {
+    const TIMEOUT: Duration = Duration::from_secs(10);
+    let dir = Dir::new();
+    let (_node, client, server, pending) = pair(&dir);
+    let (is_over, over) = std::sync::mpsc::channel::<()>();
+    std::thread::scope(|scope| {
+        let is_over = is_over; // also if this panics
+        // It acknowledges no fds, so that what comes later is not even sent.
+        scope.spawn(move || {
+            while over.recv_timeout(Duration::from_millis(20)) == Err(RecvTimeoutError::Timeout) {
+                for log in 0..24 {
+                    server.raw.try_send(&Control::Detach { log, reader_number: 1 }, &[]);
+                }
+            }
+        });
+        assert_eq!(pending.wait().unwrap_err().code(), ringbus::Code::Unavailable);
+        for _ in 0..4 {
+            let start = Instant::now();
+            let status = client.request("any").timeout(TIMEOUT).send_raw(&vec![0; 1 << 20]).unwrap_err();
+            assert_eq!(status.code(), ringbus::Code::Unavailable, "{status}");
+            assert!(start.elapsed() < TIMEOUT / 4, "{:?}", start.elapsed());
+        }
+        drop(is_over);
+    });
 }

@@ -181,20 +181,27 @@ impl<'c> Request<'c> {
         Ok(Pending::new(self.client.clone(), departure, self.method, self.timeout))
     }
 
-    /// Sends to a server; to another, if that one has gone before anything was sent.
+    /// Sends to a server; to another, if that one has gone before anything was sent. One that lets go of the requests,
+    /// being short of something, is tried once more.
     fn set_out<T>(
         &self,
         raw: bool,
         mut send: impl FnMut(&Departure<'c>) -> Result<T, Status>,
     ) -> Result<(Departure<'c>, T), Status> {
         let mut departure = self.depart(raw)?;
+        let mut left = Vec::new();
         loop {
             match send(&departure) {
                 Err(status) if status.code() == Code::Unavailable && departure.route.is_gone() => {
                     if let Some(refusal) = departure.route.refusal() {
                         return Err(refusal.clone());
                     }
+                    left.push((departure.route.node.id(), departure.route.port));
                     let (route, call) = self.choose(raw)?;
+                    let server = (route.node.id(), route.port);
+                    if left.iter().filter(|before| **before == server).count() == 2 {
+                        return Err(status);
+                    }
                     departure = Departure { route, call, ..departure };
                 }
                 sent => return Ok((departure, sent?)),

@@ -9,6 +9,7 @@ use super::super::open::Trust;
 use super::super::quotas::Resource;
 use super::super::reading::{Change, InletShared, LogKey, Manner, Origin, Purpose, Reply, Source};
 use super::access::{Contents, contents};
+use super::again::{BARE, What};
 use super::blobs::LocalBlobs;
 use super::peers::open_cursor_segment;
 use super::segments::open_log;
@@ -199,22 +200,44 @@ impl Core {
         }
         let reads = self.peers.get_mut(&from).and_then(|peer| peer.ports.get_mut(&port));
         let Some(reads) = reads.and_then(|port| port.reads.as_mut()) else { return Ok(()) };
-        if let Some(fd) = fds.into_iter().next() {
+        // Of a cursor that was missed, the segment may have come with another.
+        let number = self.outlets.get(&log).and_then(|outlet| outlet.readers.get(&(from, port))).copied();
+        let missing = (from, What::Cursor { log, number: number.unwrap_or(0) });
+        let was_missed = self.missing.remove(&missing).is_some();
+        if let Some(fd) =
+            fds.into_iter().next().filter(|_| !was_missed || !reads.segments.contains_key(&segment))
+        {
             if reads.segments.contains_key(&segment) {
                 return Err(format!("cursor segment {segment} sent twice").into());
             }
             if reads.segments.len() == MOST_CURSOR_SEGMENTS {
                 return Err(format!("more than {MOST_CURSOR_SEGMENTS} cursor segments").into());
             }
-            reads.segments.insert(segment, open_cursor_segment(&fd)?);
+            match open_cursor_segment(&fd) {
+                Ok(memory) => {
+                    reads.segments.insert(segment, memory);
+                }
+                Err(short @ Trouble::Shortage(_)) => {
+                    self.miss(from, missing.1);
+                    return Err(short);
+                }
+                Err(offence) => return Err(offence),
+            }
         }
-        let memory = reads.segments.get(&segment).ok_or("a cursor in a segment never sent")?.clone();
+        let Some(memory) = reads.segments.get(&segment).cloned() else {
+            let lost_one =
+                |(node, what): &(NodeId, What)| *node == from && matches!(what, What::Cursor { .. });
+            if !self.missing.keys().any(lost_one) {
+                return Err("a cursor in a segment never sent".into());
+            }
+            self.miss(from, missing.1);
+            return Ok(());
+        };
         let offset =
             CursorSegment::of_size(memory.size()).cursor(slot).ok_or("a cursor slot that is not there")?;
         // A log or gate that has gone meanwhile needs no cursor.
-        let Some(outlet) = self.outlets.get(&log) else { return Ok(()) };
-        let Some(number) = outlet.readers.get(&(from, port)) else { return Ok(()) };
-        outlet.shared.gates.follow(*number, memory, offset);
+        let (Some(outlet), Some(number)) = (self.outlets.get(&log), number) else { return Ok(()) };
+        outlet.shared.gates.follow(number, memory, offset);
         outlet.shared.bell.ring();
         Ok(())
     }
@@ -302,39 +325,8 @@ impl Core {
         self.tell_of_servers(card.id);
     }
 
-    /// A writer gives one of this node's ports a log to read. If it may not, or this process is short of
-    /// something, the writer is told to go on without the port; if short, the port's user why nothing will come.
-    pub(super) fn attach_log(
-        &mut self,
-        from: NodeId,
-        attach: &Attach,
-        fds: Vec<Arc<OwnedFd>>,
-    ) -> Result<(), Trouble> {
-        let attached = self.try_attach_log(from, attach, fds);
-        if let Err(Trouble::Exhausted(resource)) = &attached {
-            self.exhausted(from, *resource); // before the detach, which it is the reason for
-        }
-        if let Err(Trouble::Shortage(_) | Trouble::Denied(..) | Trouble::Exhausted(_)) = &attached {
-            self.send(from, &Control::Detach { log: attach.log, reader_number: attach.reader_number }, &[]);
-        }
-        if let Err(Trouble::Shortage(reason)) = &attached
-            && let (Some(inlet), Some(peer)) = (self.inlets.get(&attach.reader_port), self.peers.get(&from))
-        {
-            match &inlet.shared.purpose {
-                Purpose::Client(_) => {
-                    let why = format!("its answers cannot be read: {reason}");
-                    self.reset_pair(attach.reader_port, (from, attach.writer_port), &why, None);
-                }
-                _ => inlet.shared.change(Change::Failed { node: peer.node.clone(), reason: reason.clone() }),
-            }
-        }
-        match attached {
-            Err(Trouble::Exhausted(_)) => Ok(()),
-            attached => attached,
-        }
-    }
-
-    fn try_attach_log(
+    /// As [`Core::attach_log`], which says what becomes of trouble.
+    pub(super) fn try_attach_log(
         &mut self,
         from: NodeId,
         attach: &Attach,
@@ -357,7 +349,10 @@ impl Core {
         if self.sources.contains_key(&(attach.reader_port, key)) {
             return Err(format!("log {} attached twice", attach.log).into());
         }
-        let [log, bell] = <[_; 2]>::try_from(fds).map_err(|_| "a log without its fds")?;
+        if inlet.shared.role() == Role::Server && writer.reads.is_none() {
+            return Err(Trouble::Shortage(format!("{BARE} for the client's bell")));
+        }
+        let [log, bell] = <[_; 2]>::try_from(fds).map_err(|_| Trouble::Shortage(BARE.into()))?;
         let header = LogHeader { log: attach.log, node: *from.as_bytes(), port: attach.writer_port };
         let (log, layout) = open_log(&log, attach.capacity, header)?;
         let bell = Bell::from_peer(bell).map_err(|error| bell_trouble(&error))?;
@@ -385,6 +380,9 @@ impl Core {
         let Some(inlet) = self.inlets.get_mut(&attach.reader_port) else { return Ok(()) };
         let (cursors, offset) = inlet.at(slot).ok_or("a slot of its own that is not there")?;
         let cursors = cursors.clone();
+        let missing = What::Log { writer: attach.writer_port, reader: attach.reader_port };
+        let missed = self.missing.remove(&(from, missing));
+        let predecessor = attach.predecessor.or(missed.as_ref().and_then(|missed| missed.predecessor));
         // The cursor stands at the gate before the writer hears of it.
         let reader = match ring::Reader::new(
             log.clone(),
@@ -417,12 +415,13 @@ impl Core {
             sent.push(slot.segment);
             Some(cursors.shared_fd())
         };
-        if attach.predecessor.is_some() {
+        if predecessor.is_some() {
             inlet.cut_off.remove(&(from, attach.writer_port));
         }
         inlet.shared.change(Change::Add(Box::new(Source {
             key,
-            predecessor: attach.predecessor,
+            predecessor,
+            due: missed.and_then(|missed| missed.due),
             route,
             reader,
             writer: bell,
@@ -435,7 +434,6 @@ impl Core {
             manner: if lossy { Manner::Ungated } else { Manner::Gated },
         })));
         let (writer, blobs) = (attach.writer_port, HashMap::new());
-        let predecessor = attach.predecessor;
         let source = LocalSource { slot, log, writer, predecessor, blobs, done: false, ended: false };
         self.sources.insert((attach.reader_port, key), source);
         if !lossy {

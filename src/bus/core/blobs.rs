@@ -11,6 +11,7 @@ use std::sync::Arc;
 use super::super::blob::{LARGEST, NewBlob, Shared};
 use super::super::log::OutletShared;
 use super::super::reading::{Change, LogKey};
+use super::again::{BARE, What};
 use super::segments::open_blob;
 use super::{Core, Trouble};
 use crate::control::NodeId;
@@ -26,6 +27,13 @@ const MOST_BYTES: u64 = 1 << 36;
 pub(super) struct LocalBlob {
     size: u64,
     fd: Arc<OwnedFd>,
+}
+
+impl LocalBlob {
+    /// Its bytes, and its descriptor.
+    pub(super) fn parts(&self) -> (u64, Arc<OwnedFd>) {
+        (self.size, self.fd.clone())
+    }
 }
 
 /// The blobs of a log of this node, by their ids.
@@ -124,13 +132,19 @@ impl Core {
         if source.blobs.len() == MOST || bytes + size > MOST_BYTES {
             return Err(format!("more than {MOST} blobs for a log, or {} GiB", MOST_BYTES >> 30).into());
         }
+        let missing = (from, What::Blob { log, number, blob });
         match source.blobs.entry(blob) {
+            Entry::Occupied(_) if self.missing.remove(&missing).is_some() => {}
             Entry::Occupied(_) => return Err(format!("blob {blob} sent twice").into()),
-            Entry::Vacant(entry) => entry.insert(size),
+            Entry::Vacant(entry) => {
+                entry.insert(size);
+            }
         };
-        let [fd] = <[_; 1]>::try_from(fds).map_err(|_| "a blob without its fd")?;
         let header = BlobHeader { log, node: *from.as_bytes(), blob };
-        let memory = room.and_then(|()| open_blob(&fd, size, header));
+        let memory = room.and_then(|()| match fds.first() {
+            Some(fd) => open_blob(fd, size, header),
+            None => Err(Trouble::Shortage(BARE.to_owned())),
+        });
         let (memory, trouble) = match memory {
             Ok(memory) => (Some(memory), Ok(())),
             // The messages in it count as missed.
@@ -138,6 +152,9 @@ impl Core {
             Err(offence) => return Err(offence),
         };
         inlet.shared.change(Change::Blob { key, blob, memory });
+        if matches!(trouble, Err(Trouble::Shortage(_))) {
+            self.miss(missing.0, missing.1);
+        }
         trouble
     }
 

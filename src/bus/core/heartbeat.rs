@@ -4,11 +4,12 @@
 //! its own into a log of its own and looks at those of its peers, on an occasion that it is awake for anyway
 //! (`Driver::take_beat`): nobody is woken for a heartbeat.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 use super::super::peer::Heartbeat;
 use super::super::presence::PeerChange;
+use super::again::{BARE, What};
 use super::segments::open_log;
 use super::{Core, Trouble};
 use crate::control::{BEAT, NodeId};
@@ -16,6 +17,7 @@ use crate::frame::{Control, Frame, Stats};
 use crate::ring::lossy::{LossyNext, LossyReader};
 use crate::ring::{self, Kind, LogHeader, LogLayout, MIN_CAPACITY};
 use crate::segment::{PeerSegment, Sealed, SegmentError};
+use crate::sys::limits;
 
 /// Bytes of this node's own log.
 const CAPACITY: u64 = MIN_CAPACITY;
@@ -146,6 +148,11 @@ impl Core {
         self.send(peer, &control, &[log]);
     }
 
+    /// How many descriptors this process may still open, up to `most`.
+    pub(super) fn free_descriptors(&self, most: usize) -> usize {
+        limits::free_descriptors(self.pulse.log.shared_fd().as_fd(), most)
+    }
+
     /// A peer tells where its heartbeats are.
     pub(super) fn heartbeat_log(
         &mut self,
@@ -162,9 +169,18 @@ impl Core {
         if capacity > MOST_CAPACITY {
             return Err(format!("a heartbeat log of {capacity} bytes").into());
         }
-        let [fd] = <[_; 1]>::try_from(fds).map_err(|_| "a heartbeat log without its fd")?;
         let header = LogHeader { log, node: *from.as_bytes(), port: NUMBER };
-        let (log, layout) = open_log(&fd, capacity, header)?;
+        let opened = match fds.first() {
+            Some(fd) => open_log(fd, capacity, header),
+            None => Err(Trouble::Shortage(BARE.to_owned())),
+        };
+        let (log, layout) = match opened {
+            Err(short @ Trouble::Shortage(_)) => {
+                self.miss(from, What::Heart);
+                return Err(short);
+            }
+            opened => opened?,
+        };
         let reader = LossyReader::at_tail(log, layout);
         peer.heart = Some(Heart { reader, judge: Judge::new(interval_ms), latest: None });
         Ok(())

@@ -31,6 +31,7 @@ use crate::ring::Corrupt;
 use crate::segment::SegmentError;
 
 mod access;
+mod again;
 mod attach;
 mod blobs;
 mod drain;
@@ -46,6 +47,7 @@ mod succession;
 mod waiting;
 
 pub(super) use access::Audience;
+use again::{Missing, What};
 use attach::{LocalOutlet, LocalSource};
 use drain::{ClosedUnread, Draining};
 pub(super) use heartbeat::Pulse;
@@ -208,6 +210,8 @@ pub(super) struct Core {
     denials: Denials,
     quotas: Quotas,
     exhaustions: Exhaustions,
+    /// What this process was short of something for.
+    missing: HashMap<(NodeId, What), Missing>,
     presences: Vec<Arc<PresenceShared>>,
     pulse: Pulse,
     surveys: u64,
@@ -250,6 +254,7 @@ impl Core {
             denials: Denials::default(),
             quotas: bus.quotas,
             exhaustions: Exhaustions::default(),
+            missing: HashMap::new(),
             presences: Vec::new(),
             pulse,
             surveys: 0,
@@ -283,6 +288,7 @@ impl Core {
             self.handle_events();
             if self.driver.take_beat() {
                 self.beat();
+                self.ask_again();
                 self.handle_events();
             }
             self.driver.flush();

@@ -132,7 +132,9 @@ impl Core {
     /// Tells this node's clients of a server that has come.
     pub(super) fn tell_of_server(&mut self, node: NodeId, port: u64) {
         let Some(peer) = self.peers.get(&node) else { return };
-        let Some(server) = peer.ports.get(&port).filter(|port| port.card.role == Role::Server) else {
+        let Some(server) =
+            peer.ports.get(&port).filter(|port| port.card.role == Role::Server && port.reads.is_some())
+        else {
             return;
         };
         let mut denied = None;

@@ -9,6 +9,7 @@ use super::super::peer::{NodeInfo, Peer, RefusedNode};
 use super::super::reading::LogKey;
 use super::super::topic::{Carries, Filter, check_name};
 use super::access::Standing;
+use super::again::{BARE, What};
 use super::heartbeat::Heart;
 use super::quotas::Exhausted;
 use super::{Core, REFUSED, Trouble, bell_trouble, segment_trouble};
@@ -82,9 +83,12 @@ impl Core {
                 self.peers.insert(node.id(), PeerState::new(node.clone(), rights));
                 self.announce_to(node.id());
             }
-            Event::Message { peer, message, fds } => {
+            Event::Message { peer, message, fds, bare } => {
                 // Of a peer that was cut off meanwhile: nothing of it counts any more.
-                if self.peers.contains_key(&peer) {
+                if !self.peers.contains_key(&peer) {
+                } else if bare {
+                    self.take_bare(peer, message);
+                } else {
                     self.handle_message(peer, message, fds.into_iter().map(Arc::new).collect());
                 }
             }
@@ -92,6 +96,7 @@ impl Core {
                 if let Some(state) = self.peers.remove(&peer) {
                     tracing::info!(node = %state.node, ?why, "node left");
                     self.remove_gates(|node, _| node == peer);
+                    self.forget_missing(peer);
                     self.servers_gone(&state, &why);
                     self.end_logs_of(peer, matches!(why, Gone::Cut(_)));
                     self.peer_gone(&state, &why);
@@ -188,6 +193,10 @@ impl Core {
                 self.is_exhausted(from, resource, limit);
                 Ok(())
             }
+            Message::Again { what, of, id, reader_number } => {
+                self.send_again(from, what, of, id, reader_number);
+                Ok(())
+            }
         };
         match handled {
             Ok(()) => {}
@@ -195,35 +204,48 @@ impl Core {
             Err(Trouble::Denied(action, topic)) => self.deny(from, action, &topic),
             Err(Trouble::Exhausted(resource)) => self.exhausted(from, resource),
             Err(Trouble::Shortage(what)) => {
-                tracing::error!(%from, %what, "out of memory or file descriptors")
+                tracing::error!(%from, %what, "out of memory or file descriptors: raise the limit (`ulimit -n`, `ulimit -v`)")
             }
         }
     }
 
     fn port_up(&mut self, from: NodeId, card: PortCard, fds: Vec<Arc<OwnedFd>>) -> Result<(), Trouble> {
+        let Some(peer) = self.peers.get_mut(&from) else { return Ok(()) };
+        if self.missing.remove(&(from, What::Port(card.id))).is_some() {
+            peer.ports.remove(&card.id);
+        }
         self.has_room_for_port(from, PortCard::reads(card.role))?;
         let Some(peer) = self.peers.get_mut(&from) else { return Ok(()) };
         let topic = if card.role == Role::Publisher { Some(topic_of(&card)?) } else { None };
         if matches!(card.role, Role::Client | Role::Server) && card.filters.len() != 1 {
             return Err(format!("a {:?} of {} services", card.role, card.filters.len()).into());
         }
+        let mut short = None;
         let reads = if PortCard::reads(card.role) {
-            let [segment, bell] = <[_; 2]>::try_from(fds).map_err(|_| "a reading port without its fds")?;
             let filters = match card.role {
                 Role::Subscriber => filters_of(&card)?.into(),
                 Role::Inbox => [inbox_of(&card, peer.node.name())?].into(),
                 // Only the other end of a pair writes for these, to them alone.
                 _ => Arc::default(),
             };
-            let bell = Bell::from_peer(bell).map_err(|error| bell_trouble(&error))?;
-            let segments = HashMap::from([(0, open_cursor_segment(&segment)?)]);
-            Some(Reading { filters, bell, segments })
+            match open_reading(fds, filters) {
+                // Nothing is written for it until it is announced again.
+                Err(Trouble::Shortage(what)) => {
+                    short = Some(what);
+                    None
+                }
+                opened => Some(opened?),
+            }
         } else {
             None
         };
         let port = card.id;
         if peer.ports.insert(port, RemotePort { card, topic, reads }).is_some() {
             return Err(format!("port {port} opened twice").into());
+        }
+        if let Some(what) = short {
+            self.miss(from, What::Port(port));
+            return Err(Trouble::Shortage(what));
         }
         self.attach_reader(from, port);
         self.tell_of_server(from, port);
@@ -287,6 +309,14 @@ fn inbox_of(card: &PortCard, name: &str) -> Result<Filter, String> {
         [topic] if topic == own.as_str() => Ok(own),
         other => Err(format!("an inbox of {name} on {other:?}")),
     }
+}
+
+/// Takes what a reading port comes with.
+fn open_reading(fds: Vec<Arc<OwnedFd>>, filters: Arc<[Filter]>) -> Result<Reading, Trouble> {
+    let [segment, bell] = <[_; 2]>::try_from(fds).map_err(|_| Trouble::Shortage(BARE.to_owned()))?;
+    let bell = Bell::from_peer(bell).map_err(|error| bell_trouble(&error))?;
+    let segments = HashMap::from([(0, open_cursor_segment(&segment)?)]);
+    Ok(Reading { filters, bell, segments })
 }
 
 /// Checks and maps the cursor segment of a peer's port.

@@ -49,7 +49,7 @@ impl Succession {
 impl Inlet {
     /// A log is there: to be read now, unless it continues one that is not read to its end.
     pub(super) fn admit(&mut self, source: Source) {
-        let Some(before) = source.predecessor else { return self.insert(source) };
+        let Some(before) = source.predecessor else { return self.insert_late(source) };
         // Of a node that was lost and found, this port may still read the same log as an earlier reader.
         let is_before = |key: &LogKey| key.node == source.key.node && key.log == before;
         let cut_off = &mut self.succession.cut_off;
@@ -61,7 +61,19 @@ impl Inlet {
         let read = self.sources.iter().chain(self.succession.waiting()).map(|source| source.key);
         match read.filter(is_before).max_by_key(|key| key.number) {
             Some(before) => self.succession.heirs.push((before, source)),
-            None => self.insert(source), // of a log that this port could not read
+            None => self.insert_late(source), // of a log that this port could not read
+        }
+    }
+
+    /// Reads a log that continues none, after what was missed of it.
+    fn insert_late(&mut self, source: Source) {
+        match source.due {
+            Some(due) => {
+                let origin = source.origin.clone();
+                let missed = self.follow(Some(due), &origin, source);
+                self.failed.extend(missed);
+            }
+            None => self.insert(source),
         }
     }
 

@@ -51,8 +51,39 @@ fn another_major_version_is_refused_on_both_sides_and_harms_nobody_else() {
         assert_eq!(net.refusals(0), [(Some(id(1)), refusal(LATER, VERSION))]);
         assert_eq!(net.refusals(1), [(Some(id(0)), refusal(VERSION, LATER))]);
         assert_eq!((net.ups(0), net.ups(1), net.ups(2)), (1, 0, 1));
-        assert!(net.nodes[0].hub.knows(id(1)) && net.nodes[1].hub.knows(id(0)), "no point in dialling again");
+        for (node, other) in [(0, 1), (1, 0)] {
+            if !net.nodes[node].hub.knows(id(other)) {
+                assert_eq!(node, to, "one that has called is dialled once: the caller might be another");
+                net.dial(node, other);
+            }
+            assert!(net.nodes[node].hub.knows(id(other)), "no point in dialling again");
+            assert_eq!(net.refusals(node).len(), 1);
+        }
         assert_eq!(net.open_wires(), [1]);
+    }
+}
+
+/// Whoever calls can say what he likes: but the one that it is said of is let in, however he comes.
+#[test]
+fn a_liar_in_the_name_of_another_node_refuses_itself_alone() {
+    for from in [0, 1] {
+        let mut net = Net::new(2);
+        let hello =
+            |major| Hello { major, minor: 0, id: id(1).0, name: "liar", started_unix_ms: 0, capabilities: 0 };
+        let now = net.now;
+        let hub = &mut net.nodes[0].hub;
+        let mut call = |major| {
+            let conn = hub.accepted(credentials(7), now).expect("of this user");
+            hub.handle_datagram(conn, &super::encode(&Control::Hello(hello(major))), Vec::new(), false, now);
+            hub.awaits_hello(conn) || hub.has_conn(id(1))
+        };
+        assert!(!call(LATER.0), "it is refused");
+        assert!(!call(VERSION.0), "and stays so");
+        assert!(!hub.knows(id(1)));
+        while hub.poll_event().is_some() {}
+        net.dial(from, 1 - from);
+        net.settle();
+        net.assert_joined_still(0, 1);
     }
 }
 

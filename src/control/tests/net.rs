@@ -51,14 +51,18 @@ pub(super) fn numbered(n: u64) -> (Control<'static>, Vec<u32>) {
 
 /// The number of a message that [`numbered`] made, if its fds are those it was sent with.
 pub(super) fn number(message: &Message, fds: &[u32]) -> u64 {
-    let n = match message {
+    let n = number_of(message);
+    assert_eq!(fds, numbered(n).1, "fds of message {n}");
+    n
+}
+
+fn number_of(message: &Message) -> u64 {
+    match message {
         Message::Stats { request } => *request,
         Message::Attached { log, .. } => *log,
         Message::Attach(attach) => attach.log,
         other => panic!("{other:?} is none of ours"),
-    };
-    assert_eq!(fds, numbered(n).1, "fds of message {n}");
-    n
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -326,7 +330,9 @@ impl Net {
     /// Numbers of the messages that `node` has had from `peer`.
     pub(super) fn received(&self, node: usize, peer: usize) -> Vec<u64> {
         let from_peer = |event: &Event<u32>| match event {
-            Event::Message { peer: from, message, fds } if *from == id(peer) => Some(number(message, fds)),
+            Event::Message { peer: from, message, fds, bare } if *from == id(peer) => {
+                Some(if *bare { number_of(message) } else { number(message, fds) })
+            }
             _ => None,
         };
         self.nodes[node].events.iter().filter_map(from_peer).collect()

@@ -5,17 +5,18 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::net::{Net, Step, id, numbered};
-use crate::control::hub::Gone;
+use crate::control::hub::{Event, Gone};
+use crate::control::session::{RESEND_AFTER, RESENDS, WELL_AFTER};
 use crate::frame::Control;
 
 /// Longer than a receiver without room for fds waits before it asks for them again.
-const A_WHILE: Duration = Duration::from_millis(20);
+const A_WHILE: Duration = RESEND_AFTER;
 
 /// Time passes until nothing happens any more.
 fn settle_in_time(net: &mut Net) {
     for _ in 0..3 {
         net.settle();
-        net.advance(A_WHILE);
+        net.advance(A_WHILE * (1 << RESENDS));
     }
     net.settle();
 }
@@ -122,25 +123,90 @@ fn what_is_sent_between_the_question_and_the_answer_arrives_once() {
     assert_eq!(net.received(1, 0), [1, 3, 2, 7]);
 }
 
+/// Whether each message that node 1 has had came with its fds.
+fn bare(net: &Net) -> Vec<bool> {
+    let events = net.nodes[1].events.iter();
+    events
+        .filter_map(|event| if let Event::Message { bare, .. } = event { Some(*bare) } else { None })
+        .collect()
+}
+
 #[test]
-fn fds_lost_again_and_again_are_asked_for_each_time() {
+fn fds_lost_again_and_again_are_asked_for_a_few_times_each_after_twice_as_long() {
     let mut net = Net::joined();
     net.send(0, 1, 2);
     net.send(0, 1, 3);
-    for round in 0..50 {
+    for round in 0..RESENDS {
         while !net.under_way(0, 1).is_empty() {
             net.deliver(0, 1, true);
         }
         assert!(net.received(1, 0).is_empty(), "round {round}");
-        net.advance(A_WHILE - Duration::from_millis(1));
+        net.advance(A_WHILE * (1 << round) - Duration::from_millis(1));
         assert!(net.under_way(0, 0).is_empty(), "no sooner: it would be out of fds still");
         net.advance(Duration::from_millis(1));
         assert_eq!(net.under_way(0, 0), [Control::Resend { from: 1 }]);
         net.take(Step::Deliver { wire: 0, end: 0 });
     }
+    net.deliver(0, 1, false);
+    net.deliver(0, 1, true);
     net.settle();
-    assert_eq!(net.received(1, 0), [2, 3]);
+    assert_eq!(net.received(1, 0), [2, 3], "then they are done without");
+    assert_eq!(bare(&net), [true, false]);
+    assert_eq!(net.nodes[1].hub.poll_timeout(), None);
     net.assert_joined(0, 1);
+}
+
+/// A node that has lost fds for longer than it asks takes what follows as it comes: its peers have waited for it once.
+#[test]
+fn a_shortage_that_lasts_holds_up_a_peer_once() {
+    let mut net = Net::joined();
+    let lose_one = |net: &mut Net, n| {
+        net.send(0, 1, n);
+        while !net.under_way(0, 1).is_empty() {
+            net.deliver(0, 1, true);
+        }
+    };
+    lose_one(&mut net, 2);
+    settle_losing(&mut net);
+    assert_eq!(net.received(1, 0), [2]);
+    for round in 0..20 {
+        net.advance(WELL_AFTER * 2);
+        lose_one(&mut net, 6 + 4 * round);
+        net.settle();
+        assert_eq!(net.received(1, 0).len() as u64, round + 2, "nobody waits for it");
+    }
+    assert!(bare(&net).iter().all(|bare| *bare));
+    // Some room for a moment is no room.
+    net.send(0, 1, 1);
+    net.settle();
+    assert_eq!(bare(&net).last(), Some(&false));
+    lose_one(&mut net, 5);
+    assert_eq!(bare(&net).last(), Some(&true));
+    net.settle();
+    net.advance(WELL_AFTER);
+    net.send(0, 1, 9);
+    net.settle();
+    lose_one(&mut net, 13);
+    net.settle();
+    let all = net.received(1, 0).len();
+    assert_eq!(net.received(1, 0).last(), Some(&9), "it asks again");
+    net.advance(A_WHILE);
+    net.settle();
+    assert_eq!(net.received(1, 0)[all..], [13]);
+    assert_eq!(bare(&net).last(), Some(&false));
+    net.assert_joined(0, 1);
+}
+
+/// Whatever comes loses its fds, for as long as they are asked for.
+fn settle_losing(net: &mut Net) {
+    for round in 0..RESENDS {
+        net.advance(A_WHILE * (1 << round));
+        net.take(Step::Deliver { wire: 0, end: 0 });
+        while !net.under_way(0, 1).is_empty() {
+            net.deliver(0, 1, true);
+        }
+    }
+    net.settle();
 }
 
 #[test]

@@ -2,7 +2,7 @@
 //! over.
 
 use super::handshake::hello;
-use super::net::{Net, Step, id, numbered};
+use super::net::{Net, Step, credentials, id, numbered};
 use crate::control::Message;
 use crate::control::hub::{Event, Gone, Refusal};
 use crate::control::session::QUEUE;
@@ -22,7 +22,9 @@ fn assert_cut(net: &Net, part_of_the_reason: &str) {
     let downs = net.downs(0);
     let [Gone::Cut(why)] = &downs[..] else { panic!("{:?}", net.nodes[0].events) };
     assert!(why.contains(part_of_the_reason), "{why}");
-    assert!(net.wires[0][1].closed && net.nodes[0].hub.knows(id(1)), "for good");
+    let caller = credentials(1);
+    let hub = &net.nodes[0].hub;
+    assert!(net.wires[0][1].closed && hub.is_refused(id(1), (caller.pid, caller.uid)), "for good");
 }
 
 #[track_caller]
@@ -145,6 +147,7 @@ fn every_op_comes_with_as_many_fds_as_it_takes() {
         (Control::BlobGone { log: 1, reader_number: 1, blob: 1 }, &[0]),
         (Control::Denied { action: 0, topic: "t" }, &[0]),
         (Control::Exhausted { resource: 1, limit: 1 }, &[0]),
+        (Control::Again { what: 1, of: 1, id: 0, reader_number: 0 }, &[0]),
         (Control::Goodbye, &[0]),
     ] {
         for count in 0..=8 {
@@ -215,7 +218,7 @@ fn what_a_newer_peer_may_send_is_passed_over_and_counted() {
             net.inject(0, 1, bytes, fds);
             net.inject_control(0, 1, Control::PortsDone, &[]);
             let events = &net.nodes[0].events;
-            let done = Event::Message { peer: id(1), message: Message::PortsDone, fds: vec![] };
+            let done = Event::Message { peer: id(1), message: Message::PortsDone, fds: vec![], bare: false };
             assert!(matches!(&events[..], [Event::Up { .. }, last] if *last == done), "{events:?}");
             // The hello is datagram 0.
             let acks = if fds.is_empty() { vec![] } else { vec![Control::Ack { count: 2 }] };

@@ -179,6 +179,7 @@ fn controls() -> Vec<(&'static str, Frame<'static>)> {
         ("control_18_blob_gone", Control::BlobGone { log: 11, reader_number: 2, blob: 200 }),
         ("control_19_denied", Control::Denied { action: 0, topic: "task/progress" }),
         ("control_20_exhausted", Control::Exhausted { resource: 1, limit: 4096 }),
+        ("control_21_again", Control::Again { what: 4, of: 11, id: 200, reader_number: 2 }),
     ]
     .map(|(name, control)| (name, Frame::Control(control)))
     .into()

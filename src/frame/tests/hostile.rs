@@ -149,11 +149,11 @@ fn a_payload_needs_a_known_tag() {
 #[test]
 fn the_unknown_is_told_from_the_malformed() {
     let unknown = |bytes: &[u8]| Control::decode(bytes).unwrap_err();
-    assert_eq!(unknown(b"\x93\x05\x15\xa1x"), DecodeError::UnknownOp { op: 21 });
+    assert_eq!(unknown(b"\x93\x05\x16\xa1x"), DecodeError::UnknownOp { op: 22 });
     assert_eq!(unknown(b"\x92\x05\xcd\x01\0"), DecodeError::UnknownOp { op: 256 });
     assert_eq!(unknown(b"\x99\x05\x03\x01\x09\xc0\0\0\xc0\xc0"), DecodeError::UnknownRole { role: 9 });
     assert_eq!(unknown(b"\x92\x0c\0"), DecodeError::UnknownKind { kind: 12 });
-    for bytes in [&b"\x93\x05\x15\xa1x"[..], b"\x99\x05\x03\x01\x09\xc0\0\0\xc0\xc0", b"\x92\x0c\0"] {
+    for bytes in [&b"\x93\x05\x16\xa1x"[..], b"\x99\x05\x03\x01\x09\xc0\0\0\xc0\xc0", b"\x92\x0c\0"] {
         assert!(unknown(bytes).is_unknown());
     }
     for bytes in [&b""[..], b"\x90", b"\x92\x05\x05", b"\x93\x05\x05\xa1x", b"\x92\x08\x01", b"\x91\x05"] {

@@ -6,7 +6,7 @@ use super::frame::{
 };
 
 /// How many different frames [`Parts::frame`] makes: each kind, control as often as there are ops.
-pub const VARIANTS: usize = 32;
+pub const VARIANTS: usize = 33;
 
 #[derive(Debug, Clone)]
 #[cfg_attr(fuzzing, derive(arbitrary::Arbitrary))]
@@ -117,6 +117,7 @@ impl Parts {
             28 => Control::BlobGone { log: a, reader_number: self.half, blob: b },
             29 => Control::Denied { action: self.byte, topic: text },
             30 => Control::Exhausted { resource: self.byte, limit: a },
+            31 => Control::Again { what: self.byte, of: a, id: b, reader_number: self.half },
             _ => Control::StatsReply {
                 request: a,
                 taken_ns: b,

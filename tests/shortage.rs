@@ -1,0 +1,285 @@
+//! A process that runs out of file descriptors while others go on: they are held up once at most, it is told what does
+//! not arrive, and gets it again when there is room.
+
+use std::fs::File;
+use std::time::{Duration, Instant};
+
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use ringbus::{Message, Node, Publisher, RecvError, Subscriber, Wait};
+
+mod support;
+use support::{Child, DEADLINE, Dir, Parent, eventually, resources};
+
+#[test]
+fn child() {
+    support::play(&[
+        ("reads", reads),
+        ("reads large messages", reads_large),
+        ("publishes", publishes),
+        ("calls", calls),
+    ]);
+}
+
+/// Every descriptor that this process may have is taken, until this is dropped.
+struct Shortage {
+    soft: u64,
+    hard: u64,
+    _taken: Vec<File>,
+}
+
+impl Shortage {
+    fn begin() -> Self {
+        let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+        setrlimit(Resource::RLIMIT_NOFILE, resources().0 as u64 + 8, hard).unwrap();
+        let taken = std::iter::from_fn(|| File::open("/dev/null").ok()).collect();
+        Self { soft, hard, _taken: taken }
+    }
+}
+
+impl Drop for Shortage {
+    fn drop(&mut self) {
+        setrlimit(Resource::RLIMIT_NOFILE, self.soft, self.hard).unwrap();
+    }
+}
+
+/// Publishers that a process without descriptors does not hear.
+const PUBLISHERS: u64 = 40;
+/// What each publishes meanwhile: more than its log holds.
+const MISSED: u64 = 2000;
+
+#[track_caller]
+fn next(subscriber: &mut Subscriber<u64>) -> Result<Message<u64>, RecvError> {
+    subscriber.recv_timeout(DEADLINE).map(|found| found.expect("something"))
+}
+
+#[test]
+fn a_subscriber_without_descriptors_holds_nobody_up_is_told_and_attached_when_there_are_some() {
+    let dir = Dir::new();
+    let mut child = Child::start("reads", &[dir.arg()]);
+    child.expect("open");
+    let node = dir.join("writer");
+    let mut before: Publisher<u64> = node.publisher("t/before").unwrap();
+    before.wait_for_subscribers(1, DEADLINE).unwrap();
+    before.publish(&0).unwrap();
+    child.tell("run short");
+    child.expect("short");
+
+    let open = |n| node.publisher_builder(&format!("t/{n}")).capacity(4096).open::<u64>().unwrap();
+    let start = Instant::now();
+    let mut publishers: Vec<Publisher<u64>> = (0..PUBLISHERS).map(open).collect();
+    let took = start.elapsed();
+    // Each would take 200 ms, if it waited for the short one to take what came before.
+    assert!(took < Duration::from_secs(2), "{PUBLISHERS} publishers took {took:?}");
+    eventually("the publishers know that nobody reads", || {
+        publishers.iter().all(|publisher| publisher.stats().peers == 0)
+    });
+    child.expect("told of each");
+    for (n, publisher) in publishers.iter_mut().enumerate() {
+        for _ in 0..MISSED {
+            publisher.publish(&(n as u64)).unwrap(); // blocks for ever if a gate is left
+        }
+    }
+    // What was attached before goes on.
+    before.publish(&1).unwrap();
+    child.expect("heard the other");
+    assert!(node.refused().is_empty() && node.peers().len() == 1);
+
+    child.tell("there is room");
+    for publisher in &publishers {
+        publisher.wait_for_subscribers(1, DEADLINE).unwrap();
+    }
+    for (n, publisher) in publishers.iter_mut().enumerate() {
+        publisher.publish(&(n as u64)).unwrap();
+    }
+    child.expect("passed");
+    child.finish();
+}
+
+fn reads(parent: &mut Parent, args: &[&str]) {
+    let node = support::bus(args[0]).join("reader").unwrap();
+    let mut subscriber = node.subscriber_builder("t/*").wait(Wait::Park).open::<u64>().unwrap();
+    parent.say("open");
+    parent.hear("run short");
+    assert_eq!(*next(&mut subscriber).unwrap(), 0, "it is attached");
+    let shortage = Shortage::begin();
+    parent.say("short");
+    for _ in 0..PUBLISHERS {
+        let error = next(&mut subscriber).unwrap_err();
+        assert!(matches!(error, RecvError::Unattached { .. }), "{error}");
+        assert!(error.to_string().contains("ulimit -n"), "{error}");
+    }
+    parent.say("told of each");
+    assert_eq!(*next(&mut subscriber).unwrap(), 1);
+    parent.say("heard the other");
+    parent.hear("there is room");
+    drop(shortage);
+    let mut missed = 0;
+    for _ in 0..2 * PUBLISHERS {
+        match next(&mut subscriber) {
+            Err(RecvError::Lagged { missed: of_one, topic: Some(_), .. }) => {
+                assert_eq!(of_one, MISSED);
+                missed += 1;
+            }
+            found => {
+                let message = found.unwrap();
+                assert_eq!(message.topic(), format!("t/{}", *message));
+            }
+        }
+    }
+    assert_eq!(missed, PUBLISHERS);
+    parent.say("passed");
+}
+
+const LARGE: usize = 256 * 1024;
+
+fn large(of: u8) -> String {
+    char::from(of).to_string().repeat(LARGE)
+}
+
+/// The blob of a large message is asked for again, too: its writer uses it for ever.
+#[test]
+fn large_messages_arrive_again_when_there_are_descriptors() {
+    let dir = Dir::new();
+    let mut child = Child::start("reads large messages", &[dir.arg()]);
+    child.expect("open");
+    let node = dir.join("writer");
+    let mut publisher = node.publisher_builder("large").capacity(4096).open::<String>().unwrap();
+    publisher.wait_for_subscribers(1, DEADLINE).unwrap();
+    publisher.publish(&String::new()).unwrap();
+    child.tell("run short");
+    child.expect("short");
+    publisher.publish(&large(b'1')).unwrap();
+    child.expect("missed");
+    child.tell("there is room");
+    let mut heard = false;
+    eventually("a large message arrives", || {
+        publisher.publish(&large(b'2')).unwrap();
+        heard = heard || child.line_if_any().is_some_and(|line| line == "heard");
+        heard
+    });
+    child.finish();
+}
+
+fn reads_large(parent: &mut Parent, args: &[&str]) {
+    let node = support::bus(args[0]).join("reader").unwrap();
+    let mut subscriber = node.subscriber::<String>("large").unwrap();
+    parent.say("open");
+    parent.hear("run short");
+    assert!(subscriber.recv_timeout(DEADLINE).unwrap().expect("a message").is_empty(), "it is attached");
+    let shortage = Shortage::begin();
+    parent.say("short");
+    let lagged = subscriber.recv_timeout(DEADLINE).map(|_| ()).unwrap_err();
+    assert!(matches!(lagged, RecvError::Lagged { missed: 1, .. }), "{lagged}");
+    parent.say("missed");
+    parent.hear("there is room");
+    drop(shortage);
+    loop {
+        match subscriber.recv_timeout(DEADLINE) {
+            Ok(message) => {
+                assert!(*message.expect("something") == large(b'2'));
+                break;
+            }
+            Err(RecvError::Lagged { .. }) => {}
+            Err(error) => panic!("{error}"),
+        }
+    }
+    parent.say("heard");
+    parent.stay();
+}
+
+/// A publisher's process that cannot take a new subscriber's segment and bell takes them later.
+#[test]
+fn subscribers_of_a_publisher_without_descriptors_are_attached_when_there_are_some() {
+    let dir = Dir::new();
+    let mut child = Child::start("publishes", &[dir.arg()]);
+    child.expect("open");
+    let node = dir.join("reader");
+    eventually("the publisher is there", || has_port(&node));
+    child.tell("run short");
+    child.expect("short");
+    let start = Instant::now();
+    let mut subscribers: Vec<Subscriber<u64>> = (0..20).map(|_| node.subscriber("t").unwrap()).collect();
+    assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
+    eventually("its heart beats on", || node.peers().iter().any(|peer| peer.heartbeat().is_some()));
+    child.tell("there is room");
+    child.expect("they are there");
+    for subscriber in &mut subscribers {
+        assert_eq!(*next(subscriber).unwrap(), 7);
+    }
+    child.finish();
+}
+
+fn has_port(node: &Node) -> bool {
+    node.peers().iter().any(|peer| !peer.ports().is_empty())
+}
+
+fn publishes(parent: &mut Parent, args: &[&str]) {
+    let node = support::bus(args[0]).join("writer").unwrap();
+    let mut publisher: Publisher<u64> = node.publisher("t").unwrap();
+    parent.say("open");
+    parent.hear("run short");
+    let shortage = Shortage::begin();
+    parent.say("short");
+    parent.hear("there is room");
+    assert!(publisher.wait_for_subscribers(1, Duration::ZERO).is_err());
+    drop(shortage);
+    publisher.wait_for_subscribers(20, DEADLINE).unwrap();
+    publisher.publish(&7).unwrap();
+    parent.say("they are there");
+    parent.stay();
+}
+
+/// A server that a process has no room for is called once there is; one without room for a client says so.
+#[test]
+fn calls_fail_without_descriptors_and_work_when_there_are_some() {
+    let dir = Dir::new();
+    let node = dir.join("here");
+    let mut child = Child::start("calls", &[dir.arg()]);
+    child.expect("open");
+    eventually("it is there", || has_port(&node));
+    child.tell("run short");
+    child.expect("short");
+    let server = node.service("here").method("double", |_, n: u64| Ok(n * 2)).spawn().unwrap();
+    let client = node.client("there").unwrap();
+    client.wait_for_server(DEADLINE).unwrap();
+    let double = || {
+        client
+            .request("double")
+            .timeout(Duration::from_secs(2))
+            .send(&21_u64)
+            .map(|a: ringbus::Response<u64>| *a)
+    };
+    let status = double().unwrap_err();
+    assert!(status.message().contains("descriptors"), "{status}");
+    // One that does not fit the log waits for its blob to be shared, while the server lets go of that log.
+    let start = Instant::now();
+    let text = "x".repeat(1 << 20);
+    let large = client.request("double").timeout(DEADLINE).send::<String, u64>(&text).unwrap_err();
+    assert_eq!(large.code(), ringbus::Code::Unavailable, "{large}");
+    assert!(start.elapsed() < DEADLINE / 4, "{:?}", start.elapsed());
+    child.tell("there is room");
+    child.expect("answered");
+    eventually("it can be called", || double() == Ok(42));
+    assert!(node.refused().is_empty(), "{:?}", node.refused());
+    child.finish();
+    drop(server);
+}
+
+fn calls(parent: &mut Parent, args: &[&str]) {
+    let node = support::bus(args[0]).join("there").unwrap();
+    let _server = node.service("there").method("double", |_, n: u64| Ok(n * 2)).spawn().unwrap();
+    let client = node.client("here").unwrap();
+    parent.say("open");
+    parent.hear("run short");
+    let shortage = Shortage::begin();
+    parent.say("short");
+    parent.hear("there is room");
+    assert!(client.wait_for_server(Duration::ZERO).is_err());
+    drop(shortage);
+    client.wait_for_server(DEADLINE).unwrap();
+    let answer: u64 = *client.request("double").timeout(DEADLINE).send(&21_u64).unwrap();
+    assert_eq!(answer, 42);
+    assert!(node.refused().is_empty(), "{:?}", node.refused());
+    parent.say("answered");
+    parent.stay();
+}
