@@ -2,7 +2,7 @@
 //!
 //! In a process of its own, of one thread: it forks them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io::Read;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
@@ -11,6 +11,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, fork};
 
+use super::AROUND;
 use super::support::Parent;
 use super::tracer::{self, Stop, Tracee};
 use super::victims::{self, Victim};
@@ -21,7 +22,19 @@ pub enum At {
     /// So many instructions of the main thread after the mark.
     Step(u64),
     /// Before (or after) a system call: the thread's so-manieth after the mark, so many instructions away.
-    Near { thread: usize, call: usize, gap: u64, offset: i64 },
+    Near { thread: usize, call: usize, gap: Gap, offset: i64 },
+}
+
+/// The way to a system call from the stop before it.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Gap {
+    /// Instructions before the call.
+    len: u64,
+    /// A short way to the last ones of them: run until this address is met for the so-manieth time, which is after so
+    /// many instructions.
+    address: u64,
+    times: u64,
+    after: u64,
 }
 
 pub fn plays(parent: &mut Parent, args: &[&str]) {
@@ -36,7 +49,9 @@ pub fn plays(parent: &mut Parent, args: &[&str]) {
             "step" => killed(dir, case, At::Step(number() as u64)),
             "near" => {
                 let (thread, call) = (number() as usize, number() as usize);
-                killed(dir, case, At::Near { thread, call, gap: number() as u64, offset: number() })
+                let [len, address, times, after] = [(); 4].map(|()| number() as u64);
+                let gap = Gap { len, address, times, after };
+                killed(dir, case, At::Near { thread, call, gap, offset: number() })
             }
             "after" => killed_after(dir, case, Duration::from_micros(number() as u64)),
             "calls" => calls(dir, case),
@@ -67,8 +82,10 @@ fn killed(dir: &str, case: &str, at: At) -> String {
             made < count
         }
         At::Near { thread, call, gap, offset } if offset <= 0 => {
-            let before = gap.saturating_sub(offset.unsigned_abs());
-            !run_to_gap(&mut tracee, thread, call) || !steps(&mut tracee, thread, before)
+            let before = gap.len.saturating_sub(offset.unsigned_abs());
+            !run_to_gap(&mut tracee, thread, call)
+                || !jump(&mut tracee, thread, gap)
+                || !steps(&mut tracee, thread, before - gap.after)
         }
         At::Near { thread, call, offset, .. } => {
             !run_to_exit(&mut tracee, thread, call) || !steps(&mut tracee, thread, offset as u64)
@@ -169,7 +186,7 @@ fn calls(dir: &str, case: &str) -> String {
     tracee.go_on(0);
     while let Some((thread, stop)) = tracee.next() {
         match stop {
-            Stop::Mark => break,
+            Stop::Mark => continue, // the others may have something left to do
             Stop::Entry => places.entry(thread).or_default().push(tracee.place(thread)),
             _ => {}
         }
@@ -183,16 +200,57 @@ fn calls(dir: &str, case: &str) -> String {
     places.iter().map(of).collect::<Vec<_>>().join(" ")
 }
 
-/// How many instructions the thread makes before that call, from its stop before it; 0 if it did not get there.
+/// Brings a thread to the end of the short way; or to its next system call, should it take another. False if the end
+/// came first.
+fn jump(tracee: &mut Tracee, thread: usize, gap: Gap) -> bool {
+    tracee.stop_at(thread, (gap.times > 0).then_some(gap.address));
+    for _ in 0..gap.times {
+        tracee.go_on(thread);
+        loop {
+            match tracee.next() {
+                None => return false,
+                Some((0, Stop::Mark)) if thread == 0 => return false,
+                Some((0, Stop::Mark)) => {}
+                Some((stopped, Stop::Entry)) if stopped == thread => return true,
+                Some((stopped, Stop::Step)) if stopped == thread => break,
+                Some((stopped, _)) => tracee.go_on(stopped),
+            }
+        }
+    }
+    tracee.stop_at(thread, None);
+    true
+}
+
+/// The way of the thread to that call, `len address times after`; all 0 if it did not get there.
 fn gap(dir: &str, case: &str, thread: usize, call: usize, place: u64) -> String {
-    const MOST: u64 = 100_000;
+    const MOST: usize = 200_000;
     let (mut tracee, _told) = start(dir, case, true);
-    let mut count = 0;
+    let mut places = Vec::new();
     if run_to_gap(&mut tracee, thread, call) {
-        while count < MOST && steps(&mut tracee, thread, 1) && tracee.place(thread) != place {
-            count += 1;
+        while places.len() < MOST && steps(&mut tracee, thread, 1) {
+            let here = tracee.place(thread);
+            if here == place {
+                break;
+            }
+            places.push(here);
         }
     }
     tracee.kill();
-    count.to_string()
+    let Gap { len, address, times, after } = shortest(&places);
+    format!("{len} {address} {times} {after}")
+}
+
+/// Of the ways to the last instructions of a gap, the one with the fewest stops.
+fn shortest(places: &[u64]) -> Gap {
+    let len = places.len() as u64;
+    let mut best = Gap { len, ..Gap::default() };
+    let mut met = HashMap::<u64, u64>::new();
+    for (address, after) in places.iter().zip(1..=len.saturating_sub(AROUND as u64)) {
+        let times = met.entry(*address).or_default();
+        *times += 1;
+        if *times + len - after < best.times + len - best.after {
+            best = Gap { len, address: *address, times: *times, after };
+        }
+    }
+    best
 }

@@ -3,8 +3,10 @@
 //! Its threads are numbered as they come, the main one 0. It says by [`mark`] where what is looked at begins and ends.
 
 use std::collections::HashSet;
+use std::mem::offset_of;
 use std::time::{Duration, Instant};
 
+use nix::libc;
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::sys::ptrace::{self, Options};
 use nix::sys::signal::{Signal, kill, raise};
@@ -63,7 +65,7 @@ impl Tracee {
                 mark();
                 let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(victim));
                 // SAFETY: ends the process, of which nothing else is left to do.
-                unsafe { nix::libc::_exit(if ended.is_ok() { 0 } else { 101 }) }
+                unsafe { libc::_exit(if ended.is_ok() { 0 } else { 101 }) }
             }
         };
         assert_eq!(waitpid(main, None).expect("wait"), WaitStatus::Stopped(main, Signal::SIGSTOP));
@@ -96,6 +98,20 @@ impl Tracee {
         let _ = ptrace::step(self.threads[thread], None); // it may have been ended meanwhile
     }
 
+    /// Has a thread stop, as after a step, whenever it comes to this address (debug register 0), or never.
+    pub fn stop_at(&self, thread: usize, address: Option<u64>) {
+        let register = |n: usize| {
+            (offset_of!(libc::user, u_debugreg) + n * size_of::<libc::c_long>()) as ptrace::AddressType
+        };
+        let write =
+            |n, value: u64| ptrace::write_user(self.threads[thread], register(n), value as libc::c_long);
+        // Whoever has ended meanwhile stops nowhere.
+        let _ = write(7, 0).and_then(|()| write(0, address.unwrap_or(0)));
+        if address.is_some() {
+            let _ = write(7, 1);
+        }
+    }
+
     /// Where a stopped thread is.
     pub fn place(&self, thread: usize) -> u64 {
         ptrace::syscall_info(self.threads[thread]).map_or(0, |info| info.instruction_pointer)
@@ -121,6 +137,9 @@ impl Tracee {
                 std::thread::sleep(Duration::from_micros(100));
                 continue;
             };
+            if self.ends.is_some() {
+                self.ends = Some(Instant::now() + WHILE);
+            }
             match status {
                 WaitStatus::PtraceSyscall(_) => {
                     let entry = self.inside.insert(thread);
