@@ -65,7 +65,9 @@ pub fn plays(parent: &mut Parent, args: &[&str]) {
 /// A victim at its mark, and the pipe on which it tells what was acknowledged.
 fn start(dir: &str, case: &str, all_threads: bool) -> (Tracee, std::io::PipeReader) {
     let (told, tells) = std::io::pipe().expect("a pipe");
-    let tracee = Tracee::start(all_threads, move || victims::play(case, &mut Victim::new(dir, tells)));
+    let tracee = Tracee::start(all_threads, case == "serve", move || {
+        victims::play(case, &mut Victim::new(dir, tells))
+    });
     (tracee, told)
 }
 
@@ -186,7 +188,8 @@ fn calls(dir: &str, case: &str) -> String {
     tracee.go_on(0);
     while let Some((thread, stop)) = tracee.next() {
         match stop {
-            Stop::Mark => continue, // the others may have something left to do
+            Stop::Mark if case == "serve" => break, // it would go on
+            Stop::Mark => continue,
             Stop::Entry => places.entry(thread).or_default().push(tracee.place(thread)),
             _ => {}
         }

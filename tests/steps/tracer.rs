@@ -13,7 +13,7 @@ use nix::sys::signal::{Signal, kill, raise};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, fork};
 
-/// What other threads still do is waited for so long.
+/// What other threads still do is waited for until they have done nothing for so long.
 const WHILE: Duration = Duration::from_millis(20);
 
 /// Here it begins, or ends.
@@ -37,6 +37,8 @@ pub struct Tracee {
     /// Threads that have had the stop that begins them.
     begun: HashSet<Pid>,
     all_threads: bool,
+    /// Others keep it busy: it will not be silent.
+    busy: bool,
     /// The main thread is at its last mark: this long the others are waited for.
     ends: Option<Instant>,
 }
@@ -55,7 +57,7 @@ pub enum Stop {
 impl Tracee {
     /// Starts a process, and runs it to its first mark. Of the others than its main thread, system calls are seen
     /// if `all_threads`.
-    pub fn start(all_threads: bool, victim: impl FnOnce()) -> Self {
+    pub fn start(all_threads: bool, busy: bool, victim: impl FnOnce()) -> Self {
         // SAFETY: this process has one thread, so its child may do whatever it likes.
         let main = match unsafe { fork() }.expect("fork") {
             ForkResult::Parent { child } => child,
@@ -75,7 +77,7 @@ impl Tracee {
         }
         ptrace::setoptions(main, options).expect("options");
         let (inside, begun) = (HashSet::new(), HashSet::from([main]));
-        let mut tracee = Self { threads: vec![main], inside, begun, all_threads, ends: None };
+        let mut tracee = Self { threads: vec![main], inside, begun, all_threads, busy, ends: None };
         tracee.go_on(0);
         loop {
             match tracee.next().expect("a victim that gets to its mark") {
@@ -137,7 +139,7 @@ impl Tracee {
                 std::thread::sleep(Duration::from_micros(100));
                 continue;
             };
-            if self.ends.is_some() {
+            if self.ends.is_some() && !self.busy {
                 self.ends = Some(Instant::now() + WHILE);
             }
             match status {
