@@ -28,6 +28,8 @@ use victims::{CALLS, PUBLISHES, RECEIVES};
 
 /// Instructions before and after a system call that are looked at.
 const AROUND: i64 = 50;
+/// How many are sent to an instruction until one gets there.
+const TRIES: usize = 5;
 
 #[test]
 fn child() {
@@ -54,12 +56,21 @@ fn first(every: u64) -> u64 {
     setting("RINGBUS_TEST_FROM", below(every))
 }
 
+/// How a victim has ended: after all that it does, at the very instruction, after so many.
+struct Killed {
+    over: bool,
+    there: bool,
+    made: u64,
+}
+
 /// Victims, and those that survive them.
 struct Play {
     stepper: Child,
     survivors: Survivors,
     points: u64,
     missed: u64,
+    /// How many of them were killed at the very instruction.
+    there: u64,
     /// How many of them had something acknowledged.
     heard: u64,
 }
@@ -69,7 +80,7 @@ impl Play {
         let survivors = Survivors::new();
         let mut stepper = Child::start("stepper", &[survivors.dir.arg()]);
         stepper.expect("ready");
-        Self { stepper, survivors, points: 0, missed: 0, heard: 0 }
+        Self { stepper, survivors, points: 0, missed: 0, there: 0, heard: 0 }
     }
 
     fn ask(&mut self, what: &str) -> String {
@@ -77,11 +88,11 @@ impl Play {
         self.stepper.line()
     }
 
-    /// A victim is killed there, and what it leaves is looked at; how many instructions it made.
-    fn kill(&mut self, how: &str, case: &str, point: &str) -> (bool, u64) {
+    /// A victim is killed there, and what it leaves is looked at.
+    fn kill(&mut self, how: &str, case: &str, point: &str) -> Killed {
         let reply = self.ask(&format!("{how} {case} {point}"));
         let figures: Vec<u64> = reply.split(' ').map(|figure| figure.parse().unwrap()).collect();
-        let [over, acknowledged, made] = figures[..] else { panic!("{reply}") };
+        let [over, there, acknowledged, made] = figures[..] else { panic!("{reply}") };
         let under_way = match case {
             "batch" => 3,
             _ => 1,
@@ -89,13 +100,17 @@ impl Play {
         self.survivors.check(case, point, acknowledged, under_way);
         self.points += 1;
         self.missed += over;
+        self.there += there;
         self.heard += u64::from(acknowledged > 0);
-        (over == 1, made)
+        Killed { over: over == 1, there: there == 1, made }
     }
 
     fn end(self, what: &str, since: Instant) {
-        let Self { stepper, survivors, points, missed, .. } = self;
-        println!("{what}: {points} killed in {:?}, {missed} of them at the end", since.elapsed());
+        let Self { stepper, survivors, points, missed, there, .. } = self;
+        let time = since.elapsed();
+        println!(
+            "{what}: {points} killed in {time:?}, {there} of them at the very instruction, {missed} at the end"
+        );
         stepper.finish();
         survivors.end();
     }
@@ -115,12 +130,12 @@ fn at_each_instruction(cases: &[&str]) {
     for case in cases.iter().filter(|case| is_asked_for(case)) {
         let start = Instant::now();
         let mut play = Play::new();
-        let (over, length) = play.kill("step", case, "1000000");
+        let Killed { over, made: length, .. } = play.kill("step", case, "1000000");
         assert!(over && length > 100, "{case} has {length} instructions");
         let every = setting("RINGBUS_TEST_EVERY", (length / 12).max(1));
         let (mut point, mut longest) = (first(every), length);
         while point < longest {
-            let (over, _) = play.kill("step", case, &point.to_string());
+            let Killed { over, .. } = play.kill("step", case, &point.to_string());
             point += every;
             // Some have more to do than others: until there is none that has not come to its end.
             longest = if over { longest } else { longest.max(point + every) };
@@ -146,14 +161,19 @@ fn everything_else_can_be_killed_around_its_system_calls() {
         let all = std::env::var("RINGBUS_TEST_EVERY").is_ok();
         let every = setting("RINGBUS_TEST_EVERY", 2 * AROUND as u64 + 1);
         let some = if all { 1 } else { (calls.len() / 5).max(1) };
+        let (mut points, mut met) = (0, 0);
         for (thread, call, place) in calls.iter().skip(below(some as u64) as usize).step_by(some) {
-            let gap = play.ask(&format!("gap {case} {thread} {call} {place}"));
+            play.ask(&format!("gap {case} {thread} {call} {place}"));
             play.survivors.check(case, "at a gap", 0, 1);
             let first = -AROUND + first(every) as i64;
             for offset in (first..=AROUND).step_by(every as usize) {
-                play.kill("near", case, &format!("{thread} {call} {gap} {offset}"));
+                points += 1;
+                // What others do meanwhile may lead it another way: then it was killed there, and the next one goes.
+                let is_there = |_| play.kill("near", case, &offset.to_string()).there;
+                met += u64::from((0..TRIES).any(is_there));
             }
         }
+        println!("{case}: at {met} of {points} points");
         play.end(&format!("{case}, {} system calls, every {every}", calls.len()), start);
     }
 }

@@ -18,28 +18,38 @@ use super::victims::{self, Victim};
 
 /// Which instruction.
 #[derive(Debug, Clone, Copy)]
-pub enum At {
+pub enum At<'a> {
     /// So many instructions of the main thread after the mark.
     Step(u64),
-    /// Before (or after) a system call: the thread's so-manieth after the mark, so many instructions away.
-    Near { thread: usize, call: usize, gap: Gap, offset: i64 },
+    /// So many instructions before (or after) the system call at the end of this gap.
+    Near(&'a Gap, i64),
 }
 
-/// The way to a system call from the stop before it.
-#[derive(Debug, Clone, Copy, Default)]
+/// What a thread does from one system call to the next, its so-manieth after the mark.
+#[derive(Debug, Default)]
 pub struct Gap {
-    /// Instructions before the call.
-    len: u64,
-    /// A short way to the last ones of them: run until this address is met for the so-manieth time, which is after so
-    /// many instructions.
+    thread: usize,
+    call: usize,
+    /// Where it is in the call.
+    place: u64,
+    /// Where it is after each instruction, until it is before the call.
+    places: Vec<u64>,
+    short: Shortcut,
+}
+
+/// The way to the last instructions of a gap: run until this address is met for the so-manieth time, which is after so
+/// many instructions.
+#[derive(Debug, Clone, Copy, Default)]
+struct Shortcut {
     address: u64,
     times: u64,
-    after: u64,
+    after: usize,
 }
 
 pub fn plays(parent: &mut Parent, args: &[&str]) {
     tracer::stay_on_one_processor();
     let dir = args[0];
+    let mut way = Gap::default();
     parent.say("ready");
     while let Some(line) = parent.listen() {
         let mut words = line.split(' ');
@@ -47,15 +57,13 @@ pub fn plays(parent: &mut Parent, args: &[&str]) {
         let mut number = || -> i64 { words.next().unwrap().parse().unwrap() };
         let reply = match how {
             "step" => killed(dir, case, At::Step(number() as u64)),
-            "near" => {
-                let (thread, call) = (number() as usize, number() as usize);
-                let [len, address, times, after] = [(); 4].map(|()| number() as u64);
-                let gap = Gap { len, address, times, after };
-                killed(dir, case, At::Near { thread, call, gap, offset: number() })
-            }
+            "near" => killed(dir, case, At::Near(&way, number())),
             "after" => killed_after(dir, case, Duration::from_micros(number() as u64)),
             "calls" => calls(dir, case),
-            "gap" => gap(dir, case, number() as usize, number() as usize, number() as u64),
+            "gap" => {
+                way = gap(dir, case, number() as usize, number() as usize, number() as u64);
+                way.places.len().to_string()
+            }
             other => panic!("{other}?"),
         };
         parent.say(&reply);
@@ -71,11 +79,11 @@ fn start(dir: &str, case: &str, all_threads: bool) -> (Tracee, std::io::PipeRead
     (tracee, told)
 }
 
-/// `over acknowledged made`: whether it had come to its end before, how many bytes it had written, and how many
-/// instructions it made from the mark, where they are all that counts.
+/// `over there acknowledged made`: whether it had come to its end before, whether it was at the very instruction, how
+/// many bytes it had written, and how many instructions it made from the mark, where they are all that counts.
 fn killed(dir: &str, case: &str, at: At) -> String {
-    let (mut tracee, mut told) = start(dir, case, matches!(at, At::Near { .. }));
-    let mut made = 0;
+    let (mut tracee, mut told) = start(dir, case, matches!(at, At::Near(..)));
+    let (mut made, mut there) = (0, true);
     let over = match at {
         At::Step(count) => {
             while made < count && steps(&mut tracee, 0, 1) {
@@ -83,20 +91,24 @@ fn killed(dir: &str, case: &str, at: At) -> String {
             }
             made < count
         }
-        At::Near { thread, call, gap, offset } if offset <= 0 => {
-            let before = gap.len.saturating_sub(offset.unsigned_abs());
-            !run_to_gap(&mut tracee, thread, call)
-                || !jump(&mut tracee, thread, gap)
-                || !steps(&mut tracee, thread, before - gap.after)
+        At::Near(gap, offset) if offset <= 0 => {
+            let before = gap.places.len().saturating_sub(offset.unsigned_abs() as usize);
+            let arrived = run_to_gap(&mut tracee, gap.thread, gap.call)
+                && jump(&mut tracee, gap)
+                && steps(&mut tracee, gap.thread, (before - gap.short.after) as u64);
+            there = before == 0 || tracee.place(gap.thread) == gap.places[before - 1];
+            !arrived
         }
-        At::Near { thread, call, offset, .. } => {
-            !run_to_exit(&mut tracee, thread, call) || !steps(&mut tracee, thread, offset as u64)
+        At::Near(gap, offset) => {
+            let arrived = run_to_exit(&mut tracee, gap.thread, gap.call);
+            there = tracee.place(gap.thread) == gap.place;
+            !arrived || !steps(&mut tracee, gap.thread, offset as u64)
         }
     };
     tracee.kill();
     let mut acknowledged = Vec::new();
     told.read_to_end(&mut acknowledged).expect("read");
-    format!("{} {} {made}", u8::from(over), acknowledged.len())
+    format!("{} {} {} {made}", u8::from(over), u8::from(there && !over), acknowledged.len())
 }
 
 /// A victim that is killed this long after its start, untraced.
@@ -122,7 +134,7 @@ fn killed_after(dir: &str, case: &str, time: Duration) -> String {
     assert_eq!(status, WaitStatus::Signaled(victim, Signal::SIGKILL, false), "it has failed before");
     let mut acknowledged = Vec::new();
     told.read_to_end(&mut acknowledged).expect("read");
-    format!("0 {} 0", acknowledged.len())
+    format!("0 1 {} 0", acknowledged.len())
 }
 
 /// Has a stopped thread make so many steps; false if the end came first. The main thread's mark is the end of what the
@@ -205,9 +217,10 @@ fn calls(dir: &str, case: &str) -> String {
 
 /// Brings a thread to the end of the short way; or to its next system call, should it take another. False if the end
 /// came first.
-fn jump(tracee: &mut Tracee, thread: usize, gap: Gap) -> bool {
-    tracee.stop_at(thread, (gap.times > 0).then_some(gap.address));
-    for _ in 0..gap.times {
+fn jump(tracee: &mut Tracee, gap: &Gap) -> bool {
+    let (thread, Shortcut { address, times, .. }) = (gap.thread, gap.short);
+    tracee.stop_at(thread, (times > 0).then_some(address));
+    for _ in 0..times {
         tracee.go_on(thread);
         loop {
             match tracee.next() {
@@ -224,8 +237,8 @@ fn jump(tracee: &mut Tracee, thread: usize, gap: Gap) -> bool {
     true
 }
 
-/// The way of the thread to that call, `len address times after`; all 0 if it did not get there.
-fn gap(dir: &str, case: &str, thread: usize, call: usize, place: u64) -> String {
+/// The way of the thread to that call; of no length if it did not get there.
+fn gap(dir: &str, case: &str, thread: usize, call: usize, place: u64) -> Gap {
     const MOST: usize = 200_000;
     let (mut tracee, _told) = start(dir, case, true);
     let mut places = Vec::new();
@@ -239,20 +252,18 @@ fn gap(dir: &str, case: &str, thread: usize, call: usize, place: u64) -> String 
         }
     }
     tracee.kill();
-    let Gap { len, address, times, after } = shortest(&places);
-    format!("{len} {address} {times} {after}")
+    Gap { thread, call, place, short: shortest(&places), places }
 }
 
 /// Of the ways to the last instructions of a gap, the one with the fewest stops.
-fn shortest(places: &[u64]) -> Gap {
-    let len = places.len() as u64;
-    let mut best = Gap { len, ..Gap::default() };
+fn shortest(places: &[u64]) -> Shortcut {
+    let mut best = Shortcut::default();
     let mut met = HashMap::<u64, u64>::new();
-    for (address, after) in places.iter().zip(1..=len.saturating_sub(AROUND as u64)) {
+    for (address, after) in places.iter().zip(1..=places.len().saturating_sub(AROUND as usize)) {
         let times = met.entry(*address).or_default();
         *times += 1;
-        if *times + len - after < best.times + len - best.after {
-            best = Gap { len, address: *address, times: *times, after };
+        if *times + (best.after as u64) < best.times + after as u64 {
+            best = Shortcut { address: *address, times: *times, after };
         }
     }
     best
