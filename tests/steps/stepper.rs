@@ -2,7 +2,7 @@
 //!
 //! In a process of its own, of one thread: it forks them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io::Read;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
@@ -11,22 +11,45 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, fork};
 
+use super::AROUND;
 use super::support::Parent;
 use super::tracer::{self, Stop, Tracee};
 use super::victims::{self, Victim};
 
 /// Which instruction.
 #[derive(Debug, Clone, Copy)]
-pub enum At {
+pub enum At<'a> {
     /// So many instructions of the main thread after the mark.
     Step(u64),
-    /// Before (or after) a system call: the thread's so-manieth after the mark, so many instructions away.
-    Near { thread: usize, call: usize, gap: u64, offset: i64 },
+    /// So many instructions before (or after) the system call at the end of this gap.
+    Near(&'a Gap, i64),
+}
+
+/// What a thread does from one system call to the next, its so-manieth after the mark.
+#[derive(Debug, Default)]
+pub struct Gap {
+    thread: usize,
+    call: usize,
+    /// Where it is in the call.
+    place: u64,
+    /// Where it is after each instruction, until it is before the call.
+    places: Vec<u64>,
+    short: Shortcut,
+}
+
+/// The way to the last instructions of a gap: run until this address is met for the so-manieth time, which is after so
+/// many instructions.
+#[derive(Debug, Clone, Copy, Default)]
+struct Shortcut {
+    address: u64,
+    times: u64,
+    after: usize,
 }
 
 pub fn plays(parent: &mut Parent, args: &[&str]) {
     tracer::stay_on_one_processor();
     let dir = args[0];
+    let mut way = Gap::default();
     parent.say("ready");
     while let Some(line) = parent.listen() {
         let mut words = line.split(' ');
@@ -34,13 +57,13 @@ pub fn plays(parent: &mut Parent, args: &[&str]) {
         let mut number = || -> i64 { words.next().unwrap().parse().unwrap() };
         let reply = match how {
             "step" => killed(dir, case, At::Step(number() as u64)),
-            "near" => {
-                let (thread, call) = (number() as usize, number() as usize);
-                killed(dir, case, At::Near { thread, call, gap: number() as u64, offset: number() })
-            }
+            "near" => killed(dir, case, At::Near(&way, number())),
             "after" => killed_after(dir, case, Duration::from_micros(number() as u64)),
             "calls" => calls(dir, case),
-            "gap" => gap(dir, case, number() as usize, number() as usize, number() as u64),
+            "gap" => {
+                way = gap(dir, case, number() as usize, number() as usize, number() as u64);
+                way.places.len().to_string()
+            }
             other => panic!("{other}?"),
         };
         parent.say(&reply);
@@ -50,15 +73,17 @@ pub fn plays(parent: &mut Parent, args: &[&str]) {
 /// A victim at its mark, and the pipe on which it tells what was acknowledged.
 fn start(dir: &str, case: &str, all_threads: bool) -> (Tracee, std::io::PipeReader) {
     let (told, tells) = std::io::pipe().expect("a pipe");
-    let tracee = Tracee::start(all_threads, move || victims::play(case, &mut Victim::new(dir, tells)));
+    let tracee = Tracee::start(all_threads, case == "serve", move || {
+        victims::play(case, &mut Victim::new(dir, tells))
+    });
     (tracee, told)
 }
 
-/// `over acknowledged made`: whether it had come to its end before, how many bytes it had written, and how many
-/// instructions it made from the mark, where they are all that counts.
+/// `over there acknowledged made`: whether it had come to its end before, whether it was at the very instruction, how
+/// many bytes it had written, and how many instructions it made from the mark, where they are all that counts.
 fn killed(dir: &str, case: &str, at: At) -> String {
-    let (mut tracee, mut told) = start(dir, case, matches!(at, At::Near { .. }));
-    let mut made = 0;
+    let (mut tracee, mut told) = start(dir, case, matches!(at, At::Near(..)));
+    let (mut made, mut there) = (0, true);
     let over = match at {
         At::Step(count) => {
             while made < count && steps(&mut tracee, 0, 1) {
@@ -66,18 +91,24 @@ fn killed(dir: &str, case: &str, at: At) -> String {
             }
             made < count
         }
-        At::Near { thread, call, gap, offset } if offset <= 0 => {
-            let before = gap.saturating_sub(offset.unsigned_abs());
-            !run_to_gap(&mut tracee, thread, call) || !steps(&mut tracee, thread, before)
+        At::Near(gap, offset) if offset <= 0 => {
+            let before = gap.places.len().saturating_sub(offset.unsigned_abs() as usize);
+            let arrived = run_to_gap(&mut tracee, gap.thread, gap.call)
+                && jump(&mut tracee, gap)
+                && steps(&mut tracee, gap.thread, (before - gap.short.after) as u64);
+            there = before == 0 || tracee.place(gap.thread) == gap.places[before - 1];
+            !arrived
         }
-        At::Near { thread, call, offset, .. } => {
-            !run_to_exit(&mut tracee, thread, call) || !steps(&mut tracee, thread, offset as u64)
+        At::Near(gap, offset) => {
+            let arrived = run_to_exit(&mut tracee, gap.thread, gap.call);
+            there = tracee.place(gap.thread) == gap.place;
+            !arrived || !steps(&mut tracee, gap.thread, offset as u64)
         }
     };
     tracee.kill();
     let mut acknowledged = Vec::new();
     told.read_to_end(&mut acknowledged).expect("read");
-    format!("{} {} {made}", u8::from(over), acknowledged.len())
+    format!("{} {} {} {made}", u8::from(over), u8::from(there && !over), acknowledged.len())
 }
 
 /// A victim that is killed this long after its start, untraced.
@@ -103,7 +134,7 @@ fn killed_after(dir: &str, case: &str, time: Duration) -> String {
     assert_eq!(status, WaitStatus::Signaled(victim, Signal::SIGKILL, false), "it has failed before");
     let mut acknowledged = Vec::new();
     told.read_to_end(&mut acknowledged).expect("read");
-    format!("0 {} 0", acknowledged.len())
+    format!("0 1 {} 0", acknowledged.len())
 }
 
 /// Has a stopped thread make so many steps; false if the end came first. The main thread's mark is the end of what the
@@ -169,7 +200,8 @@ fn calls(dir: &str, case: &str) -> String {
     tracee.go_on(0);
     while let Some((thread, stop)) = tracee.next() {
         match stop {
-            Stop::Mark => break,
+            Stop::Mark if case == "serve" => break, // it would go on
+            Stop::Mark => continue,
             Stop::Entry => places.entry(thread).or_default().push(tracee.place(thread)),
             _ => {}
         }
@@ -183,16 +215,56 @@ fn calls(dir: &str, case: &str) -> String {
     places.iter().map(of).collect::<Vec<_>>().join(" ")
 }
 
-/// How many instructions the thread makes before that call, from its stop before it; 0 if it did not get there.
-fn gap(dir: &str, case: &str, thread: usize, call: usize, place: u64) -> String {
-    const MOST: u64 = 100_000;
+/// Brings a thread to the end of the short way; or to its next system call, should it take another. False if the end
+/// came first.
+fn jump(tracee: &mut Tracee, gap: &Gap) -> bool {
+    let (thread, Shortcut { address, times, .. }) = (gap.thread, gap.short);
+    tracee.stop_at(thread, (times > 0).then_some(address));
+    for _ in 0..times {
+        tracee.go_on(thread);
+        loop {
+            match tracee.next() {
+                None => return false,
+                Some((0, Stop::Mark)) if thread == 0 => return false,
+                Some((0, Stop::Mark)) => {}
+                Some((stopped, Stop::Entry)) if stopped == thread => return true,
+                Some((stopped, Stop::Step)) if stopped == thread => break,
+                Some((stopped, _)) => tracee.go_on(stopped),
+            }
+        }
+    }
+    tracee.stop_at(thread, None);
+    true
+}
+
+/// The way of the thread to that call; of no length if it did not get there.
+fn gap(dir: &str, case: &str, thread: usize, call: usize, place: u64) -> Gap {
+    const MOST: usize = 200_000;
     let (mut tracee, _told) = start(dir, case, true);
-    let mut count = 0;
+    let mut places = Vec::new();
     if run_to_gap(&mut tracee, thread, call) {
-        while count < MOST && steps(&mut tracee, thread, 1) && tracee.place(thread) != place {
-            count += 1;
+        while places.len() < MOST && steps(&mut tracee, thread, 1) {
+            let here = tracee.place(thread);
+            if here == place {
+                break;
+            }
+            places.push(here);
         }
     }
     tracee.kill();
-    count.to_string()
+    Gap { thread, call, place, short: shortest(&places), places }
+}
+
+/// Of the ways to the last instructions of a gap, the one with the fewest stops.
+fn shortest(places: &[u64]) -> Shortcut {
+    let mut best = Shortcut::default();
+    let mut met = HashMap::<u64, u64>::new();
+    for (address, after) in places.iter().zip(1..=places.len().saturating_sub(AROUND as usize)) {
+        let times = met.entry(*address).or_default();
+        *times += 1;
+        if *times + (best.after as u64) < best.times + after as u64 {
+            best = Shortcut { address: *address, times: *times, after };
+        }
+    }
+    best
 }

@@ -3,15 +3,17 @@
 //! Its threads are numbered as they come, the main one 0. It says by [`mark`] where what is looked at begins and ends.
 
 use std::collections::HashSet;
+use std::mem::offset_of;
 use std::time::{Duration, Instant};
 
+use nix::libc;
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::sys::ptrace::{self, Options};
 use nix::sys::signal::{Signal, kill, raise};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, fork};
 
-/// What other threads still do is waited for so long.
+/// What other threads still do is waited for until they have done nothing for so long.
 const WHILE: Duration = Duration::from_millis(20);
 
 /// Here it begins, or ends.
@@ -35,6 +37,8 @@ pub struct Tracee {
     /// Threads that have had the stop that begins them.
     begun: HashSet<Pid>,
     all_threads: bool,
+    /// Others keep it busy: it will not be silent.
+    busy: bool,
     /// The main thread is at its last mark: this long the others are waited for.
     ends: Option<Instant>,
 }
@@ -53,7 +57,7 @@ pub enum Stop {
 impl Tracee {
     /// Starts a process, and runs it to its first mark. Of the others than its main thread, system calls are seen
     /// if `all_threads`.
-    pub fn start(all_threads: bool, victim: impl FnOnce()) -> Self {
+    pub fn start(all_threads: bool, busy: bool, victim: impl FnOnce()) -> Self {
         // SAFETY: this process has one thread, so its child may do whatever it likes.
         let main = match unsafe { fork() }.expect("fork") {
             ForkResult::Parent { child } => child,
@@ -63,7 +67,7 @@ impl Tracee {
                 mark();
                 let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(victim));
                 // SAFETY: ends the process, of which nothing else is left to do.
-                unsafe { nix::libc::_exit(if ended.is_ok() { 0 } else { 101 }) }
+                unsafe { libc::_exit(if ended.is_ok() { 0 } else { 101 }) }
             }
         };
         assert_eq!(waitpid(main, None).expect("wait"), WaitStatus::Stopped(main, Signal::SIGSTOP));
@@ -73,7 +77,7 @@ impl Tracee {
         }
         ptrace::setoptions(main, options).expect("options");
         let (inside, begun) = (HashSet::new(), HashSet::from([main]));
-        let mut tracee = Self { threads: vec![main], inside, begun, all_threads, ends: None };
+        let mut tracee = Self { threads: vec![main], inside, begun, all_threads, busy, ends: None };
         tracee.go_on(0);
         loop {
             match tracee.next().expect("a victim that gets to its mark") {
@@ -94,6 +98,20 @@ impl Tracee {
     /// Lets a stopped thread run one instruction.
     pub fn step(&self, thread: usize) {
         let _ = ptrace::step(self.threads[thread], None); // it may have been ended meanwhile
+    }
+
+    /// Has a thread stop, as after a step, whenever it comes to this address (debug register 0), or never.
+    pub fn stop_at(&self, thread: usize, address: Option<u64>) {
+        let register = |n: usize| {
+            (offset_of!(libc::user, u_debugreg) + n * size_of::<libc::c_long>()) as ptrace::AddressType
+        };
+        let write =
+            |n, value: u64| ptrace::write_user(self.threads[thread], register(n), value as libc::c_long);
+        // Whoever has ended meanwhile stops nowhere.
+        let _ = write(7, 0).and_then(|()| write(0, address.unwrap_or(0)));
+        if address.is_some() {
+            let _ = write(7, 1);
+        }
     }
 
     /// Where a stopped thread is.
@@ -121,6 +139,9 @@ impl Tracee {
                 std::thread::sleep(Duration::from_micros(100));
                 continue;
             };
+            if self.ends.is_some() && !self.busy {
+                self.ends = Some(Instant::now() + WHILE);
+            }
             match status {
                 WaitStatus::PtraceSyscall(_) => {
                     let entry = self.inside.insert(thread);

@@ -5,7 +5,7 @@
 use std::io::{PipeWriter, Write};
 use std::time::Duration;
 
-use ringbus::{Node, Overflow, Publisher, RawPublisher, RawSubscriber, Subscriber};
+use ringbus::{Bus, Node, Overflow, Publisher, RawPublisher, RawSubscriber, Subscriber, Trust};
 
 use super::support::{self, DEADLINE};
 use super::tracer::mark;
@@ -18,8 +18,8 @@ pub const LARGE: usize = 1500;
 const WARM: u64 = 2;
 
 /// What each does, by the name of its case; those of which each instruction is looked at first.
-pub const PUBLISHES: [&str; 5] = ["raw", "typed", "batch", "large", "loan"];
-pub const RECEIVES: [&str; 4] = ["recv", "recv-typed", "recv-large", "recv-none"];
+pub const PUBLISHES: [&str; 6] = ["raw", "typed", "batch", "loan", "large", "large-loan"];
+pub const RECEIVES: [&str; 5] = ["recv", "recv-typed", "recv-large", "recv-large-copied", "recv-none"];
 pub const CALLS: [&str; 9] = [
     "call",
     "serve",
@@ -53,9 +53,9 @@ impl Victim {
 
 pub fn play(case: &str, victim: &mut Victim) {
     match case {
-        "raw" | "loan" | "batch" | "large" | "first-large" => raw(case, victim),
+        "raw" | "loan" | "batch" | "large" | "large-loan" | "first-large" => raw(case, victim),
         "typed" => typed(victim),
-        "recv" | "recv-large" | "recv-none" => receives(case, victim),
+        "recv" | "recv-large" | "recv-large-copied" | "recv-none" => receives(case, victim),
         "recv-typed" => receives_typed(victim),
         "call" => calls(victim),
         "serve" => serves(victim),
@@ -120,7 +120,7 @@ pub fn content(number: u64, len: usize) -> Vec<u8> {
 fn raw(case: &str, victim: &mut Victim) {
     let node = victim.join();
     let mut publisher = publisher(&node);
-    let len = if case == "large" || case == "first-large" { LARGE } else { 16 };
+    let len = if case.contains("large") { LARGE } else { 16 };
     let contents: Vec<_> = (0..WARM + 4).map(|number| content(number, len)).collect();
     let mut publish = |first: u64| {
         let next = &contents[first as usize];
@@ -130,7 +130,7 @@ fn raw(case: &str, victim: &mut Victim) {
                 assert_eq!(publisher.publish_batch(three).unwrap(), 3);
                 victim.acknowledge(3);
             }
-            "loan" => {
+            "loan" | "large-loan" => {
                 let mut loan = publisher.loan(len).unwrap();
                 loan.copy_from_slice(next);
                 loan.send().unwrap();
@@ -187,9 +187,11 @@ fn feed(node: &Node, method: &str) {
 }
 
 fn receives(case: &str, victim: &mut Victim) {
-    let node = victim.join();
+    let trust = if case == "recv-large-copied" { Trust::Copy } else { Trust::Lend };
+    let bus = Bus::builder("bus").dir(&victim.dir).trust(trust).open().unwrap();
+    let node = bus.join("victim").unwrap();
     let mut subscriber = node.raw_subscriber("feed").unwrap();
-    feed(&node, if case == "recv-large" { "feed-large" } else { "feed" });
+    feed(&node, if case.contains("large") { "feed-large" } else { "feed" });
     let before = if case == "recv-none" { 4 } else { 2 };
     for _ in 0..before {
         assert!(subscriber.recv_timeout(DEADLINE).unwrap().is_some());

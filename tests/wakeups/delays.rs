@@ -1,5 +1,7 @@
 //! Delays at random moments: by the players themselves, by signals at any instruction, by other processors.
 
+use std::fs::File;
+use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
@@ -102,5 +104,24 @@ impl Processors {
     pub fn change(&self, dice: &mut Dice) {
         let chosen = self.each.get(dice.below(self.each.len() as u64 * 2) as usize).unwrap_or(&self.all);
         sched_setaffinity(Pid::from_raw(0), chosen).expect("affinity");
+    }
+}
+
+/// What the kernel says of this thread's waiting for a processor (proc_pid_schedstat(5)).
+pub struct RunQueue(File);
+
+impl RunQueue {
+    pub fn new() -> Self {
+        Self(File::open("/proc/thread-self/schedstat").expect("/proc"))
+    }
+
+    /// How long it has, in all.
+    pub fn waited(&self) -> Duration {
+        let mut text = [0; 64];
+        let len = self.0.read_at(&mut text, 0).expect("schedstat");
+        let text = str::from_utf8(&text[..len]).expect("numbers");
+        Duration::from_nanos(
+            text.split_whitespace().nth(1).expect("three numbers").parse().expect("a number"),
+        )
     }
 }

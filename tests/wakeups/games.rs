@@ -18,19 +18,23 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::time::{ClockId, clock_gettime};
 use ringbus::{Overflow, PublishError, RawPublisher, RawSubscriber, Wait};
 
-use super::delays::{self, Dice, Processors};
+use super::delays::{self, Dice, Processors, RunQueue};
 use super::setting;
 use super::support::{self, Child, DEADLINE, Dir, Parent};
 
 /// A wait that lasts this long has missed something, or the other side is slow.
 const LIMIT: Duration = Duration::from_secs(2);
+/// One that no back-stop ends: with what comes during most of it, a lost wake-up lasts long enough to be counted.
+const ALONE: Duration = Duration::from_secs(10);
 /// It was missed if it had been there for this long, and waited for. A little less than the back-stop.
 const MISSED: Duration = Duration::from_millis(900);
 /// More than the records in a row after which a port promises not to sleep (`BUSY` in src/bus/inlet.rs).
 const BURST: u64 = 1030;
 /// Now and then too small for a burst: who publishes it sleeps for room.
 const CAPACITY: u64 = 64 * 1024;
-/// The most that a ball has beside its number and its time: a quarter of the log is the largest record.
+/// A ball begins with its number, its time, and how long its thrower has waited for a processor in its life.
+const HEAD: usize = 24;
+/// The most that a ball has beside these: a quarter of the log is the largest record.
 const LARGEST: u64 = 3 * 1024;
 /// The number of a ball that belongs to a burst.
 const FILLER: u64 = u64::MAX;
@@ -74,6 +78,10 @@ struct Account {
     lost: u64,
     /// The longest wait for a ball.
     longest: Duration,
+    /// Of that one, how long either side had to wait for a processor meanwhile.
+    queued: [Duration; 2],
+    /// Waits for a ball of nearly a second or more, less the time that the two had to wait for a processor.
+    unexplained: u64,
     /// The longest that a ball was there before it was caught: what the scheduler takes, above all.
     oldest: Duration,
 }
@@ -85,6 +93,9 @@ struct Player {
     account: Account,
     /// Records since the port last announced a sleep, as far as is known.
     streak: u64,
+    queue: RunQueue,
+    /// How long either side had waited for a processor when this one last threw, and the other one.
+    queued: [Duration; 2],
 }
 
 pub fn player(parent: &mut Parent, args: &[&str]) {
@@ -100,7 +111,15 @@ pub fn player(parent: &mut Parent, args: &[&str]) {
     let throws = throws.open_raw().unwrap();
     throws.wait_for_subscribers(1, DEADLINE).unwrap();
     let dice = Dice::new(seed ^ u64::from(asks));
-    let mut player = Player { balls, throws, dice, account: Account::default(), streak: 0 };
+    let mut player = Player {
+        balls,
+        throws,
+        dice,
+        account: Account::default(),
+        streak: 0,
+        queue: RunQueue::new(),
+        queued: [Duration::ZERO; 2],
+    };
 
     let processors = Processors::new();
     delays::hold_up_at_random();
@@ -127,10 +146,13 @@ pub fn player(parent: &mut Parent, args: &[&str]) {
             break;
         }
     }
-    let Account { rounds, slept, withdrawn, lost, longest, oldest } = player.account;
+    let Account { rounds, slept, withdrawn, lost, longest, queued, unexplained, oldest } = player.account;
     let held_up = delays::times_held_up();
+    let longest =
+        format!("{longest:?} (of these for a processor: {:?}, the other {:?})", queued[0], queued[1]);
     parent.say(&format!(
-        "rounds={rounds} slept={slept} withdrawn={withdrawn} held_up={held_up} lost={lost} longest={longest:?} oldest={oldest:?}"
+        "rounds={rounds} slept={slept} withdrawn={withdrawn} held_up={held_up} lost={lost} \
+         unexplained={unexplained} longest={longest} oldest={oldest:?}"
     ));
     parent.stay();
 }
@@ -138,7 +160,7 @@ pub fn player(parent: &mut Parent, args: &[&str]) {
 impl Player {
     fn throw(&mut self, number: u64) {
         delays::pause(&mut self.dice);
-        if self.dice.one_in(8) {
+        if self.dice.one_in(24) {
             self.publish_burst();
             delays::pause(&mut self.dice);
         }
@@ -146,7 +168,7 @@ impl Player {
     }
 
     fn publish_burst(&mut self) {
-        let filler = [FILLER.to_ne_bytes(), monotonic_ns().to_ne_bytes()].concat();
+        let filler = [FILLER, monotonic_ns(), 0].map(u64::to_ne_bytes).concat();
         if self.dice.one_in(2) {
             let count = BURST + self.dice.below(50);
             let start = Instant::now();
@@ -160,10 +182,14 @@ impl Player {
     fn publish(&mut self, number: u64) {
         // Its bytes are on their way for as long as other processors take to give up the lines they go to; what is
         // stored after them, the tail, is seen after them.
-        let len = if number == FILLER { 16 } else { 16 + self.dice.below(LARGEST) as usize };
-        let mut ball = [0; 16 + LARGEST as usize];
+        let len = if number == FILLER { HEAD } else { HEAD + self.dice.below(LARGEST) as usize };
+        let mut ball = [0; HEAD + LARGEST as usize];
         let ball = &mut ball[..len];
         ball[..8].copy_from_slice(&number.to_ne_bytes());
+        if number != FILLER {
+            self.queued[0] = self.queue.waited();
+            ball[16..HEAD].copy_from_slice(&(self.queued[0].as_nanos() as u64).to_ne_bytes());
+        }
         loop {
             ball[8..16].copy_from_slice(&monotonic_ns().to_ne_bytes());
             let start = Instant::now();
@@ -182,17 +208,35 @@ impl Player {
     /// Waits for the next ball, in one of several ways.
     fn catch(&mut self) -> u64 {
         let start = Instant::now();
+        let ball = self.catch_any(start);
+        self.explain(start.elapsed(), ball.queued);
+        ball.number
+    }
+
+    /// A long wait is explained if the processors were busy with others: the kernel counts that.
+    fn explain(&mut self, wait: Duration, thrower: Duration) {
+        let before = std::mem::replace(&mut self.queued[1], thrower);
+        let longest = wait > self.account.longest;
+        if wait >= MISSED || longest {
+            let queued = [self.queue.waited().saturating_sub(self.queued[0]), thrower.saturating_sub(before)];
+            self.account.unexplained += u64::from(wait >= MISSED + queued[0] + queued[1]);
+            if longest {
+                (self.account.longest, self.account.queued) = (wait, queued);
+            }
+        }
+    }
+
+    fn catch_any(&mut self, start: Instant) -> Ball {
         loop {
             let caught = match self.dice.below(4) {
                 0 => self.receive(),
                 _ => self.look_and_sleep(),
             };
             match caught {
-                Some((FILLER, _)) => return self.catch_burst(),
-                Some((number, thrown)) => {
-                    self.account.longest = self.account.longest.max(start.elapsed());
-                    self.account.oldest = self.account.oldest.max(age(thrown));
-                    return number;
+                Some(Ball { number: FILLER, .. }) => return self.catch_burst(),
+                Some(ball) => {
+                    self.account.oldest = self.account.oldest.max(ball.age());
+                    return ball;
                 }
                 None => assert!(start.elapsed() < DEADLINE, "no ball"),
             }
@@ -200,34 +244,37 @@ impl Player {
     }
 
     /// All that comes, without a sleep.
-    fn catch_burst(&mut self) -> u64 {
+    fn catch_burst(&mut self) -> Ball {
         let start = Instant::now();
-        loop {
+        for look in 1_u64.. {
             match self.take() {
-                Some((FILLER, _)) => {}
-                Some((number, _)) => return number,
+                Some(Ball { number: FILLER, .. }) => {}
+                Some(ball) => return ball,
+                // The thrower may be on this very processor.
+                None if look.is_multiple_of(64) => std::thread::yield_now(),
                 None => assert!(start.elapsed() < DEADLINE, "no ball"),
             }
         }
+        unreachable!()
     }
 
-    fn take(&mut self) -> Option<(u64, u64)> {
-        let ball = self.balls.try_recv().unwrap().as_deref().map(open)?;
+    fn take(&mut self) -> Option<Ball> {
+        let ball = self.balls.try_recv().unwrap().as_deref().map(Ball::open)?;
         self.streak += 1;
         Some(ball)
     }
 
     /// As the port waits by itself.
-    fn receive(&mut self) -> Option<(u64, u64)> {
+    fn receive(&mut self) -> Option<Ball> {
         let start = Instant::now();
-        let ball = self.balls.recv_timeout(LIMIT).unwrap().as_deref().map(open);
+        let ball = self.balls.recv_timeout(LIMIT).unwrap().as_deref().map(Ball::open);
         self.streak = 0; // it may have slept
         self.judge(start, ball);
         ball
     }
 
     /// As event loops wait, with delays between the steps.
-    fn look_and_sleep(&mut self) -> Option<(u64, u64)> {
+    fn look_and_sleep(&mut self) -> Option<Ball> {
         if self.dice.one_in(2) {
             let looked = Instant::now();
             let patience = Duration::from_nanos(self.dice.below(30_000));
@@ -248,27 +295,36 @@ impl Player {
         self.account.withdrawn += u64::from(promised);
         delays::pause(&mut self.dice);
         let start = Instant::now();
-        readable(&self.balls, LIMIT);
+        readable(&self.balls, ALONE);
         let ball = self.take();
         self.judge(start, ball);
         ball
     }
 
     /// Did the wait last although the ball was there?
-    fn judge(&mut self, start: Instant, ball: Option<(u64, u64)>) {
-        let missed = |(_, thrown)| age(thrown).min(start.elapsed()) >= MISSED;
+    fn judge(&mut self, start: Instant, ball: Option<Ball>) {
+        let missed = |ball: Ball| ball.age().min(start.elapsed()) >= MISSED;
         self.account.lost += u64::from(ball.is_some_and(missed));
     }
 }
 
-/// Its number, and when it was thrown.
-fn open(ball: &[u8]) -> (u64, u64) {
-    let word = |at: usize| u64::from_ne_bytes(ball[at..at + 8].try_into().expect("two words"));
-    (word(0), word(8))
+#[derive(Clone, Copy)]
+struct Ball {
+    number: u64,
+    thrown: u64,
+    /// How long its thrower had waited for a processor.
+    queued: Duration,
 }
 
-fn age(thrown: u64) -> Duration {
-    Duration::from_nanos(monotonic_ns().saturating_sub(thrown))
+impl Ball {
+    fn open(ball: &[u8]) -> Self {
+        let word = |at: usize| u64::from_ne_bytes(ball[at..at + 8].try_into().expect("three words"));
+        Self { number: word(0), thrown: word(8), queued: Duration::from_nanos(word(16)) }
+    }
+
+    fn age(self) -> Duration {
+        Duration::from_nanos(monotonic_ns().saturating_sub(self.thrown))
+    }
 }
 
 fn readable(port: &impl AsFd, timeout: Duration) -> bool {

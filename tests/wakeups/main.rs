@@ -1,6 +1,7 @@
 //! No wake-up is lost, deadlines are met, and the wall clock does not matter: under delays at random moments.
 //!
-//! `RINGBUS_TEST_ROUNDS` makes a game as long as one likes, `RINGBUS_TEST_SEED` plays one again:
+//! `RINGBUS_TEST_ROUNDS` makes a game as long as one likes, `RINGBUS_TEST_SECONDS` ends it earlier (pieces add up: each has
+//! a seed of its own), `RINGBUS_TEST_SEED` plays one again:
 //!
 //! ```sh
 //! RINGBUS_TEST_ROUNDS=10000000 cargo test --release --test wakeups -- games
