@@ -18,6 +18,8 @@ mod counting;
 mod frames;
 mod memory;
 mod random;
+mod scribbler;
+mod sessions;
 mod states;
 mod values;
 mod wire;
@@ -30,7 +32,12 @@ use std::time::Instant;
 /// Not a test of its own but the second process of those here: does nothing unless one of them started it.
 #[test]
 fn child() {
-    support::play(&[]);
+    support::play(&[
+        ("scribbles", scribbler::scribbles),
+        ("is scribbled at", scribbler::is_scribbled_at),
+        ("victim", sessions::victim),
+        ("hostile", sessions::hostile),
+    ]);
 }
 
 /// What the environment says, or this.
