@@ -14,7 +14,7 @@ use super::reading::{InletShared, Origin, Purpose, Source, new_cursor_segment};
 use super::stats::{Counters, PortStats};
 use super::topic::Filter;
 use super::turns::{Turn, Turns};
-use crate::ring::{self, Bias, Next, Waiter, layout};
+use crate::ring::{self, Bias, Look, Next, Waiter, layout};
 use crate::wake::{Bell, Habit, Patience, Then, Wait, barrier};
 
 mod changes;
@@ -213,7 +213,7 @@ impl Inlet {
                     self.look_ahead();
                     return Ok(None);
                 }
-                Some((turn, Ok(Next::Record(_)))) => {
+                Some((turn, Look::Record)) => {
                     self.idle = 0;
                     self.run = self.run.wrapping_add(1);
                     self.streak = self.streak.wrapping_add(1);
@@ -223,7 +223,8 @@ impl Inlet {
                     self.turns.took(turn);
                     return Ok(Some(turn.log));
                 }
-                Some((turn, other)) => {
+                Some((turn, look)) => {
+                    let other = self.sources[turn.log].reader.found(look);
                     if matches!(other, Ok(Next::Lagged(_))) {
                         self.turns.took(turn); // or one that drops all the time would have every turn
                     }

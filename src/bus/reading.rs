@@ -13,7 +13,7 @@ use super::stats::Counters;
 use super::topic::{Carries, Filter};
 use crate::control::{NodeId, PortCard};
 use crate::frame::Role;
-use crate::ring::{self, CursorSegment, layout};
+use crate::ring::{self, CursorSegment, Look, layout};
 use crate::segment::{Memory, PeerSegment, Sealed, page_size};
 use crate::wake::Bell;
 
@@ -72,7 +72,7 @@ impl Source {
 
     /// Its turn; unless in full, one load if no record has come.
     #[inline(always)]
-    pub(super) fn look(&mut self, full: bool) -> Option<Result<ring::Next, ring::Corrupt>> {
+    pub(super) fn look(&mut self, full: bool) -> Option<Look> {
         if !full && !self.ended && self.reader.quiet() {
             if self.manner == Manner::Gated {
                 self.reader.tell();
@@ -80,25 +80,25 @@ impl Source {
             return None;
         }
         let found = match self.manner {
-            Manner::Gated => self.reader.next(),
+            Manner::Gated => self.reader.look(),
             _ => self.look_aside(),
         };
         if self.reader.take_ring_due() {
             self.writer.ring();
         }
         match found {
-            Ok(ring::Next::Empty) if !self.ended => None,
+            Look::Empty if !self.ended => None,
             found => Some(found),
         }
     }
 
     /// A look at a log that is not read as most are.
     #[cold]
-    fn look_aside(&mut self) -> Result<ring::Next, ring::Corrupt> {
+    fn look_aside(&mut self) -> Look {
         match self.manner {
-            Manner::Resting if !self.ended => Ok(ring::Next::Empty),
-            Manner::Ungated => self.reader.next_ungated(),
-            _ => self.reader.next(),
+            Manner::Resting if !self.ended => Look::Empty,
+            Manner::Ungated => self.reader.look_ungated(),
+            _ => self.reader.look(),
         }
     }
 }

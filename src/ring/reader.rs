@@ -34,6 +34,18 @@ pub enum Next {
     Closed(u64),
 }
 
+/// What a look finds, in a register: [`Next`] is written to memory in words and read in pairs of them, for which a
+/// processor has to wait. [`Reader::found`] has the rest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Look {
+    /// Nothing new.
+    Empty,
+    /// [`Reader::in_hand`].
+    Record,
+    /// What is neither.
+    Other,
+}
+
 /// A gated reader. `M` is the writer's log, `C` the reader's own cursor segment.
 pub struct Reader<M, C> {
     log: M,
@@ -54,6 +66,8 @@ pub struct Reader<M, C> {
     fenced: u64,
     /// The record that was handed out and not released, and where it ends.
     in_hand: Option<(u64, Record)>,
+    /// What the last look found, if it was neither a record nor nothing.
+    other: Option<Result<Next, Corrupt>>,
     lends: Lends,
     /// `None`: records that name blobs have no place in the log.
     blobs: Option<Box<Blobs<M>>>,
@@ -96,6 +110,7 @@ impl<M: Memory, C: MemoryMut> Reader<M, C> {
             stored: position,
             fenced: position,
             in_hand: None,
+            other: None,
             lends: Lends::default(),
             blobs: None,
             ungated: None,
@@ -113,6 +128,26 @@ impl<M: Memory, C: MemoryMut> Reader<M, C> {
     #[inline(always)]
     #[allow(clippy::should_implement_trait)] // no iterator: a record is lent until the next call
     pub fn next(&mut self) -> Result<Next, Corrupt> {
+        let look = self.look();
+        self.found(look)
+    }
+
+    /// What a look of this reader has found; to be asked once.
+    ///
+    /// # Errors
+    /// Those of [`Reader::next`].
+    #[inline(always)]
+    pub fn found(&mut self, look: Look) -> Result<Next, Corrupt> {
+        match (look, &self.in_hand) {
+            (Look::Record, Some((_, record))) => Ok(Next::Record(*record)),
+            (Look::Other, _) => self.other.take().unwrap_or(Ok(Next::Empty)),
+            _ => Ok(Next::Empty),
+        }
+    }
+
+    /// [`Reader::next`] in a register.
+    #[inline(always)]
+    pub fn look(&mut self) -> Look {
         self.release();
         // One look at the tail a call, so that a writer that fills faster than padding and records for
         // others are passed over cannot hold the caller here.
@@ -120,20 +155,30 @@ impl<M: Memory, C: MemoryMut> Reader<M, C> {
         loop {
             if self.position == self.tail {
                 if looked {
-                    return Ok(Next::Empty);
+                    return Look::Empty;
                 }
                 looked = true;
-                self.tail = self.load_tail()?;
+                match self.load_tail() {
+                    Ok(tail) => self.tail = tail,
+                    Err(corrupt) => return self.other(Err(corrupt)),
+                }
                 if self.tail == self.position
-                    && let Some(end) = self.at_end()?
+                    && let Some(look) = self.at_end()
                 {
-                    return Ok(end);
+                    return look;
                 }
             }
-            if let Some(found) = self.record()? {
-                return Ok(found);
+            if let Some(look) = self.record() {
+                return look;
             }
         }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn other(&mut self, found: Result<Next, Corrupt>) -> Look {
+        self.other = Some(found);
+        Look::Other
     }
 
     /// Whether no record has come since the last one was released: one load of what the writer writes. Does
@@ -285,7 +330,7 @@ impl<M: Memory, C: MemoryMut> Reader<M, C> {
     }
 
     /// Caught up: dropped records, the end of the log, or nothing. `None` if records came meanwhile.
-    fn at_end(&mut self) -> Result<Option<Next>, Corrupt> {
+    fn at_end(&mut self) -> Option<Look> {
         let done = self.done();
         if self.settle_holds() {
             self.store_cursor(done);
@@ -302,25 +347,31 @@ impl<M: Memory, C: MemoryMut> Reader<M, C> {
         // all numbers below `next_sequence` that were not read were dropped.
         let closed = self.log.load(CLOSED, Acquire);
         let next_sequence = self.log.load(NEXT_SEQUENCE, Acquire);
-        self.tail = self.load_tail()?;
+        match self.load_tail() {
+            Ok(tail) => self.tail = tail,
+            Err(corrupt) => return Some(self.other(Err(corrupt))),
+        }
         let (tail, position) = (self.tail, self.position);
         if tail != position {
-            return Ok(None);
+            return None;
         }
         if position == self.until && self.log.load(TAIL, Relaxed) != position {
-            return Ok(Some(Next::Empty)); // it went on without this reader
+            return Some(Look::Empty); // it went on without this reader
         }
         if let Some(expected) = self.expected
             && next_sequence > expected
         {
             self.expected = Some(next_sequence);
-            return Ok(Some(Next::Lagged(next_sequence - expected)));
+            return Some(self.other(Ok(Next::Lagged(next_sequence - expected))));
         }
-        match closed {
-            OPEN => Ok(Some(Next::Empty)),
-            _ if closed == position => Ok(Some(Next::Closed(self.log.load(SUCCESSOR, Relaxed)))),
-            _ => Err(Corrupt::Closed { closed, tail }),
-        }
+        Some(match closed {
+            OPEN => Look::Empty,
+            _ if closed == position => {
+                let successor = self.log.load(SUCCESSOR, Relaxed);
+                self.other(Ok(Next::Closed(successor)))
+            }
+            _ => self.other(Err(Corrupt::Closed { closed, tail })),
+        })
     }
 
     /// The tail as it is now, as far as it counts: at most a capacity ahead of all that is not done with, or
@@ -342,45 +393,56 @@ impl<M: Memory, C: MemoryMut> Reader<M, C> {
 
     /// Takes the record at `position`, which is before the tail. `None` if it was not for this reader.
     #[inline(always)]
-    fn record(&mut self) -> Result<Option<Next>, Corrupt> {
+    fn record(&mut self) -> Option<Look> {
         let position = self.position;
         let at = self.layout.offset(position);
         let word = self.log.load(at, Relaxed); // ordered by the Acquire load of the tail
-        let header = Header::unpack(word).ok_or(Corrupt::Record { position, word })?;
+        let Some(header) = Header::unpack(word) else {
+            return Some(self.other(Err(Corrupt::Record { position, word })));
+        };
         let size = header.size();
         let contiguous = self.layout.contiguous(position);
-        if size > contiguous || size > self.tail - position {
-            return Err(Corrupt::Record { position, word });
+        let fits = size <= contiguous && size <= self.tail - position;
+        if !fits || (header.kind == Kind::Padding && size != contiguous) {
+            return Some(self.other(Err(Corrupt::Record { position, word })));
         }
         if header.kind == Kind::Padding {
-            if size != contiguous {
-                return Err(Corrupt::Record { position, word });
-            }
             self.pass(position + size);
-            return Ok(None);
+            return None;
         }
         let sequence = self.log.load(at + 8, Relaxed);
         let expected = self.expected.unwrap_or(sequence);
-        if sequence < expected || sequence == u64::MAX {
-            return Err(Corrupt::Sequence { position, sequence, expected });
-        }
-        if sequence > expected {
-            self.expected = Some(sequence);
-            return Ok(Some(Next::Lagged(sequence - expected)));
+        if sequence != expected || sequence == u64::MAX {
+            return Some(self.out_of_order(sequence, expected));
         }
         let addressed = header.addressee == 0 || header.addressee == self.number;
         if header.kind == Kind::Blob && addressed {
-            return self.blob_record(header, sequence, word).map(Some);
+            let found = self.blob_record(header, sequence, word);
+            return Some(match found {
+                Ok(Next::Record(_)) => Look::Record,
+                Ok(Next::Empty) => Look::Empty,
+                other => self.other(other),
+            });
         }
         self.expected = Some(sequence + 1);
         if !addressed {
             self.pass(position + size);
-            return Ok(None);
+            return None;
         }
         let frame = position + HEADER + u64::from(header.filler);
         let record = Record { kind: header.kind, frame, len: header.len, sequence };
         self.in_hand = Some((position + size, record));
-        Ok(Some(Next::Record(record)))
+        Some(Look::Record)
+    }
+
+    /// The record at `position` is not the one that is due.
+    #[cold]
+    fn out_of_order(&mut self, sequence: u64, expected: u64) -> Look {
+        if sequence < expected || sequence == u64::MAX {
+            return self.other(Err(Corrupt::Sequence { position: self.position, sequence, expected }));
+        }
+        self.expected = Some(sequence);
+        self.other(Ok(Next::Lagged(sequence - expected)))
     }
 
     /// Moves past a record; stores the cursor every capacity / 8, and at once while the writer waits.

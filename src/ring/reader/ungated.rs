@@ -3,7 +3,7 @@
 //! All of its work is [`LossyReader`]'s. The frame in hand is a private copy, and so nothing that is done with it
 //! needs the log; the cursor is stored for statistics, no writer looks at it.
 
-use super::{Next, Reader};
+use super::{Look, Next, Reader};
 use crate::ring::Corrupt;
 use crate::ring::lossy::{LossyNext, LossyReader};
 use crate::ring::record::{Kind, Record};
@@ -45,6 +45,16 @@ impl<M: Memory, C: MemoryMut> Reader<M, C> {
         self.expected = Some(sequence);
         if let Some(ungated) = &mut self.ungated {
             ungated.lossy.expect(sequence);
+        }
+    }
+
+    /// [`Reader::look`] without a gate.
+    #[cold]
+    pub fn look_ungated(&mut self) -> Look {
+        match self.next_ungated() {
+            Ok(Next::Empty) => Look::Empty,
+            Ok(Next::Record(_)) => Look::Record,
+            other => self.other(other),
         }
     }
 
