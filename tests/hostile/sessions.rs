@@ -13,7 +13,7 @@ use ringbus::internals::sys::seqpacket::{MAX_DATAGRAM, Socket};
 use ringbus::internals::sys::timerfd;
 
 use crate::raw::Raw;
-use crate::scribbler::{Numbers, open_fds};
+use crate::scribbler::{Numbers, SPARE, open_fds};
 use crate::support::{self, Child, DEADLINE, Dir, Parent, eventually};
 use crate::tell;
 
@@ -61,7 +61,7 @@ pub fn victim(parent: &mut Parent, args: &[&str]) {
         eventually("the late one is in", || victim.peers().iter().any(|peer| peer.name() == "late"));
         let took = start.elapsed();
         drop(late);
-        eventually("nothing of it is left", || open_fds() <= fds && victim.peers().len() == 1);
+        eventually("nothing of it is left", || open_fds() <= fds + SPARE && victim.peers().len() == 1);
         over.store(true, Relaxed);
         let numbers = numbers.join().unwrap();
         let grown = memory("VmHWM").saturating_sub(before);
