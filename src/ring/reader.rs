@@ -410,6 +410,11 @@ impl<M: Memory, C: MemoryMut> Reader<M, C> {
             self.pass(position + size);
             return None;
         }
+        if self.tail - position > 512 {
+            let ahead = self.layout.offset(position + 512);
+            self.log.prefetch(ahead);
+            self.log.prefetch(ahead + CACHE_LINE);
+        }
         let sequence = self.log.load(at + 8, Relaxed);
         let expected = self.expected.unwrap_or(sequence);
         if sequence != expected || sequence == u64::MAX {

@@ -104,10 +104,27 @@ impl Words {
         }
     }
 
-    /// Copies bytes out by relaxed loads of the aligned words that contain them.
+    /// Copies bytes out: on x86-64 by loads of 16 bytes each where there are as many, else by relaxed loads of the
+    /// aligned words that contain them. (What is decoded from the copy is read across the borders of its stores: for
+    /// each such load a processor waits until the stores are in its cache. With words that is nearly each of them.)
     #[inline(always)]
     pub fn copy(&self, at: usize, into: &mut [u8]) {
         self.check(at, into.len());
+        #[cfg(target_arch = "x86_64")]
+        if let Some(last) = into.len().checked_sub(16) {
+            let mut done = 0;
+            while done < last {
+                // SAFETY: both ranges are within what was checked.
+                unsafe { copy_block(self.base.as_ptr().add(at + done), into.as_mut_ptr().add(done)) };
+                done += 16;
+            }
+            // SAFETY: the last 16 bytes, a part of them for the second time.
+            return unsafe { copy_block(self.base.as_ptr().add(at + last), into.as_mut_ptr().add(last)) };
+        }
+        self.copy_words(at, into);
+    }
+
+    fn copy_words(&self, at: usize, into: &mut [u8]) {
         if into.is_empty() {
             return;
         }
@@ -163,5 +180,26 @@ impl Words {
     #[inline(always)]
     fn check(&self, at: usize, len: usize) {
         assert!(at <= self.len && len <= self.len - at, "range leaves the segment");
+    }
+}
+
+/// Copies 16 bytes that another process may be changing: in assembly, since to the language that is a data race,
+/// unless each word is loaded on its own.
+///
+/// # Safety
+/// `from` is readable, `to` writable, for 16 bytes each.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+unsafe fn copy_block(from: *const u8, to: *mut u8) {
+    // SAFETY: the caller's promise; nothing else is read, written or clobbered.
+    unsafe {
+        std::arch::asm!(
+            "movups {block}, [{from}]",
+            "movups [{to}], {block}",
+            block = out(xmm_reg) _,
+            from = in(reg) from,
+            to = in(reg) to,
+            options(nostack, preserves_flags),
+        );
     }
 }
