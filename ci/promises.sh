@@ -113,14 +113,14 @@ filtered --lib file_size_limit fds_beyond_the_limit_of_open_files fds_in_flight_
     a_datagram_whose_fds_were_lost control::tests::hostile
 
 promise 9 "hostile segments and bells cost their owner its session"
-partly
 filtered --lib ring::tests::hostile ring::tests::refusals timerfd::tests bell::tests
+filtered hostile hostile_states_of_logs hostile_states_of_cursors hostile_headers scribbles_over
 filtered bells bell
 filtered heartbeats gets_its_writer_cut_off gets_its_sender_cut_off
 
 promise 10 "hostile frames and sessions cost a bounded amount"
-partly
 filtered --lib frame::tests::hostile frame::tests::limits control::tests::violations control::tests::handshake
+filtered hostile frames:: values:: sessions::
 filtered heartbeats a_flood_of_heartbeats
 filtered calls hostile::
 

@@ -178,12 +178,39 @@ pub mod internals {
         pub use crate::pipe::ends::*;
     }
 
-    /// For `fuzz/fuzz_targets/session.rs` alone, which needs nodes and peers of its own making.
-    #[cfg(fuzzing)]
+    /// For `tests/hostile`: what is made of the payloads of peers, and how much it takes to say what is wrong with them.
+    #[cfg(not(loom))]
+    pub mod values {
+        use serde::de::DeserializeOwned;
+
+        use crate::bus::codec;
+
+        pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
+            codec::decode(bytes).map_err(|error| error.to_string())
+        }
+
+        /// As a large one, from memory that may change.
+        pub fn decode_copy<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
+            codec::decode_copy(bytes.len(), |copy| copy.copy_from_slice(bytes))
+                .map_err(|error| error.to_string())
+        }
+    }
+
+    /// For `tests/hostile`, and for `fuzz/fuzz_targets/session.rs`, which needs nodes and peers of its own making.
+    #[cfg(not(loom))]
     pub mod control {
+        #[cfg(fuzzing)]
         pub use crate::control::{Admission, Card, ConnId, Event, Hub, Message, NodeId, PortCard, VERSION};
+        use crate::frame::Control;
+        #[cfg(fuzzing)]
         pub use crate::sys::credentials::Credentials;
 
+        /// What a node keeps of a datagram.
+        pub fn message(control: &Control<'_>) -> impl Sized + use<> {
+            crate::control::Message::from_control(control)
+        }
+
+        #[cfg(fuzzing)]
         pub fn node_id(bytes: [u8; 16]) -> NodeId {
             NodeId(bytes)
         }

@@ -1,6 +1,5 @@
 //! What a reading port and the control thread share, and the logs that the port reads.
 
-use std::io::{self, Read};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed, Ordering::Release, Ordering::SeqCst, fence};
 
@@ -233,22 +232,6 @@ impl InletShared {
             capacity: None,
             version,
         }
-    }
-}
-
-/// A payload in a log, as a stream: what is read was copied out of the log first.
-pub(super) struct PayloadReader<'a> {
-    pub(super) source: &'a Source,
-    pub(super) at: usize,
-    pub(super) end: usize,
-}
-
-impl Read for PayloadReader<'_> {
-    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        let len = into.len().min(self.end - self.at);
-        self.source.reader.copy(self.at, &mut into[..len]);
-        self.at += len;
-        Ok(len)
     }
 }
 

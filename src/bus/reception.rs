@@ -13,7 +13,7 @@ use super::error::RecvError;
 use super::held::Held;
 use super::inlet::Inlet;
 use super::message::{Envelope, Headers, Message, Sample};
-use super::reading::{Origin, PayloadReader};
+use super::reading::Origin;
 use super::topic::{Carries, check_topic};
 use crate::frame::{self, Encoding, Head, HeadError, PayloadSpan};
 use crate::ring::Record;
@@ -22,8 +22,7 @@ use crate::ring::Record;
 const PREFIX: usize = 256;
 /// Bytes that are copied to see whether a raw payload has the plain envelope.
 const PLAIN: usize = 16;
-/// Typed payloads up to this size are copied as a whole before they are decoded, larger ones are read
-/// field by field.
+/// Typed payloads up to this size are copied into memory that is kept, larger ones into memory of their own.
 const SCRATCH: usize = 64 * 1024;
 
 /// What both kinds of subscriber consist of.
@@ -289,8 +288,7 @@ fn decode<T: DeserializeOwned>(
         source.reader.copy(span.start, &mut scratch.rest);
         return codec::decode(&scratch.rest);
     }
-    let payload = PayloadReader { source, at: span.start, end: span.start + span.len };
-    codec::decode_from(std::io::BufReader::new(payload))
+    codec::decode_copy(span.len, |bytes| source.reader.copy(span.start, bytes))
 }
 
 #[cold]

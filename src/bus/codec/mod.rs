@@ -1,15 +1,17 @@
 //! Typed payloads: serde through MessagePack, straight into and out of the log.
 
+mod any;
+mod error;
 mod read;
 mod write;
 
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 
 use rmp_serde::config::SerializerConfig;
-pub(crate) use rmp_serde::decode::Error as DecodeError;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+pub(crate) use self::error::DecodeError;
 use self::read::Reader;
 use self::write::{Room, Writer};
 use crate::frame::Encoding;
@@ -146,11 +148,14 @@ pub(super) fn other_encoding(encoding: Encoding) -> DecodeError {
     serde::de::Error::custom(format!("its payload is {encoding:?}, not MessagePack: use a raw port"))
 }
 
-/// Decodes a value from memory that may change: each field is read into private memory, once.
-pub(super) fn decode_from<T: DeserializeOwned>(source: impl Read) -> Result<T, DecodeError> {
-    let mut deserializer = rmp_serde::Deserializer::new(source);
-    deserializer.set_max_depth(MAX_DEPTH);
-    T::deserialize(&mut deserializer)
+/// Decodes a value of `len` bytes that stand in memory that may change: `copy` copies them.
+pub(crate) fn decode_copy<T: DeserializeOwned>(
+    len: usize,
+    copy: impl FnOnce(&mut [u8]),
+) -> Result<T, DecodeError> {
+    let mut bytes = vec![0; len];
+    copy(&mut bytes);
+    decode(&bytes)
 }
 
 #[cfg(test)]

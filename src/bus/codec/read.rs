@@ -1,45 +1,64 @@
-//! Reading values. Structs, arrays, numbers and strings, which messages mostly consist of, are read here; whatever
-//! else comes is left to rmp-serde, from where it stands. What is read here reads as rmp-serde reads it: the tests and
+//! Reading values. What messages mostly consist of is read here, what else serde knows in `any.rs`; extensions and numbers
+//! of 128 bits are left to rmp-serde, from where they stand. What is read here reads as rmp-serde reads it: the tests and
 //! a fuzz target compare the two.
+//!
+//! What a value takes is bounded by its bytes: strings are lent, and all arrays together have no more elements made ready
+//! for than there are bytes, whatever lengths are claimed.
 //!
 //! Most of what rmp-serde takes for a small struct is its names: each is validated as UTF-8 before it is compared.
 //! Here a name is compared with the fields of the struct, bytes with bytes, in the order in which they are mostly sent.
 
-use rmp_serde::decode::{Error, ReadReader};
+use rmp_serde::decode::ReadReader;
 use serde::Deserializer;
 use serde::de::value::BorrowedStrDeserializer;
-use serde::de::{DeserializeSeed, MapAccess, SeqAccess, Visitor};
+use serde::de::{DeserializeSeed, Error as _, MapAccess, SeqAccess, Visitor};
+
+use super::any::{Unit, Variant};
+use super::error::DecodeError as Error;
 
 /// Reads one value after the other from private memory.
 pub(super) struct Reader<'de> {
     /// What is not read yet.
-    rest: &'de [u8],
+    pub(super) rest: &'de [u8],
     /// Levels that may still be entered, and one.
     depth: usize,
+    /// Elements that may still be made ready for before they are read: each takes a byte at least.
+    unclaimed: usize,
 }
 
 impl<'de> Reader<'de> {
     #[inline(always)]
     pub(super) fn new(bytes: &'de [u8], depth: usize) -> Self {
-        Self { rest: bytes, depth }
+        Self { rest: bytes, depth, unclaimed: bytes.len() }
     }
 
     #[inline(never)]
     fn by_rmp<T>(
         &mut self,
-        read: impl FnOnce(&mut rmp_serde::Deserializer<ReadReader<&mut &'de [u8]>>) -> Result<T, Error>,
+        read: impl FnOnce(
+            &mut rmp_serde::Deserializer<ReadReader<&mut &'de [u8]>>,
+        ) -> Result<T, rmp_serde::decode::Error>,
     ) -> Result<T, Error> {
-        let mut rmp = rmp_serde::Deserializer::new(&mut self.rest);
-        rmp.set_max_depth(self.depth);
-        read(&mut rmp)
+        Ok(read(&mut rmp_serde::Deserializer::new(&mut self.rest))?)
+    }
+
+    /// How many of an array's elements to make ready for.
+    #[inline(always)]
+    pub(super) fn claim(&mut self, len: u32) -> usize {
+        let claimed = self.unclaimed.min(len as usize);
+        self.unclaimed -= claimed;
+        claimed
     }
 
     /// `enter` reads what is one level deeper.
     #[inline(always)]
-    fn deeper<T>(&mut self, enter: impl FnOnce(&mut Self) -> Result<T, Error>) -> Result<T, Error> {
+    pub(super) fn deeper<T>(
+        &mut self,
+        enter: impl FnOnce(&mut Self) -> Result<T, Error>,
+    ) -> Result<T, Error> {
         self.depth -= 1;
         if self.depth == 0 {
-            return Err(Error::DepthLimitExceeded);
+            return Err(too_deep());
         }
         let value = enter(self)?;
         self.depth += 1;
@@ -47,7 +66,7 @@ impl<'de> Reader<'de> {
     }
 
     #[inline(always)]
-    fn number<V: Visitor<'de>>(&mut self, visitor: V) -> Result<V::Value, Error> {
+    pub(super) fn number<V: Visitor<'de>>(&mut self, visitor: V) -> Result<V::Value, Error> {
         match *self.rest {
             [value @ 0..=0x7f, ref rest @ ..] => {
                 self.rest = rest;
@@ -101,7 +120,7 @@ impl<'de> Reader<'de> {
                 self.rest = rest;
                 visitor.visit_bool(bool == 0xc3)
             }
-            _ => self.by_rmp(|rmp| rmp.deserialize_i64(visitor)), // as it reads all numbers
+            _ => self.no_number(visitor),
         }
     }
 
@@ -123,29 +142,45 @@ impl<'de> Reader<'de> {
             self.rest = rest;
             return visitor.visit_borrowed_str(string);
         }
-        self.by_rmp(|rmp| rmp.deserialize_any(visitor))
+        self.any(visitor, true)
     }
 
     #[inline(always)]
-    fn array<V: Visitor<'de>>(&mut self, visitor: V) -> Result<V::Value, Error> {
+    pub(super) fn array<V: Visitor<'de>>(&mut self, visitor: V) -> Result<V::Value, Error> {
         let (len, rest) = match *self.rest {
             [marker @ 0x90..=0x9f, ref rest @ ..] => (u32::from(marker & 0x0f), rest),
             [0xdc, a, b, ref rest @ ..] => (u32::from(u16::from_be_bytes([a, b])), rest),
-            _ => return self.by_rmp(|rmp| rmp.deserialize_seq(visitor)),
+            _ => return self.any(visitor, false),
         };
         self.rest = rest;
+        self.elements(len, visitor)
+    }
+
+    #[inline(always)]
+    pub(super) fn elements<V: Visitor<'de>>(&mut self, len: u32, visitor: V) -> Result<V::Value, Error> {
+        let claimed = self.claim(len);
         self.deeper(|reader| {
-            let mut elements = Elements { reader, left: len };
+            let mut elements = Elements { reader, left: len, claimed };
             let value = visitor.visit_seq(&mut elements)?;
-            all_read(value, len, elements.left)
+            all_read(value, elements.left)
         })
     }
 }
 
 /// As rmp-serde has it: whoever reads an array or a map reads all of it.
 #[inline(always)]
-fn all_read<T>(value: T, len: u32, left: u32) -> Result<T, Error> {
-    if left == 0 { Ok(value) } else { Err(Error::LengthMismatch(len - left)) }
+pub(super) fn all_read<T>(value: T, left: u32) -> Result<T, Error> {
+    if left == 0 { Ok(value) } else { Err(not_read(left)) }
+}
+
+#[cold]
+fn not_read(left: u32) -> Error {
+    Error::custom(format_args!("{left} elements too many"))
+}
+
+#[cold]
+fn too_deep() -> Error {
+    Error::custom("nested too deeply")
 }
 
 macro_rules! numbers {
@@ -166,10 +201,10 @@ macro_rules! strings {
     )*};
 }
 
-macro_rules! by_rmp {
-    ($($method:ident($($arg:ident: $type:ty),*))*) => {$(
-        fn $method<V: Visitor<'de>>(self, $($arg: $type,)* visitor: V) -> Result<V::Value, Error> {
-            self.by_rmp(|rmp| rmp.$method($($arg,)* visitor))
+macro_rules! any {
+    ($($method:ident)*) => {$(
+        fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
+            self.any(visitor, true)
         }
     )*};
 }
@@ -188,17 +223,38 @@ impl<'de> Deserializer<'de> for &mut Reader<'de> {
 
     strings! { deserialize_str deserialize_string deserialize_identifier }
 
-    by_rmp! {
-        deserialize_any() deserialize_i128() deserialize_u128() deserialize_char() deserialize_bytes()
-        deserialize_byte_buf() deserialize_unit() deserialize_unit_struct(name: &'static str) deserialize_map()
-        deserialize_ignored_any()
+    any! {
+        deserialize_any deserialize_char deserialize_bytes deserialize_byte_buf deserialize_unit deserialize_map
+        deserialize_ignored_any
+    }
+
+    fn deserialize_i128<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
+        self.by_rmp(|rmp| rmp.deserialize_i128(visitor))
+    }
+
+    fn deserialize_u128<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
+        self.by_rmp(|rmp| rmp.deserialize_u128(visitor))
+    }
+
+    fn deserialize_unit_struct<V: Visitor<'de>>(
+        self,
+        _name: &'static str,
+        visitor: V,
+    ) -> Result<V::Value, Error> {
+        match *self.rest {
+            [0xc0 | 0x90, ref rest @ ..] => {
+                self.rest = rest;
+                visitor.visit_unit()
+            }
+            _ => self.any(visitor, true),
+        }
     }
 
     #[inline(always)]
     fn deserialize_enum<V: Visitor<'de>>(
         self,
-        name: &'static str,
-        variants: &'static [&'static str],
+        _name: &'static str,
+        _variants: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, Error> {
         // A variant without data.
@@ -208,13 +264,20 @@ impl<'de> Deserializer<'de> for &mut Reader<'de> {
             self.rest = rest;
             return visitor.visit_enum(BorrowedStrDeserializer::new(variant));
         }
-        self.by_rmp(|rmp| rmp.deserialize_enum(name, variants, visitor))
+        match self.count() {
+            Some((1, rest)) => {
+                self.rest = rest;
+                self.deeper(|reader| visitor.visit_enum(Variant(reader)))
+            }
+            Some(_) => Err(Error::custom("a variant with data is a map of one")),
+            None => visitor.visit_enum(Unit(self)),
+        }
     }
 
     #[inline(always)]
     fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
         match *self.rest {
-            [] => self.by_rmp(|rmp| rmp.deserialize_option(visitor)),
+            [] => Err(super::any::ended()),
             [0xc0, ref rest @ ..] => {
                 self.rest = rest;
                 visitor.visit_none()
@@ -230,7 +293,7 @@ impl<'de> Deserializer<'de> for &mut Reader<'de> {
         visitor: V,
     ) -> Result<V::Value, Error> {
         if name == rmp_serde::MSGPACK_EXT_STRUCT_NAME {
-            return self.by_rmp(|rmp| rmp.deserialize_newtype_struct(name, visitor));
+            return self.extension(|rmp| rmp.deserialize_newtype_struct(name, visitor));
         }
         visitor.visit_newtype_struct(self)
     }
@@ -271,7 +334,7 @@ impl<'de> Deserializer<'de> for &mut Reader<'de> {
         self.deeper(|reader| {
             let mut map = Fields { reader, fields, next: 0, left: len };
             let value = visitor.visit_map(&mut map)?;
-            all_read(value, len, map.left)
+            all_read(value, map.left)
         })
     }
 }
@@ -279,6 +342,7 @@ impl<'de> Deserializer<'de> for &mut Reader<'de> {
 struct Elements<'a, 'de> {
     reader: &'a mut Reader<'de>,
     left: u32,
+    claimed: usize,
 }
 
 impl<'de> SeqAccess<'de> for Elements<'_, 'de> {
@@ -294,7 +358,7 @@ impl<'de> SeqAccess<'de> for Elements<'_, 'de> {
     }
 
     fn size_hint(&self) -> Option<usize> {
-        usize::try_from(self.left).ok()
+        Some(self.claimed.min(self.left as usize))
     }
 }
 
@@ -322,10 +386,6 @@ impl<'de> MapAccess<'de> for Fields<'_, 'de> {
     #[inline(always)]
     fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, Error> {
         seed.deserialize(&mut *self.reader)
-    }
-
-    fn size_hint(&self) -> Option<usize> {
-        usize::try_from(self.left).ok()
     }
 }
 
