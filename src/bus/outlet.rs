@@ -5,14 +5,14 @@ use std::time::Duration;
 
 use super::TopicError;
 use super::blob::{Limits, Pool};
-use super::codec::{Body, BodyError};
+use super::codec::{Body, BodyError, Bytes};
 use super::core::Command;
 use super::error::{OpenError, PublishError, WaitError};
 use super::log::{NewLog, OutletShared, Reader};
 use super::node::NodeShared;
 use super::stats::PortStats;
 use super::topic::{Filter, check_topic};
-use crate::frame::{Encoding, Head, PortUp};
+use crate::frame::{self, Encoding, Head, Headers, PortUp};
 use crate::ring;
 use crate::segment::{PeerSegment, Sealed};
 use crate::wake::{Habit, Wait, barrier};
@@ -72,6 +72,9 @@ impl Default for Overflow {
         Overflow::Block { timeout: Duration::from_secs(1) }
     }
 }
+
+/// Of a message that says nothing but its payload.
+pub(in crate::bus) const PLAIN: Head<'static> = Head::Event { topic: None, headers: Headers::EMPTY };
 
 /// Bytes of the largest frame that is made in private memory and then copied into the log.
 const STAGE: usize = 512;
@@ -239,6 +242,22 @@ impl Outlet {
             Err(BodyError::Encode(reason)) => return Err(PublishError::Encode { reason }),
         }
         self.publish_unstaged(head, encoding, body)
+    }
+
+    /// Publishes bytes on the port's one topic, and nothing else.
+    #[inline(always)]
+    pub(super) fn publish_bytes(&mut self, bytes: &[u8]) -> Result<(), PublishError> {
+        if !self.node.origin.is_here() {
+            return Err(PublishError::Forked);
+        }
+        // Joined on the way into the log, which for many bytes takes longer than two copies.
+        if bytes.len() <= STAGE / 2
+            && let Some(head) = frame::plain_event_head(Encoding::Raw, bytes.len())
+            && self.writer.append_joined(&head, bytes).is_ok()
+        {
+            return self.show(bytes.len(), &PLAIN);
+        }
+        self.publish(&PLAIN, Encoding::Raw, &Bytes(bytes))
     }
 
     #[inline(never)]

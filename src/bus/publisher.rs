@@ -13,10 +13,10 @@ use super::codec::{Body, Bytes, Value};
 use super::error::{OpenError, PublishError, WaitError};
 use super::metadata::{Outfit, outfit_setters};
 use super::node::NodeShared;
-use super::outlet::{Outlet, OutletConfig, Overflow};
+use super::outlet::{Outlet, OutletConfig, Overflow, PLAIN};
 use super::stats::PortStats;
 use super::topic::Filter;
-use crate::frame::{Encoding, Head, Headers, PortUp};
+use crate::frame::{Encoding, Head, PortUp};
 use crate::wake::Wait;
 
 /// Capacity of a log unless asked otherwise, in bytes. Larger rings than the L2 cache measure slower.
@@ -275,6 +275,9 @@ impl RawPublisher {
     /// [`PublishError`]; the message was then not published.
     #[inline]
     pub fn publish(&mut self, bytes: &[u8]) -> Result<(), PublishError> {
+        if !self.timestamps && self.outlet.has_one_topic() {
+            return self.outlet.publish_bytes(bytes);
+        }
         publish(&mut self.outlet, None, &Outfit::plain(self.timestamps), Encoding::Raw, &Bytes(bytes))
     }
 
@@ -384,7 +387,7 @@ fn publish(
     body: &impl Body,
 ) -> Result<(), PublishError> {
     if topic.is_none() && outlet.has_one_topic() && outfit.is_plain() {
-        return outlet.publish(&Head::Event { topic: None, headers: Headers::EMPTY }, encoding, body);
+        return outlet.publish(&PLAIN, encoding, body);
     }
     publish_dressed(outlet, topic, outfit, encoding, body)
 }

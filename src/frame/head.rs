@@ -243,6 +243,16 @@ pub fn decode_head(prefix: &[u8], frame_len: usize) -> Result<(Head<'_>, Payload
     }
 }
 
+/// The commonest of heads, of an event without topic and headers, with its payload's length; `None` for one that is too
+/// long for a frame.
+#[inline(always)]
+pub fn plain_event_head(encoding: Encoding, payload: usize) -> Option<[u8; PLAIN_EVENT.len()]> {
+    let mut head = PLAIN_EVENT;
+    head[5..9].copy_from_slice(&u32::try_from(payload + 1).ok()?.to_be_bytes());
+    head[9] = encoding.tag(false);
+    Some(head)
+}
+
 /// Where the payload lies, if this is a valid frame with the commonest of heads: an event without topic and
 /// headers. Of such frames [`decode_head`] says the same.
 #[inline(always)]

@@ -25,6 +25,12 @@ use super::sync::fence;
 use super::{Corrupt, holds};
 use crate::segment::{Memory, MemoryMut};
 
+/// Bytes of a cache line, or a part of one: only hints depend on it.
+pub(super) const CACHE_LINE: usize = 64;
+/// How far ahead lines are asked for, by a writer and by a reader that is further behind: some five small records, which is
+/// about how long a line takes from one processor to the other.
+pub(super) const AHEAD: u64 = 512;
+
 /// Version of both layouts; a segment of another version is refused.
 pub const VERSION: u32 = 1;
 /// Bytes between words that different processes poll.

@@ -4,7 +4,7 @@
 //! the bytes, [`Reader::next`] returns a record that lies within the log, or [`Corrupt`], after looking at
 //! no more than one capacity of the log.
 
-use super::layout::{CLOSED, LogLayout, NEXT_SEQUENCE, OPEN, SUCCESSOR, TAIL, WAITING};
+use super::layout::{AHEAD, CACHE_LINE, CLOSED, LogLayout, NEXT_SEQUENCE, OPEN, SUCCESSOR, TAIL, WAITING};
 use super::lent::{Lends, Lent};
 use super::record::{HEADER, Header, Kind, Record};
 use super::sync::Ordering::{Acquire, Relaxed, Release, SeqCst};
@@ -19,13 +19,6 @@ mod ungated;
 pub(super) use blobs::{Blobs, Copied};
 pub use look::{Look, Next};
 use ungated::Ungated;
-
-/// Bytes of a cache line, or a part of one: only hints depend on it.
-const CACHE_LINE: usize = 64;
-
-/// How far ahead of the record in hand lines are asked for, as far as they are published: some five small records, which
-/// is about how long a line takes from one processor to the other.
-const STRIDE: u64 = 512;
 
 /// A gated reader. `M` is the writer's log, `C` the reader's own cursor segment.
 pub struct Reader<M, C> {
@@ -371,8 +364,9 @@ impl<M: Memory, C: MemoryMut> Reader<M, C> {
             self.pass(position + size);
             return None;
         }
-        if self.tail - position > STRIDE {
-            let ahead = self.layout.offset(position + STRIDE);
+        // Not near the tail: that takes the lines away while they are written.
+        if self.tail - position > 2 * AHEAD {
+            let ahead = self.layout.offset(position + AHEAD);
             self.log.prefetch(ahead);
             self.log.prefetch(ahead + CACHE_LINE);
         }

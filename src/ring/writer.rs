@@ -2,7 +2,7 @@
 
 use super::blob::{Blob, NAME, Recovery};
 use super::gate::View;
-use super::layout::{CLOSED, LogLayout, NEXT_SEQUENCE, PARKED, SUCCESSOR, TAIL, WAITING};
+use super::layout::{AHEAD, CACHE_LINE, CLOSED, LogLayout, NEXT_SEQUENCE, PARKED, SUCCESSOR, TAIL, WAITING};
 use super::record::{self, HEADER, Header, Kind};
 use super::sync::Ordering::{Relaxed, Release, SeqCst};
 use super::sync::{Arc, compiler_fence, fence};
@@ -130,16 +130,33 @@ impl<M: MemoryMut, R: Memory + Clone, T> Writer<M, R, T> {
     /// Those of [`Writer::claim`].
     #[inline]
     pub fn append(&mut self, frame: &[u8]) -> Result<(), ClaimError> {
-        self.claim(frame.len() as u64)?;
-        self.put(Kind::Frame, frame);
+        self.append_joined(&[], frame)
+    }
+
+    /// [`Writer::append`] of a frame that is in two parts.
+    ///
+    /// # Errors
+    /// Those of [`Writer::claim`].
+    #[inline]
+    pub fn append_joined<const HEAD: usize>(
+        &mut self,
+        head: &[u8; HEAD],
+        body: &[u8],
+    ) -> Result<(), ClaimError> {
+        self.claim((HEAD + body.len()) as u64)?;
+        self.put(Kind::Frame, head, body);
+        let ahead = self.layout.offset(self.tail + AHEAD);
+        self.log.prefetch_write(ahead);
+        self.log.prefetch_write(ahead + CACHE_LINE);
         Ok(())
     }
 
     /// Fills and commits the claimed record, of just this body.
     #[inline(always)]
-    fn put(&mut self, kind: Kind, body: &[u8]) {
-        self.put_header(self.start, Header { len: body.len() as u32, kind, filler: 0, addressee: 0 });
-        self.log.write(self.body_offset(), body);
+    fn put<const HEAD: usize>(&mut self, kind: Kind, head: &[u8; HEAD], body: &[u8]) {
+        let len = (HEAD + body.len()) as u32;
+        self.put_header(self.start, Header { len, kind, filler: 0, addressee: 0 });
+        self.log.write(self.body_offset(), head, body);
         self.tail = self.start + self.claimed;
         self.claimed = 0;
         self.sequence += 1;
@@ -199,7 +216,7 @@ impl<M: MemoryMut, R: Memory + Clone, T> Writer<M, R, T> {
     /// `len` bytes at offset `at`. From here on the blob is not written, until [`Writer::recover`] says so.
     pub fn commit_blob<B: MemoryMut>(&mut self, blob: &mut Blob<B>, at: usize, len: usize) {
         debug_assert_eq!(self.claimed, record::size(NAME), "that is what is claimed");
-        self.put(Kind::Blob, &blob.name(at, len).to_bytes()); // its stores in one go, too
+        self.put(Kind::Blob, &blob.name(at, len).to_bytes(), &[]); // its stores in one go, too
         self.names_blobs = true;
         blob.committed(self.tail);
     }

@@ -83,6 +83,11 @@ impl MemoryMut for Heap {
     }
 
     #[inline(always)]
+    fn write<const HEAD: usize>(&self, at: usize, head: &[u8; HEAD], body: &[u8]) {
+        self.0.words.write(at, head, body);
+    }
+
+    #[inline(always)]
     unsafe fn slice_mut(&self, at: usize, len: usize) -> &mut [u8] {
         // SAFETY: the memory lives as long as `self` and is writable; the caller vouches for the rest.
         unsafe { self.0.words.slice_mut(at, len) }

@@ -53,18 +53,17 @@ pub trait MemoryMut: Memory {
     /// Stores the 64-bit word at byte offset `at` (a multiple of 8) atomically.
     fn store(&self, at: usize, value: u64, order: Ordering);
 
-    /// Stores bytes from offset `at` (a multiple of 8) on, in ascending order; the rest of the last
-    /// word becomes zero.
-    fn write(&self, at: usize, bytes: &[u8]) {
-        let (words, rest) = bytes.as_chunks::<8>();
-        for (index, word) in words.iter().enumerate() {
-            self.store(at + index * 8, u64::from_ne_bytes(*word), Ordering::Relaxed);
-        }
-        if !rest.is_empty() {
-            let mut word = [0; 8];
-            word[..rest.len()].copy_from_slice(rest);
-            self.store(at + words.len() * 8, u64::from_ne_bytes(word), Ordering::Relaxed);
-        }
+    /// Asks for the cache line of the byte at offset `at`, which is going to be written soon. Only a hint.
+    #[inline(always)]
+    fn prefetch_write(&self, at: usize) {
+        let _ = at;
+    }
+
+    /// Stores bytes from offset `at` (a multiple of 8) on, `head`, then `body`, word by word in ascending order; the
+    /// rest of the last word becomes zero.
+    #[inline(always)]
+    fn write<const HEAD: usize>(&self, at: usize, head: &[u8; HEAD], body: &[u8]) {
+        join(head, body, |offset, word| self.store(at + offset, word, Ordering::Relaxed));
     }
 
     /// Lends bytes for writing.
@@ -112,8 +111,13 @@ impl<M: MemoryMut> MemoryMut for std::sync::Arc<M> {
     }
 
     #[inline(always)]
-    fn write(&self, at: usize, bytes: &[u8]) {
-        (**self).write(at, bytes);
+    fn prefetch_write(&self, at: usize) {
+        (**self).prefetch_write(at);
+    }
+
+    #[inline(always)]
+    fn write<const HEAD: usize>(&self, at: usize, head: &[u8; HEAD], body: &[u8]) {
+        (**self).write(at, head, body);
     }
 
     #[inline(always)]
@@ -121,6 +125,45 @@ impl<M: MemoryMut> MemoryMut for std::sync::Arc<M> {
         // SAFETY: the caller's promise, passed on.
         unsafe { (**self).slice_mut(at, len) }
     }
+}
+
+/// The words of `head` and `body` together, from registers: bytes that were joined in memory would be loaded across the
+/// borders of the stores that put them there, for which a processor waits until all of its stores before are done.
+#[inline(always)]
+fn join<const HEAD: usize>(head: &[u8; HEAD], body: &[u8], mut store: impl FnMut(usize, u64)) {
+    let mut at = 0;
+    let mut store = |word: u64| {
+        store(at, word.to_le());
+        at += 8;
+    };
+    let (words, rest) = head.as_chunks::<8>();
+    for word in words {
+        store(u64::from_le_bytes(*word));
+    }
+    // What does not fill a word yet.
+    let (mut left, bits) = (little(rest), 8 * rest.len());
+    let (words, rest) = body.as_chunks::<8>();
+    for word in words {
+        let both = u128::from(u64::from_le_bytes(*word)) << bits | u128::from(left);
+        store(both as u64);
+        left = (both >> 64) as u64;
+    }
+    let both = u128::from(little(rest)) << bits | u128::from(left);
+    let bytes = bits / 8 + rest.len();
+    if bytes > 0 {
+        store(both as u64);
+    }
+    if bytes > 8 {
+        store((both >> 64) as u64);
+    }
+}
+
+/// Less than eight bytes as a number.
+#[inline(always)]
+fn little(bytes: &[u8]) -> u64 {
+    let mut word = [0; 8];
+    word[..bytes.len()].copy_from_slice(bytes);
+    u64::from_le_bytes(word)
 }
 
 #[cfg(test)]

@@ -213,8 +213,13 @@ impl MemoryMut for Sealed {
     }
 
     #[inline(always)]
-    fn write(&self, at: usize, bytes: &[u8]) {
-        self.mapping.words.write(at, bytes);
+    fn prefetch_write(&self, at: usize) {
+        self.mapping.words.prefetch_write(at);
+    }
+
+    #[inline(always)]
+    fn write<const HEAD: usize>(&self, at: usize, head: &[u8; HEAD], body: &[u8]) {
+        self.mapping.words.write(at, head, body);
     }
 
     #[inline(always)]

@@ -321,6 +321,41 @@ fn copies_every_range(memory: &impl MemoryMut) {
     }
 }
 
+/// Heads of some lengths, bodies of all, from each alignment; each behind the last, which must stay as it is.
+fn writes_every_length<const HEAD: usize>(memory: &impl MemoryMut) {
+    const SPAN: usize = 128;
+    let start = memory.size() - SPAN;
+    let bytes: Vec<u8> = (1..=SPAN as u8).collect();
+    let head: &[u8; HEAD] = bytes.first_chunk().unwrap();
+    for len in 0..SPAN - HEAD - 8 {
+        for from in HEAD..HEAD + 8 {
+            // SAFETY: no other slice of the range lives.
+            unsafe { memory.slice_mut(start, SPAN) }.fill(0xff);
+            let body = &bytes[from..from + len.min(SPAN - from)];
+            memory.write(start + 8, head, body);
+            let mut expected = [&[0xff; 8], &head[..], body].concat();
+            expected.resize(expected.len().next_multiple_of(8), 0);
+            expected.resize(SPAN, 0xff);
+            // SAFETY: nobody writes to the range.
+            assert_eq!(unsafe { memory.slice(start, SPAN) }, expected, "{HEAD} and {} bytes", body.len());
+        }
+    }
+}
+
+fn writes_every_head(memory: &impl MemoryMut) {
+    writes_every_length::<0>(memory);
+    writes_every_length::<3>(memory);
+    writes_every_length::<8>(memory);
+    writes_every_length::<10>(memory);
+    writes_every_length::<23>(memory);
+}
+
+#[test]
+fn head_and_body_are_joined() {
+    writes_every_head(&Heap::new(256));
+    writes_every_head(&sealed());
+}
+
 #[test]
 fn copies_equal_plain_slices() {
     copies_every_range(&Heap::new(256));

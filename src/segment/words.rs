@@ -3,6 +3,8 @@
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 
+use super::join;
+
 /// A range of memory that is accessed as atomic 64-bit words, and as bytes where the protocol says that
 /// nobody writes.
 ///
@@ -86,30 +88,32 @@ impl Words {
         let _ = at;
     }
 
-    /// Stores bytes in ascending order, the rest of the last word as zeros: 16 bytes at a time on x86-64, else words.
+    /// Asks for the cache line of the byte at `at`, to be written; a hint, and none for an offset that is not there.
     #[inline(always)]
-    pub fn write(&self, at: usize, bytes: &[u8]) {
-        self.check(at, bytes.len().next_multiple_of(8));
+    pub fn prefetch_write(&self, at: usize) {
+        #[cfg(target_arch = "x86_64")]
+        if at < self.len {
+            // SAFETY: within the memory; and a prefetch neither faults nor changes anything. (The intrinsic makes this
+            // instruction only where it is enabled at compile time; processors without it ignore it.)
+            unsafe {
+                let line = self.base.as_ptr().add(at);
+                std::arch::asm!("prefetchw [{}]", in(reg) line, options(nostack, preserves_flags, readonly));
+            }
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        let _ = at;
+    }
+
+    /// Stores bytes word by word, in ascending order; the rest of the last word becomes zero.
+    #[inline(always)]
+    pub fn write<const HEAD: usize>(&self, at: usize, head: &[u8; HEAD], body: &[u8]) {
+        self.check(at, (HEAD + body.len()).next_multiple_of(8));
         assert!(at.is_multiple_of(8), "offset is unaligned");
-        let mut at = at;
-        #[cfg(target_arch = "x86_64")]
-        let (blocks, bytes) = bytes.as_chunks::<16>();
-        #[cfg(target_arch = "x86_64")]
-        for block in blocks {
-            // SAFETY: within the range that was checked, and writable as for `store`.
-            unsafe { copy_block(block.as_ptr(), self.base.as_ptr().add(at)) };
-            at += 16;
-        }
-        let (words, rest) = bytes.as_chunks::<8>();
-        for word in words {
-            self.store(at, u64::from_ne_bytes(*word), Ordering::Relaxed);
-            at += 8;
-        }
-        if !rest.is_empty() {
-            let mut word = [0; 8];
-            word[..rest.len()].copy_from_slice(rest);
-            self.store(at, u64::from_ne_bytes(word), Ordering::Relaxed);
-        }
+        join(head, body, |offset, word| {
+            // SAFETY: a whole word within the range that was checked, aligned as `at` is; accessed as in `word`.
+            let into = unsafe { AtomicU64::from_ptr(self.base.as_ptr().add(at + offset).cast()) };
+            into.store(word, Ordering::Relaxed);
+        });
     }
 
     /// Copies bytes out: on x86-64 by loads of 16 bytes each where there are as many, else by relaxed loads of the

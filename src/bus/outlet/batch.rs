@@ -1,10 +1,10 @@
 //! Several messages at once: one look at the readers for all of them.
 
-use super::Outlet;
 use super::fill::fill;
+use super::{Outlet, PLAIN};
 use crate::bus::codec::{Body, BodyError};
 use crate::bus::error::PublishError;
-use crate::frame::{Encoding, Head, Headers};
+use crate::frame::Encoding;
 
 impl Outlet {
     /// Publishes messages that have a plain head; how many. They are seen all at once, or, where they make up more than
@@ -20,10 +20,9 @@ impl Outlet {
         if !self.node.origin.is_here() {
             return Err(PublishError::Forked);
         }
-        let head = Head::Event { topic: None, headers: Headers::EMPTY };
         let (mut count, mut unseen) = (0, 0);
         for body in bodies {
-            match fill(&mut self.stage[..], &head, encoding, &body) {
+            match fill(&mut self.stage[..], &PLAIN, encoding, &body) {
                 Ok((frame, payload)) if self.writer.append(&self.stage[..frame]).is_ok() => {
                     self.shared.counters.message(payload);
                     unseen += 1;
@@ -36,7 +35,7 @@ impl Outlet {
                 _ => {
                     self.show_batch(unseen)?;
                     unseen = 0;
-                    self.publish(&head, encoding, &body)?;
+                    self.publish(&PLAIN, encoding, &body)?;
                 }
             }
             count += 1;

@@ -3,7 +3,7 @@
 use super::encode;
 use super::frame::{
     Code, DecodeError, EncodeError, Encoding, Frame, Head, HeadError, Headers, MAX_HEAD, Payload,
-    PayloadSpan, begin_event, decode_head, finish_payload, mark_compressed,
+    PayloadSpan, begin_event, decode_head, finish_payload, mark_compressed, plain_event_head,
 };
 use super::parts::{Parts, VARIANTS};
 use proptest::prelude::*;
@@ -183,6 +183,8 @@ fn the_plain_event_head_is_ten_constant_bytes() {
     out[start..].copy_from_slice(b"{}");
     finish_payload(&mut out, start, 2);
     assert_eq!(&out, b"\x94\x02\xc0\xc0\xc6\0\0\0\x03\x02{}");
+    assert_eq!(plain_event_head(Encoding::Json, 2).as_ref().map(|head| &head[..]), Some(&out[..start]));
+    assert_eq!(plain_event_head(Encoding::Raw, u32::MAX as usize), None);
 }
 
 #[test]
