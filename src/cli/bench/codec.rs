@@ -10,8 +10,8 @@ use super::super::Outcome;
 use super::event::Event;
 use super::figures::{Figures, median};
 use super::{Bench, Effort};
-use crate::bus::codec::{self, Body, Bytes, Value};
-use crate::frame::{Encoding, Headers, begin_event, decode_head, finish_payload};
+use crate::bus::codec::{self, Body, Value};
+use crate::frame::{Encoding, Headers, begin_event, decode_head, finish_payload, plain_event_head};
 use crate::sys::affinity;
 
 /// Encoding and decoding of an event's frame, beside rmp-serde and JSON
@@ -61,10 +61,11 @@ struct JsonEnvelope<'a> {
 }
 
 fn encode(out: &mut [u8], payload: &[u8]) -> Outcome<usize> {
-    let start = begin_event(out, None, &Headers::default(), Encoding::Raw)?;
-    let len = Bytes(payload).write(&mut out[start..]).map_err(|_| "the payload has no room")?;
-    finish_payload(out, start, len);
-    Ok(start + len)
+    let head = plain_event_head(Encoding::Raw, payload.len()).ok_or("the payload is too long")?;
+    let (first, rest) = out.split_first_chunk_mut().ok_or("the head has no room")?;
+    *first = head;
+    rest.get_mut(..payload.len()).ok_or("the payload has no room")?.copy_from_slice(payload);
+    Ok(head.len() + payload.len())
 }
 
 fn typed_encode(out: &mut [u8], event: &Event) -> Outcome<usize> {

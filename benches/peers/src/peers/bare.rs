@@ -8,7 +8,6 @@ use ::ringbus::internals::ring::{Reader as RingReader, Writer as RingWriter};
 use ::ringbus::internals::segment::{PeerSegment, Sealed};
 
 use super::Peer;
-use super::ringbus::ringbus_capacity;
 use crate::control::{First, Second};
 use crate::job::{Figure, Job, Kind, Result, Row, SUBSCRIBERS, Workload};
 use crate::measure::{Flood, RoundTrips, STOP, drain, drain_all, payload, stamp_of, write_stamp};
@@ -122,6 +121,11 @@ fn await_record(reader: &mut Reader) -> Result<()> {
     Ok(())
 }
 
+/// A message takes a quarter of the log at most, and a bus has 256 KiB by default.
+fn capacity(payload: usize) -> u64 {
+    (8 * payload as u64).next_power_of_two().max(256 << 10)
+}
+
 /// What one process writes: a log, and for each of its readers the cursor in the other's log.
 struct Half {
     layout: LogLayout,
@@ -131,7 +135,7 @@ struct Half {
 
 impl Half {
     fn new(job: &Job, readers: usize) -> Result<Self> {
-        let layout = LogLayout::new(ringbus_capacity(job.payload)).ok_or("no such capacity")?;
+        let layout = LogLayout::new(capacity(job.payload)).ok_or("no such capacity")?;
         let log = Sealed::create("peers-log", layout.segment_size(), true)?;
         layout.initialise(&log, &LogHeader { log: 1, node: [0; 16], port: 1 });
         let cursors = (0..readers).map(|_| {

@@ -22,7 +22,7 @@ type Ipc = ipc::Service;
 /// What a call carries: of a fixed size, as its documentation advises.
 type Block = [u64; 8];
 
-/// Messages that a subscriber may be behind; more measured slower, with small messages and with large ones.
+/// Messages that a subscriber may be behind: more gave nothing with small messages, and less with large ones.
 const BUFFER: usize = 4;
 
 impl Peer for Iceoryx2 {

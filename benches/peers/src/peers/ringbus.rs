@@ -14,11 +14,6 @@ pub struct Ringbus;
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// A message takes a quarter of the log at most.
-pub fn ringbus_capacity(payload: usize) -> u64 {
-    (8 * payload as u64).next_power_of_two().max(256 << 10)
-}
-
 impl Peer for Ringbus {
     fn rows(&self) -> &'static [Row] {
         &[
@@ -218,7 +213,6 @@ fn subscribers(job: &Job) -> usize {
 fn publisher(job: &Job, node: &Node, topic: &str) -> Result<RawPublisher> {
     let publisher = node
         .publisher_builder(topic)
-        .capacity(ringbus_capacity(job.payload))
         .overflow(Overflow::Block { timeout: PATIENCE })
         .wait(Wait::Spin)
         .open_raw()?;

@@ -18,6 +18,9 @@ use crate::measure::{Flood, Reading, RoundTrips, STOP, payload, stamp_of, write_
 
 pub struct Zenoh;
 
+/// Bytes from which on messages go through shared memory by default.
+const SHARED_FROM: usize = 3072;
+
 impl Peer for Zenoh {
     fn rows(&self) -> &'static [Row] {
         &[
@@ -27,7 +30,7 @@ impl Peer for Zenoh {
     }
 
     fn first(&self, job: &Job, second: &mut Second) -> Result<Figure> {
-        let session = session("connect", &second.hear()?)?;
+        let session = session(job, "connect", &second.hear()?)?;
         let (answers, pong) = mpsc::channel();
         let _pong = session
             .declare_subscriber("pong")
@@ -59,7 +62,7 @@ impl Peer for Zenoh {
 
     fn second(&self, job: &Job, first: &mut First) -> Result<()> {
         let address = address(job)?;
-        let session = session("listen", &address)?;
+        let session = session(job, "listen", &address)?;
         first.tell(&address);
         first.hear()?;
         if job.workload == Workload::Throughput { drain(first, &session) } else { echo(job, first, &session) }
@@ -186,14 +189,18 @@ impl Sender {
 }
 
 /// Nothing but the one connection: no scouting.
-fn session(how: &str, address: &str) -> Result<Session> {
+fn session(job: &Job, how: &str, address: &str) -> Result<Session> {
     let mut config = Config::default();
+    // For messages that fit a batch, as what is lent always does; it excludes QoS, and batching.
+    let low_latency = job.lent || (job.workload == Workload::Rtt && job.payload < SHARED_FROM);
     for (key, value) in [
         ("mode", r#""peer""#),
         ("scouting/multicast/enabled", "false"),
         ("scouting/gossip/enabled", "false"),
         ("transport/shared_memory/enabled", "true"),
         ("transport/shared_memory/mode", r#""init""#),
+        ("transport/unicast/qos/enabled", if low_latency { "false" } else { "true" }),
+        ("transport/unicast/lowlatency", if low_latency { "true" } else { "false" }),
         ("listen/endpoints", "[]"),
         (&format!("{how}/endpoints"), &format!(r#"["{address}"]"#)),
     ] {
