@@ -4,8 +4,8 @@
 //! cargo run --example access
 //! ```
 //!
-//! By itself it plays one user, who may do everything to its own nodes. A second user who runs it with the same
-//! `RINGBUS_DIR` and group gets through what the rules say.
+//! It plays one user, who may do everything to its own nodes; other users of the group would get through what the
+//! rules say, where the directory is one that they can reach.
 
 use ringbus::{Access, Bus};
 

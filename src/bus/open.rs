@@ -13,7 +13,7 @@ use super::error::{BusError, JoinError};
 use super::node::Node;
 use super::quotas::Quotas;
 use super::topic::check_bus_name;
-use crate::control::{Directory, Location};
+use crate::control::{self, Directory, Location};
 use crate::sys::fork::Origin;
 use crate::sys::{credentials, random};
 
@@ -291,14 +291,15 @@ fn lock(path: &Path) -> Option<Flock<File>> {
     Flock::lock(handle, FlockArg::LockExclusiveNonblock).ok()
 }
 
-/// Removes private directories whose owners were killed.
+/// Removes private directories whose owners were killed, unless others live there.
 fn remove_abandoned(parent: &Path) {
     for directory in abandoned(parent) {
         let _ = directory.remove();
     }
 }
 
-/// The directory of a private bus whose owner was killed: nobody else's while this holds its lock.
+/// The directory of a private bus whose owner was killed, and in which no process lives that was told of it: nobody
+/// else's while this holds its lock.
 #[derive(Debug)]
 pub(crate) struct Abandoned {
     path: PathBuf,
@@ -330,6 +331,9 @@ fn abandoned(parent: &Path) -> impl Iterator<Item = Abandoned> + use<> {
             return None;
         }
         let path = entry.path();
-        Some(Abandoned { _lock: lock(&path)?, path })
+        let lock = lock(&path)?;
+        let mut buses = fs::read_dir(&path).ok()?.flatten().filter(|bus| bus.path().is_dir());
+        let inhabited = buses.any(|bus| control::is_inhabited(&bus.path()));
+        (!inhabited).then_some(Abandoned { _lock: lock, path })
     })
 }

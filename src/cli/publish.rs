@@ -63,7 +63,7 @@ pub(super) struct Options {
     #[arg(long = "header", value_name = "KEY=VALUE", value_parser = header)]
     headers: Vec<(String, String)>,
     /// What to do when a subscriber does not read: block (up to --timeout, then fail), fail (at once), drop (the
-    /// message), or evict:TIME (wait that long, then cut the subscriber off, and go on with the others)
+    /// message), or evict:TIME (wait that long, Ctrl-C or not, then cut the subscriber off, and go on with the others)
     #[arg(long, value_name = "POLICY", default_value = "block", value_parser = policy)]
     overflow: Policy,
     /// Bytes of the log, a power of two: what a subscriber may be behind
@@ -291,10 +291,13 @@ impl<'a> Port<'a> {
                 Ok(()) => return Ok(()),
                 Err(PublishError::Full { .. }) if may_wait && start.elapsed() < *timeout => {}
                 Err(PublishError::Full { reader, lag, .. }) => {
-                    let waited = if may_wait { *timeout } else { Duration::ZERO };
+                    let (after, remedy) = match may_wait {
+                        true => (format!(" after {timeout:?}"), "raise --timeout"),
+                        false => (String::new(), "use --overflow block"),
+                    };
                     return Err(Failure::Error(format!(
-                        "subscriber {reader} does not read: {lag} bytes behind after {waited:?}: \
-                         {} messages were published before; raise --timeout, or stop that subscriber",
+                        "subscriber {reader} does not read: {lag} bytes behind{after}: \
+                         {} messages were published before; {remedy}, or stop that subscriber",
                         self.published
                     )));
                 }

@@ -36,6 +36,7 @@ pub use hub::{Admission, Event, Gone, Refusal};
 #[cfg(fuzzing)]
 pub use hub::{ConnId, Hub};
 pub use message::{Message, PortCard, PortReport};
+pub(crate) use residue::is_inhabited;
 #[cfg(feature = "cli")]
 pub(crate) use residue::{State, state};
 

@@ -32,10 +32,15 @@ impl Kind {
         let Some(name) = name.to_str() else { return Kind::Foreign };
         match name.strip_suffix(".sock").and_then(NodeId::parse) {
             Some(id) => Kind::Node(id),
-            None if name.starts_with('.') && name.ends_with(".tmp") => Kind::Temporary,
+            None if is_temporary(name) => Kind::Temporary,
             None => Kind::Foreign,
         }
     }
+}
+
+fn is_temporary(name: &str) -> bool {
+    let id = name.strip_prefix('.').and_then(|name| name.strip_suffix(".tmp"));
+    id.and_then(NodeId::parse).is_some()
 }
 
 /// Who is behind a socket.
@@ -75,6 +80,16 @@ pub(super) fn remove_stale_temporary(entry: &DirEntry) {
     }
 }
 
+/// Whether a node may live in a bus's directory: unless none of its sockets is anything but a dead one's.
+pub(crate) fn is_inhabited(directory: &Path) -> bool {
+    let Ok(entries) = fs::read_dir(directory) else { return true };
+    entries.flatten().any(|entry| match Kind::of(&entry) {
+        Kind::Foreign => false,
+        Kind::Temporary if !is_old(&entry) => true,
+        Kind::Node(_) | Kind::Temporary => !matches!(Owner::of(&entry.path()), Owner::Dead),
+    })
+}
+
 #[cfg(feature = "cli")]
 pub(crate) use look::{State, state};
 
@@ -96,6 +111,8 @@ mod look {
         Joining,
         /// Left by a dead process of this user: it may be removed.
         Dead,
+        /// Nobody has listened under this temporary name of this user for so long that it may be removed.
+        Abandoned,
         /// Left by a dead process of another user.
         DeadOfOther {
             uid: u32,
@@ -119,7 +136,10 @@ mod look {
         match Owner::of(&entry.path()) {
             Owner::Alive(credentials) => State::Alive { pid: credentials.pid },
             Owner::Dead => match entry.metadata() {
-                Ok(found) if found.uid() == credentials::euid() => State::Dead,
+                Ok(found) if found.uid() == credentials::euid() => match Kind::of(entry) {
+                    Kind::Node(_) => State::Dead,
+                    _ => State::Abandoned,
+                },
                 Ok(found) => State::DeadOfOther { uid: found.uid() },
                 Err(_) => State::Gone,
             },

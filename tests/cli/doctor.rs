@@ -1,7 +1,7 @@
 //! `ringbus doctor --fix`: what is provably dead is removed, and nothing else.
 
 use std::fs;
-use std::os::unix::fs::{FileTypeExt, symlink};
+use std::os::unix::fs::{FileTypeExt, PermissionsExt, symlink};
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 use std::time::SystemTime;
@@ -75,7 +75,9 @@ fn doctor_fixes_what_is_dead_and_leaves_the_rest() {
     symlink(&dead, &link).unwrap();
     let other_socket = dir.join("other.socket");
     drop(UnixListener::bind(&other_socket).unwrap());
-    let (young, old) = (dir.join(".young.tmp"), dir.join(".old.tmp"));
+    let temporary = |id: u128| dir.join(format!(".{id:032x}.tmp"));
+    let (young, old, editors) = (temporary(1), temporary(2), dir.join(".editor.tmp"));
+    bind_old(&editors);
     drop(UnixListener::bind(&young).unwrap());
     bind_old(&old);
 
@@ -105,6 +107,7 @@ fn doctor_fixes_what_is_dead_and_leaves_the_rest() {
         (&foreign[1], "no socket of the bus"),
         (&link, "no socket of the bus"),
         (&other_socket, "no socket of the bus"),
+        (&editors, "no socket of the bus"),
         (&young, "joins right now"),
     ] {
         assert!(why(&fixed, "left", path).is_some_and(|why| why.contains(reason)), "{path:?}: {fixed}");
@@ -155,12 +158,22 @@ fn doctor_fixes_private_buses_of_the_dead_alone() {
     let foreign = tmp.join("ringbus-private-file");
     fs::write(&foreign, "no directory").unwrap();
 
-    let (_, looked) = diagnosis(&place, &["--json"]);
-    assert!(why(&looked, "fixable", &dead).is_some() && dead.exists(), "{looked}");
+    // Its children die with it, or soon after.
+    eventually("the dead one's to be fixable", || {
+        let (_, looked) = diagnosis(&place, &["--json"]);
+        why(&looked, "fixable", &dead).is_some() && dead.exists()
+    });
+    // One whose owner is dead, and whose other process is not.
+    let inhabited = tmp.join("ringbus-private-0123456789abcdef");
+    fs::create_dir(&inhabited).unwrap();
+    fs::set_permissions(&inhabited, fs::Permissions::from_mode(0o700)).unwrap();
+    let bus = ringbus::Bus::builder("private").dir(&inhabited).open().unwrap();
+    let _living = bus.join("living").unwrap();
     let (code, fixed) = diagnosis(&place, &["--fix", "--json"]);
     assert_eq!(code, Some(0));
     assert!(why(&fixed, "fixed", &dead).is_some_and(|why| why.contains("lock")) && !dead.exists(), "{fixed}");
     assert!(of_stopped.is_dir() && foreign.is_file());
+    assert_eq!(fs::read_dir(inhabited.join("private")).unwrap().count(), 1);
     assert_eq!(fixed["fixed"].as_array().unwrap().len(), 1, "{fixed}");
 }
 

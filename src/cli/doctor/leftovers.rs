@@ -14,6 +14,7 @@ use crate::control::{State, state};
 const SOCKETS: &str = "sockets";
 const PRIVATE: &str = "private buses";
 const DEAD: &str = "nobody listens there: its process is dead";
+const ABANDONED: &str = "nobody has listened under this temporary name for a minute or more";
 /// How many sockets are named one by one.
 const NAMED: usize = 8;
 
@@ -42,6 +43,8 @@ struct Found {
     joining: usize,
     /// Their processes are dead, and they are still there.
     stale: Vec<String>,
+    /// The same, of other users.
+    others: Vec<String>,
     removed: usize,
     /// They should have been removed.
     stuck: Vec<String>,
@@ -49,6 +52,8 @@ struct Found {
     busy: Vec<String>,
     /// Not the bus's.
     strange: Vec<String>,
+    /// What they are could not be found out.
+    unknown: Vec<String>,
 }
 
 impl Leftovers {
@@ -76,16 +81,11 @@ impl Leftovers {
         let name = entry.file_name().to_string_lossy().into_owned();
         let why = match state(entry) {
             State::Gone => return,
-            State::Dead => match self.clear(entry.path(), DEAD, |path| fs::remove_file(path)) {
-                Cleared::Removed => return found.removed += 1,
-                Cleared::Would => return found.stale.push(name),
-                Cleared::Refused => return found.stuck.push(name),
-            },
+            State::Dead => return self.clear_socket(entry, DEAD, name, found),
+            State::Abandoned => return self.clear_socket(entry, ABANDONED, name, found),
             State::DeadOfOther { uid } => {
-                found.stale.push(name);
-                format!(
-                    "its process is dead, but it belongs to user {uid}: for that user to remove, or the next to join"
-                )
+                found.others.push(name);
+                format!("nobody listens there, but it belongs to user {uid}: for that user or root to remove")
             }
             State::Alive { pid } => {
                 found.live += 1;
@@ -108,18 +108,26 @@ impl Leftovers {
                 "it is no socket of the bus".to_owned()
             }
             State::Unknown(error) => {
-                found.strange.push(format!("{name} ({error})"));
+                found.unknown.push(format!("{name} ({error})"));
                 format!("cannot be asked: {error}")
             }
         };
         self.left.push(Thing { path: entry.path(), why });
     }
 
+    fn clear_socket(&mut self, entry: &DirEntry, why: &str, name: String, found: &mut Found) {
+        match self.clear(entry.path(), why, |path| fs::remove_file(path)) {
+            Cleared::Removed => found.removed += 1,
+            Cleared::Would => found.stale.push(name),
+            Cleared::Refused => found.stuck.push(name),
+        }
+    }
+
     /// The directories of private buses whose owners were killed.
     pub(super) fn private_buses(&mut self) -> Check {
         let (mut abandoned, mut removed, mut stuck) = (0, 0, 0);
         for directory in abandoned_private() {
-            let why = "its owner's lock is gone: it was killed";
+            let why = "its owner's lock is gone, and nobody else lives there";
             match self.clear(directory.path().to_owned(), why, |_| directory.remove()) {
                 Cleared::Removed => removed += 1,
                 Cleared::Would => abandoned += 1,
@@ -171,7 +179,7 @@ enum Cleared {
 
 impl Found {
     fn check(&self) -> Check {
-        let Self { live, joining, stale, removed, stuck, busy, strange } = self;
+        let Self { live, joining, stale, others, removed, stuck, busy, strange, unknown } = self;
         let mut found = vec![match live {
             1 => "1 node".to_owned(),
             many => format!("{many} nodes"),
@@ -187,6 +195,10 @@ impl Found {
             found.push(format!("{} left by dead processes: {}", stale.len(), named(stale)));
             advice.push("nothing has to be done about the dead ones: the next node that joins removes them, or `ringbus doctor --fix`");
         }
+        if !others.is_empty() {
+            found.push(format!("{} left by dead processes of other users: {}", others.len(), named(others)));
+            advice.push("nothing has to be done about those of other users; they or root can remove them");
+        }
         if !stuck.is_empty() {
             found.push(format!("{} that cannot be removed: {}", stuck.len(), named(stuck)));
             advice.push("see what is said of each");
@@ -198,6 +210,12 @@ impl Found {
         if !strange.is_empty() {
             found.push(format!("{} that are not of the bus: {}", strange.len(), named(strange)));
             advice.push("move the files that are not of the bus elsewhere");
+        }
+        if !unknown.is_empty() {
+            found.push(format!("{} that cannot be asked: {}", unknown.len(), named(unknown)));
+            advice.push(
+                "run this as the user of the sockets that cannot be asked, or with a higher `ulimit -n`",
+            );
         }
         match (stuck.is_empty(), advice.is_empty()) {
             (false, _) => Check::fail(SOCKETS, found.join(", "), advice.join("; ")),

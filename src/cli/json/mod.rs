@@ -223,7 +223,7 @@ mod tests {
         assert!(decode(&[0xdd, 0xff, 0xff, 0xff, 0xff]).is_err(), "claims 4 G elements");
         assert!(decode(&[0xc1]).is_err(), "a byte that MessagePack does not use");
         let nested = |levels: usize| [vec![0x91; levels], vec![0xc0]].concat();
-        assert!(decode(&nested(128)).is_ok() && decode(&nested(129)).unwrap_err().contains("128 levels"));
+        assert!(decode(&nested(256)).is_ok() && decode(&nested(257)).unwrap_err().contains("256 levels"));
         for cut in 0..WIDE.len() {
             assert!(decode(&WIDE[..cut]).is_err(), "cut at {cut}");
         }

@@ -10,9 +10,7 @@ use rmp::Marker;
 use serde::ser::{Error, Serialize, SerializeMap, SerializeSeq, Serializer};
 
 use super::Base64;
-
-/// Deepest nesting that is read or printed; more would be a risk to the stack.
-const MAX_DEPTH: usize = 128;
+use crate::bus::codec::MAX_DEPTH;
 
 /// One MessagePack value, checked; serialises as the JSON of the table above.
 #[derive(Debug)]

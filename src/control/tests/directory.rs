@@ -316,6 +316,8 @@ fn temporary_sockets_are_removed_once_they_are_old_and_refuse() {
     let (_dir, location) = base();
     let bus = Directory::open(&location, "agents").expect("opens");
     let path = |name: &str| -> PathBuf { bus.path().join(format!(".{name}.tmp")) };
+    let [young, old, ancient, alive] = [1, 2, 3, 4].map(|n| id(n).to_string());
+    let foreign = String::from("editor");
     let age = |path: &Path, age: u64| {
         let then = SystemTime::now() - Duration::from_secs(age);
         nix::sys::stat::utimensat(
@@ -327,16 +329,18 @@ fn temporary_sockets_are_removed_once_they_are_old_and_refuse() {
         )
         .expect("utimensat");
     };
-    for name in ["young", "old", "ancient", "alive"] {
+    for name in [&young, &old, &ancient, &foreign] {
         leave_dead_socket(&path(name));
     }
-    fs::remove_file(path("alive")).expect("remove");
-    let _alive = Listener::bind(&path("alive"), 1).expect("bind");
-    for (name, seconds) in [("young", 50), ("old", 70), ("ancient", 1_000_000), ("alive", 1_000_000)] {
+    let _alive = Listener::bind(&path(&alive), 1).expect("bind");
+    for (name, seconds) in
+        [(&young, 50), (&old, 70), (&ancient, 1_000_000), (&alive, 1_000_000), (&foreign, 1_000_000)]
+    {
         age(&path(name), seconds);
     }
     assert!(bus.nodes().expect("lists").is_empty());
-    assert_eq!(names(bus.path()), [".alive.tmp", ".young.tmp"]);
+    let left = [&young, &alive, &foreign].map(|name| format!(".{name}.tmp"));
+    assert_eq!(names(bus.path()), left);
 }
 
 /// Whose wall clock has jumped takes a new temporary socket for an old one.
