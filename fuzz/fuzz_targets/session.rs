@@ -2,7 +2,7 @@
 //! order, and nothing piles up that the node did not queue itself.
 #![no_main]
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use arbitrary::Arbitrary;
@@ -115,6 +115,8 @@ struct World {
     conns: Vec<ConnId>,
     open: HashSet<ConnId>,
     up: HashSet<NodeId>,
+    /// Who each node's latest session was with.
+    met: HashMap<NodeId, Credentials>,
     /// Datagrams that this node has queued, for whomever.
     queued: usize,
 }
@@ -171,6 +173,10 @@ impl World {
                 self.hub.cut(id(*peer), String::new());
                 self.events();
                 assert!(!self.up.contains(&id(*peer)));
+                if let Some(who) = self.met.get(&id(*peer)).cloned() {
+                    assert!(self.hub.dialled(id(*peer), who, self.now).is_none(), "for good");
+                    assert!(self.hub.knows(id(*peer)));
+                }
             }
             Op::Transmit { conn, count } => {
                 let Some(conn) = self.conn(*conn) else { return };
@@ -194,8 +200,9 @@ impl World {
     fn events(&mut self) {
         while let Some(event) = self.hub.poll_event() {
             match event {
-                Event::Up { card, .. } => {
+                Event::Up { card, credentials, .. } => {
                     assert!(card.id != id(SELF));
+                    self.met.insert(card.id, credentials);
                     assert!(self.up.insert(card.id), "up twice");
                 }
                 Event::Message { peer, message, fds, bare } => {
@@ -242,6 +249,7 @@ fuzz_target!(|input: Input| {
         conns: Vec::new(),
         open: HashSet::new(),
         up: HashSet::new(),
+        met: HashMap::new(),
         queued: 0,
     };
     for op in &input.ops {

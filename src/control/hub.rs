@@ -23,9 +23,13 @@ use crate::sys::credentials::Credentials;
 mod refusal;
 
 pub use refusal::Refusal;
+use refusal::{Refused, Who};
 
 /// Refused nodes that are remembered. One that is forgotten is met once more, and refused again.
 const REFUSED: usize = 1024;
+/// Ended sessions of which it is remembered who they were with: what they left is read after their end, and may be an
+/// offence.
+const ENDED: usize = 1024;
 
 /// Names one connection of a node, for as long as the node lives.
 pub type ConnId = u64;
@@ -81,18 +85,6 @@ pub enum Event<I> {
     Close { conn: ConnId, farewell: Option<Vec<u8>> },
 }
 
-/// Process and user behind a connection, as the kernel tells.
-pub(super) type Who = (i32, u32);
-
-/// A node that is not let in.
-struct Refused {
-    peer: NodeId,
-    /// Who has spoken for it. Another process may have done so in its name, and refuses nobody but itself.
-    who: Who,
-    /// It was the node's own socket that was dialled.
-    dialled: bool,
-}
-
 struct Conn<F> {
     session: Session<F>,
     who: Who,
@@ -119,6 +111,8 @@ pub struct Hub<F, I> {
     up: HashMap<NodeId, ConnId>,
     /// The latest [`REFUSED`], in the order of their refusal.
     refused: VecDeque<Refused>,
+    /// Who the latest [`ENDED`] sessions were with, and whether this node had dialled them; no node twice.
+    ended: VecDeque<(NodeId, Who, bool)>,
     events: VecDeque<Event<I>>,
 }
 
@@ -134,6 +128,7 @@ impl<F: Clone, I> Hub<F, I> {
             next_conn: 1,
             up: HashMap::new(),
             refused: VecDeque::new(),
+            ended: VecDeque::new(),
             events: VecDeque::new(),
         }
     }
@@ -146,7 +141,8 @@ impl<F: Clone, I> Hub<F, I> {
 
     /// Whether what this process says in the name of that node is not heard.
     pub(super) fn is_refused(&self, peer: NodeId, who: Who) -> bool {
-        self.refused.iter().any(|refused| (refused.peer, refused.who) == (peer, who))
+        let mut by = self.refused.iter().filter(|refused| (refused.peer, refused.who) == (peer, who));
+        by.any(Refused::is_certain)
     }
 
     /// A connection to this node was made.
@@ -320,7 +316,7 @@ impl<F: Clone, I> Hub<F, I> {
         self.end(conn, Gone::Died);
     }
 
-    /// Cuts a peer off, for good.
+    /// Cuts a peer off, for good; also one whose session has ended.
     pub fn cut(&mut self, peer: NodeId, why: String) {
         let of_peer = self.conns.iter().filter(|(_, entry)| entry.peer == Some(peer));
         let conns: Vec<_> = of_peer.map(|(conn, entry)| (*conn, entry.who, entry.dialled)).collect();
@@ -332,6 +328,12 @@ impl<F: Clone, I> Hub<F, I> {
             } else {
                 self.close(conn);
             }
+        }
+        let ended = self.ended.iter().find(|(of, ..)| *of == peer).copied();
+        if up.is_none()
+            && let Some((_, who, dialled)) = ended
+        {
+            self.refuse(Some(peer), who, dialled, Refusal::Protocol { what: why });
         }
     }
 
@@ -367,8 +369,9 @@ impl<F: Clone, I> Hub<F, I> {
     /// Remembers a node as refused; false if it was.
     fn remember(&mut self, peer: NodeId, who: Who, dialled: bool) -> bool {
         if let Some(known) = self.refused.iter_mut().find(|known| (known.peer, known.who) == (peer, who)) {
+            let before = known.is_certain();
             known.dialled |= dialled;
-            return false;
+            return known.is_certain() != before;
         }
         if self.refused.len() == REFUSED {
             self.refused.pop_front();
@@ -379,12 +382,17 @@ impl<F: Clone, I> Hub<F, I> {
 
     /// Ends a connection; if it was a failed dial, an accepted one from the same peer takes its place.
     fn end(&mut self, conn: ConnId, why: Gone) {
-        let Some(entry) = self.conns.get(&conn) else { return };
-        let (peer, dialling) = (entry.peer, entry.session.phase == Phase::Dialling);
+        let Some(&Conn { ref session, who, dialled, peer, .. }) = self.conns.get(&conn) else { return };
+        let dialling = session.phase == Phase::Dialling;
         self.close(conn);
         let Some(peer) = peer else { return };
         if self.up.get(&peer) == Some(&conn) {
             self.up.remove(&peer);
+            self.ended.retain(|(of, ..)| *of != peer);
+            if self.ended.len() == ENDED {
+                self.ended.pop_front();
+            }
+            self.ended.push_back((peer, who, dialled));
             self.events.push_back(Event::Down { peer, why });
         } else if dialling {
             let held = self

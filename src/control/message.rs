@@ -173,7 +173,7 @@ pub(super) fn fds_fit(control: &Control<'_>, fds: usize) -> bool {
     }
 }
 
-/// Whether a datagram may have come with fds at all.
-pub(super) fn takes_fds(control: &Control<'_>) -> bool {
-    fds_fit(control, 1) || fds_fit(control, 2)
+/// Whether a datagram of which this many fds have come may have had more.
+pub(super) fn may_be_more(control: &Control<'_>, fds: usize) -> bool {
+    (fds + 1..=2).any(|fds| fds_fit(control, fds))
 }

@@ -17,7 +17,7 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use super::HANDSHAKE;
-use super::message::{fds_fit, takes_fds};
+use super::message::{fds_fit, may_be_more};
 use crate::frame::{Control, DecodeError, EncodeError};
 
 /// Most fds sent and not acknowledged: what a process must be able to take beyond its own.
@@ -59,6 +59,8 @@ pub(crate) enum SessionError {
     Unexpected { op: u8, phase: &'static str },
     #[error("op {op} came with {fds} fds")]
     Fds { op: u8, fds: usize },
+    #[error("an unknown op came with more than {most} fds")]
+    Many { most: usize },
     #[error("acknowledged or asked for a datagram that was never sent")]
     Count,
     #[error("peer has left too many datagrams unread")]
@@ -209,6 +211,10 @@ impl<F: Clone> Session<F> {
             Ok(control) => control,
             // A newer peer's: counted, and passed over.
             Err(error) if error.is_unknown() && self.phase == Phase::Up => {
+                // No datagram has more, so there was room for all that an honest one can have had.
+                if lost_fds && fds >= FDS_IN_FLIGHT {
+                    return Err(SessionError::Many { most: FDS_IN_FLIGHT });
+                }
                 if self.counts(fds, lost_fds, now).is_some() {
                     tracing::debug!(%error, "datagram ignored");
                 }
@@ -222,6 +228,10 @@ impl<F: Clone> Session<F> {
         // What cannot be sent again, being before the handshake or not counted, must not lose any either.
         if (fds > 0 || lost_fds) && (self.phase != Phase::Up || !is_counted(&control)) {
             return Err(SessionError::Fds { op: control.op(), fds });
+        }
+        // Had there been no room, fewer would have come: they were too many, which must not pass for a shortage.
+        if lost_fds && !may_be_more(&control, fds) {
+            return Err(SessionError::Fds { op: control.op(), fds: fds + 1 });
         }
         match control {
             Control::Ack { count } => return self.acked(count).map(|()| None),
@@ -241,7 +251,7 @@ impl<F: Clone> Session<F> {
             None if control == Control::Goodbye => false,
             None => return Ok(None),
         };
-        if if bare { !takes_fds(&control) } else { !fds_fit(&control, fds) } {
+        if !bare && !fds_fit(&control, fds) {
             return Err(SessionError::Fds { op: control.op(), fds });
         }
         Ok(Some((control, bare)))

@@ -1,5 +1,7 @@
 //! Why nodes are not let in.
 
+use super::NodeId;
+
 /// Why a node was not let in. Others on the bus are not affected.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -36,4 +38,23 @@ pub enum Refusal {
         /// What it did.
         what: String,
     },
+}
+
+/// Process and user behind a connection, as the kernel tells.
+pub(super) type Who = (i32, u32);
+
+/// A node that is not let in.
+pub(super) struct Refused {
+    pub(super) peer: NodeId,
+    /// Who has spoken for it. Another process may have done so in its name, and refuses nobody but itself.
+    pub(super) who: Who,
+    /// It was the node's own socket that was dialled.
+    pub(super) dialled: bool,
+}
+
+impl Refused {
+    /// Whether it tells the speaker from others: all processes of other pid namespaces have the number 0 here.
+    pub(super) fn is_certain(&self) -> bool {
+        self.dialled || self.who.0 != 0
+    }
 }

@@ -157,9 +157,18 @@ impl Net {
 
     /// Hands a datagram to an end as if the other had sent it.
     pub(super) fn inject(&mut self, wire: usize, end: usize, bytes: &[u8], fds: &[u32]) {
+        self.hand(wire, end, bytes, fds, false);
+    }
+
+    /// The same of a datagram that has had more fds than these.
+    pub(super) fn inject_losing(&mut self, wire: usize, end: usize, bytes: &[u8], fds: &[u32]) {
+        self.hand(wire, end, bytes, fds, true);
+    }
+
+    fn hand(&mut self, wire: usize, end: usize, bytes: &[u8], fds: &[u32], lost: bool) {
         let End { node, conn, .. } = self.wires[wire][end];
         let conn = conn.expect("an accepted connection");
-        self.nodes[node].hub.handle_datagram(conn, bytes, fds.to_vec(), false, self.now);
+        self.nodes[node].hub.handle_datagram(conn, bytes, fds.to_vec(), lost, self.now);
         self.flush();
     }
 

@@ -4,9 +4,9 @@
 use super::handshake::hello;
 use super::net::{Net, Step, credentials, id, numbered};
 use crate::control::Message;
-use crate::control::hub::{Event, Gone, Refusal};
+use crate::control::hub::{Event, Gone, Hub, Refusal};
 use crate::control::session::QUEUE;
-use crate::frame::{Control, PortUp, Role, Strings};
+use crate::frame::{Control, Hello, PortUp, Role, Strings};
 
 /// An established session between a node (end 1 of wire 0) and a test that speaks for its peer.
 fn established() -> Net {
@@ -157,6 +157,76 @@ fn every_op_comes_with_as_many_fds_as_it_takes() {
                 true => assert!(!matches!(net.downs(0)[..], [Gone::Cut(_)]), "{control:?} with {count} fds"),
                 false => assert_cut(&net, &format!("op {} came with {count} fds", control.op())),
             }
+        }
+    }
+}
+
+/// What a peer has published is read after its session: it cannot hang up before it is found out.
+#[test]
+fn a_peer_whose_session_has_ended_can_be_cut_off_still() {
+    let mut net = established();
+    let conn = net.wires[0][1].conn.expect("accepted");
+    net.nodes[0].hub.handle_lost(conn);
+    net.flush();
+    assert_eq!(net.downs(0), [Gone::Died]);
+    for _ in 0..2 {
+        net.nodes[0].hub.cut(id(1), "a corrupt log".into());
+        net.nodes[0].hub.cut(id(2), "one that never was here".into());
+    }
+    net.flush();
+    let why = Refusal::Protocol { what: "a corrupt log".into() };
+    assert_eq!(net.refusals(0), [(Some(id(1)), why)], "told once");
+    let caller = credentials(1);
+    assert!(net.nodes[0].hub.is_refused(id(1), (caller.pid, caller.uid)));
+}
+
+/// Processes of other pid namespaces have the number 0 here: what one of them says in another's name refuses nobody.
+#[test]
+fn of_callers_without_a_number_only_the_one_that_was_dialled_is_refused() {
+    let mut net = Net::new(1);
+    let now = net.now;
+    let hub = &mut net.nodes[0].hub;
+    let foreign = || crate::sys::credentials::Credentials { pid: 0, ..credentials(1) };
+    let who = (0, foreign().uid);
+    let incompatible = super::encode(&Control::Incompatible { major: 9, minor: 0 });
+    let refusals = |hub: &mut Hub<u32, u32>| {
+        std::iter::from_fn(|| hub.poll_event()).filter(|event| matches!(event, Event::Refused { .. })).count()
+    };
+    for told in [1, 0] {
+        let caller = hub.accepted(foreign(), now).expect("it is let in");
+        let liar = super::encode(&Control::Hello(Hello { major: 9, ..hello(1) }));
+        hub.handle_datagram(caller, &liar, vec![], false, now);
+        assert_eq!(refusals(hub), told);
+        assert!(!hub.is_refused(id(1), who) && !hub.knows(id(1)));
+    }
+    let conn = hub.dialled(id(1), foreign(), now).expect("it has done nothing");
+    hub.handle_datagram(conn, &incompatible, vec![], false, now);
+    assert_eq!(refusals(hub), 1);
+    assert!(hub.is_refused(id(1), who) && hub.knows(id(1)));
+    assert!(hub.dialled(id(1), foreign(), now).is_none());
+}
+
+/// More fds than there is room for in any datagram come flagged as lost ones are, by the kernel.
+#[test]
+fn too_many_fds_do_not_pass_for_a_shortage() {
+    let blob = Control::Blob { log: 1, reader_number: 1, blob: 1, size: 69_632 };
+    for (control, most) in [(numbered(2).0, 2), (numbered(1).0, 1), (blob, 1), (Control::PortsDone, 0)] {
+        for count in 0..=8 {
+            let mut net = established();
+            net.inject_losing(0, 1, &super::encode(&control), &vec![1; count]);
+            match count < most {
+                true => assert!(net.downs(0).is_empty(), "{control:?} with {count} of its fds"),
+                false => assert_cut(&net, &format!("op {} came with {} fds", control.op(), count + 1)),
+            }
+        }
+    }
+    let unknown_op = [0x93, 5, 0x70, 7];
+    for count in 0..=8 {
+        let mut net = established();
+        net.inject_losing(0, 1, &unknown_op, &vec![1; count]);
+        match count < 8 {
+            true => assert!(net.downs(0).is_empty(), "{count} of a newer peer's fds"),
+            false => assert_cut(&net, "more than 8 fds"),
         }
     }
 }
