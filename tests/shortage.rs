@@ -5,6 +5,8 @@ use std::fs::File;
 use std::time::{Duration, Instant};
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::signal::Signal;
+use ringbus::internals::ring::CursorSegment;
 use ringbus::{Message, Node, Publisher, RecvError, Subscriber, Wait};
 
 mod support;
@@ -17,6 +19,8 @@ fn child() {
         ("reads large messages", reads_large),
         ("publishes", publishes),
         ("calls", calls),
+        ("reads all", reads_all),
+        ("loses a segment", loses_a_segment),
     ]);
 }
 
@@ -281,5 +285,68 @@ fn calls(parent: &mut Parent, args: &[&str]) {
     assert_eq!(answer, 42);
     assert!(node.refused().is_empty(), "{:?}", node.refused());
     parent.say("answered");
+    parent.stay();
+}
+
+/// A reader sends its further cursor segments once each. If one was lost with a publisher that has closed since, the next
+/// in that segment is no offence, and asks for it.
+#[test]
+fn a_cursor_segment_that_was_lost_with_its_publisher_comes_with_the_next() {
+    let dir = Dir::new();
+    let mut reader = Child::start("reads all", &[dir.arg()]);
+    reader.expect("open");
+    let mut writer = Child::start("loses a segment", &[dir.arg()]);
+    writer.expect("the first segment is full");
+    reader.signal(Signal::SIGSTOP);
+    writer.tell("run short");
+    writer.expect("short");
+    reader.signal(Signal::SIGCONT);
+    writer.tell("go on");
+    writer.expect("published");
+    reader.expect("heard all");
+    writer.finish();
+    reader.finish();
+}
+
+fn reads_all(parent: &mut Parent, args: &[&str]) {
+    let node = support::bus(args[0]).join("reader").unwrap();
+    let mut subscriber = node.subscriber_builder("t/*").wait(Wait::Park).open::<u64>().unwrap();
+    parent.say("open");
+    for n in 0..MISSED {
+        assert_eq!(*next(&mut subscriber).unwrap(), n);
+    }
+    parent.say("heard all");
+    parent.stay();
+}
+
+fn loses_a_segment(parent: &mut Parent, args: &[&str]) {
+    let node = support::bus(args[0]).join("writer").unwrap();
+    let beats = || node.peers().first().and_then(|peer| peer.heartbeat().map(|beat| beat.sequence));
+    let wait_for_beats = || {
+        let before = beats();
+        eventually("more beats of the reader's", || beats() > before.map(|before| before + 3));
+    };
+    let open = |topic: &str| node.publisher_builder(topic).capacity(4096).open::<u64>().unwrap();
+    let full: Vec<_> = (0..CursorSegment::of_size(4096).slots()).map(|n| open(&format!("t/{n}"))).collect();
+    for publisher in &full {
+        publisher.wait_for_subscribers(1, DEADLINE).unwrap();
+    }
+    wait_for_beats(); // every cursor has been named by then
+    parent.say("the first segment is full");
+    parent.hear("run short");
+    let lost = open("t/lost");
+    let shortage = Shortage::begin();
+    parent.say("short");
+    parent.hear("go on");
+    wait_for_beats(); // the segment is done without
+    drop(lost);
+    wait_for_beats(); // nothing is asked for any more
+    drop(shortage);
+    let mut publisher = open("t/next");
+    for n in 0..MISSED {
+        publisher.publish(&n).unwrap(); // more than the log holds: its gate follows the reader
+    }
+    assert!(node.refused().is_empty() && node.peers().len() == 1, "{:?}", node.refused());
+    parent.say("published");
     parent.stay();
 }

@@ -356,8 +356,8 @@ pub enum RecvError {
         why: Corrupt,
     },
     /// This process has run out of memory or file descriptors: what a publisher publishes does not arrive. Once there
-    /// is room, the publisher's log is attached within some seconds, without a word; what was missed until then is
-    /// told as [`RecvError::Lagged`].
+    /// is room, the publisher's log is attached without a word, within some seconds, or up to about a minute if it could
+    /// not be again and again; what was missed until then is told as [`RecvError::Lagged`].
     #[error(
         "cannot read from {source_node}: {reason}: raise the limit (`ulimit -n`, `ulimit -v`), or close something: it is read again then"
     )]

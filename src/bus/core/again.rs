@@ -11,6 +11,7 @@ use super::attach::LocalSource;
 use super::{Core, Trouble};
 use crate::control::{Message, NodeId};
 use crate::frame::{Attach, Control};
+use crate::sys::limits;
 
 /// What came without its descriptors.
 pub(super) const BARE: &str = "no file descriptor is free";
@@ -52,11 +53,15 @@ pub(super) struct Missing {
 
 // This node is short.
 impl Core {
-    /// Something could not be taken; false if it could not be before.
-    pub(super) fn miss(&mut self, from: NodeId, what: What) -> bool {
-        self.miss_log(from, what, None, None)
+    /// Something could not be taken. The trouble is to be told of once, not each time that it is lost.
+    ///
+    /// # Errors
+    /// [`Trouble::Shortage`]: it is new.
+    pub(super) fn miss(&mut self, from: NodeId, what: What, why: String) -> Result<(), Trouble> {
+        if self.miss_log(from, what, None, None) { Err(Trouble::Shortage(why)) } else { Ok(()) }
     }
 
+    /// As [`Core::miss`]; whether it is new.
     fn miss_log(&mut self, from: NodeId, what: What, due: Option<u64>, predecessor: Option<u64>) -> bool {
         let mut is_new = false;
         let missing = self.missing.entry((from, what)).or_insert_with(|| {
@@ -72,14 +77,13 @@ impl Core {
 
     /// A message has come without its fds.
     pub(super) fn take_bare(&mut self, from: NodeId, message: Message) {
-        let Message::Attached { log, reader_port, .. } = message else {
-            return self.handle_message(from, message, Vec::new());
-        };
-        let readers = self.outlets.get(&log).map(|outlet| &outlet.readers);
-        if let Some(number) = readers.and_then(|readers| readers.get(&(from, reader_port))).copied() {
-            tracing::error!(%from, log, "{BARE} for a reader's cursor: raise the limit (`ulimit -n`)");
-            self.miss(from, What::Cursor { log, number });
+        if let Message::Attached { reader_port, .. } = message
+            && let Some(port) = self.peers.get_mut(&from).and_then(|peer| peer.ports.get_mut(&reader_port))
+            && let Some(reads) = &mut port.reads
+        {
+            reads.lost_segment = true;
         }
+        self.handle_message(from, message, Vec::new());
     }
 
     /// A writer gives one of this node's ports a log to read. If it may not, or this process is short of
@@ -97,34 +101,35 @@ impl Core {
         if let Err(Trouble::Shortage(_) | Trouble::Denied(..) | Trouble::Exhausted(_)) = &attached {
             self.send(from, &Control::Detach { log: attach.log, reader_number: attach.reader_number }, &[]);
         }
-        if let Err(Trouble::Shortage(reason)) = &attached {
-            self.is_short_for(from, attach, reason);
-        }
         match attached {
             Err(Trouble::Exhausted(_)) => Ok(()),
+            Err(Trouble::Shortage(reason)) if !self.is_short_for(from, attach, &reason) => Ok(()),
             attached => attached,
         }
     }
 
-    fn is_short_for(&mut self, from: NodeId, attach: &Attach, reason: &str) {
+    /// False if that has been told.
+    fn is_short_for(&mut self, from: NodeId, attach: &Attach, reason: &str) -> bool {
         let Attach { writer_port: writer, reader_port: reader, sequence, predecessor, .. } = *attach;
-        let Some(inlet) = self.inlets.get(&reader).map(|inlet| inlet.shared.clone()) else { return };
+        let Some(inlet) = self.inlets.get(&reader).map(|inlet| inlet.shared.clone()) else { return true };
         match &inlet.purpose {
             // The next call begins anew.
             Purpose::Client(_) => {
                 let why = format!("its answers cannot be read: {reason}");
-                return self.reset_pair(reader, (from, writer), &why, None);
+                self.reset_pair(reader, (from, writer), &why, None);
+                return true;
             }
             Purpose::Server { .. } => {}
             Purpose::Subscriber { .. } | Purpose::Inbox => {
                 if !self.miss_log(from, What::Log { writer, reader }, sequence, predecessor) {
-                    return; // which has been told
+                    return false;
                 }
             }
         }
         if let Some(peer) = self.peers.get(&from) {
             inlet.change(Change::Failed { node: peer.node.clone(), reason: reason.to_owned() });
         }
+        true
     }
 
     /// Asks for what is missing, as far as there is room for it. Called on each beat.
@@ -144,9 +149,10 @@ impl Core {
                 What::Cursor { log, number } => outlets.get(&log).is_some_and(|outlet| {
                     outlet.readers.iter().any(|((of, _), n)| of == node && *n == number)
                 }),
-                What::Blob { log, number, .. } => {
+                What::Blob { log, number, blob } => {
                     let key = LogKey { node: *node, log, number };
-                    sources.iter().any(|((_, other), source)| *other == key && !source.is_done())
+                    let has = |source: &LocalSource| !source.is_done() && source.blobs.contains_key(&blob);
+                    sources.iter().any(|((_, other), source)| *other == key && has(source))
                 }
             }
         });
@@ -157,7 +163,7 @@ impl Core {
                 wait => missing.wait = wait.saturating_sub(1),
             }
         }
-        let room = self.free_descriptors(due.len() * EACH) / EACH;
+        let room = limits::free_descriptors(due.len() * EACH) / EACH;
         for (node, what) in due.into_iter().take(room) {
             if let Some(missing) = self.missing.get_mut(&(node, what)) {
                 missing.asked = true;

@@ -191,47 +191,41 @@ impl Core {
         slot: u32,
         fds: Vec<Arc<OwnedFd>>,
     ) -> Result<(), Trouble> {
-        if !fds.is_empty()
-            && let Err(exhausted) = self.has_room_for_mapping(from)
-        {
-            // Without its cursor the gate would hold up the publisher.
-            self.remove_gates_of(log, |node, reader, _| node == from && reader == port);
-            return Err(exhausted);
-        }
+        let number = self.outlets.get(&log).and_then(|outlet| outlet.readers.get(&(from, port))).copied();
+        let room = if fds.is_empty() { Ok(()) } else { self.has_room_for_mapping(from) };
         let reads = self.peers.get_mut(&from).and_then(|peer| peer.ports.get_mut(&port));
         let Some(reads) = reads.and_then(|port| port.reads.as_mut()) else { return Ok(()) };
-        // Of a cursor that was missed, the segment may have come with another.
-        let number = self.outlets.get(&log).and_then(|outlet| outlet.readers.get(&(from, port))).copied();
-        let missing = (from, What::Cursor { log, number: number.unwrap_or(0) });
-        let was_missed = self.missing.remove(&missing).is_some();
-        if let Some(fd) =
-            fds.into_iter().next().filter(|_| !was_missed || !reads.segments.contains_key(&segment))
-        {
+        let mut short = format!("{BARE} for a reader's cursor");
+        // Of several cursors in a segment that was lost, each brings it.
+        let is_needed = !(reads.lost_segment && reads.segments.contains_key(&segment));
+        if let Some(fd) = fds.into_iter().next().filter(|_| is_needed) {
             if reads.segments.contains_key(&segment) {
                 return Err(format!("cursor segment {segment} sent twice").into());
             }
             if reads.segments.len() == MOST_CURSOR_SEGMENTS {
                 return Err(format!("more than {MOST_CURSOR_SEGMENTS} cursor segments").into());
             }
-            match open_cursor_segment(&fd) {
+            match room.and_then(|()| open_cursor_segment(&fd)) {
                 Ok(memory) => {
                     reads.segments.insert(segment, memory);
                 }
-                Err(short @ Trouble::Shortage(_)) => {
-                    self.miss(from, missing.1);
-                    return Err(short);
+                Err(exhausted @ Trouble::Exhausted(_)) => {
+                    reads.lost_segment = true;
+                    return self.refuse_cursor((from, port), log, exhausted);
                 }
+                Err(Trouble::Shortage(why)) => (reads.lost_segment, short) = (true, why),
                 Err(offence) => return Err(offence),
             }
         }
         let Some(memory) = reads.segments.get(&segment).cloned() else {
-            let lost_one =
-                |(node, what): &(NodeId, What)| *node == from && matches!(what, What::Cursor { .. });
-            if !self.missing.keys().any(lost_one) {
+            if !reads.lost_segment {
                 return Err("a cursor in a segment never sent".into());
             }
-            self.miss(from, missing.1);
-            return Ok(());
+            let Some(number) = number else { return Ok(()) };
+            return match self.has_room_for_mapping(from) {
+                Ok(()) => self.miss(from, What::Cursor { log, number }, short),
+                Err(exhausted) => self.refuse_cursor((from, port), log, exhausted),
+            };
         };
         let offset =
             CursorSegment::of_size(memory.size()).cursor(slot).ok_or("a cursor slot that is not there")?;
@@ -239,7 +233,14 @@ impl Core {
         let (Some(outlet), Some(number)) = (self.outlets.get(&log), number) else { return Ok(()) };
         outlet.shared.gates.follow(number, memory, offset);
         outlet.shared.bell.ring();
+        self.missing.remove(&(from, What::Cursor { log, number }));
         Ok(())
+    }
+
+    /// Without its cursor the gate would hold up the publisher.
+    fn refuse_cursor(&mut self, (node, port): (NodeId, u64), log: u64, why: Trouble) -> Result<(), Trouble> {
+        self.remove_gates_of(log, |of, reader, _| of == node && reader == port);
+        Err(why)
     }
 
     /// A reader lets go of a log.

@@ -4,7 +4,6 @@
 //! Attach. Both are done by this one thread: so a reader misses none, and gets none twice.
 
 use std::collections::HashMap;
-use std::collections::hash_map::Entry;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
@@ -120,11 +119,17 @@ impl Core {
         fds: Vec<Arc<OwnedFd>>,
     ) -> Result<(), Trouble> {
         let key = LogKey { node: from, log, number };
-        let room = self.has_room_for_mapping(from);
+        let missing = (from, What::Blob { log, number, blob });
+        let was_missed = self.missing.contains_key(&missing);
         // One that has gone needs no blobs.
-        let found = self.sources.iter_mut().find(|((_, other), _)| *other == key);
-        let Some(((port, _), source)) = found.filter(|(_, source)| !source.is_done()) else { return Ok(()) };
-        let Some(inlet) = self.inlets.get(port) else { return Ok(()) };
+        let found = self.sources.iter_mut().find(|((_, other), source)| *other == key && !source.is_done());
+        let Some((&at, source)) = found else { return Ok(()) };
+        if was_missed {
+            source.blobs.remove(&blob); // which does not count beside itself
+        }
+        let room = self.has_room_for_mapping(from);
+        let Some(source) = self.sources.get_mut(&at) else { return Ok(()) };
+        let Some(inlet) = self.inlets.get(&at.0) else { return Ok(()) };
         let bytes: u64 = source.blobs.values().sum();
         if blob == 0 || size > LARGEST + PAYLOAD as u64 {
             return Err(format!("blob {blob} of {size} bytes").into());
@@ -132,14 +137,9 @@ impl Core {
         if source.blobs.len() == MOST || bytes + size > MOST_BYTES {
             return Err(format!("more than {MOST} blobs for a log, or {} GiB", MOST_BYTES >> 30).into());
         }
-        let missing = (from, What::Blob { log, number, blob });
-        match source.blobs.entry(blob) {
-            Entry::Occupied(_) if self.missing.remove(&missing).is_some() => {}
-            Entry::Occupied(_) => return Err(format!("blob {blob} sent twice").into()),
-            Entry::Vacant(entry) => {
-                entry.insert(size);
-            }
-        };
+        if source.blobs.insert(blob, size).is_some() {
+            return Err(format!("blob {blob} sent twice").into());
+        }
         let header = BlobHeader { log, node: *from.as_bytes(), blob };
         let memory = room.and_then(|()| match fds.first() {
             Some(fd) => open_blob(fd, size, header),
@@ -152,15 +152,17 @@ impl Core {
             Err(offence) => return Err(offence),
         };
         inlet.shared.change(Change::Blob { key, blob, memory });
-        if matches!(trouble, Err(Trouble::Shortage(_))) {
-            self.miss(missing.0, missing.1);
+        if let Err(Trouble::Shortage(why)) = trouble {
+            return self.miss(missing.0, missing.1, why);
         }
+        self.missing.remove(&missing);
         trouble
     }
 
     /// A writer has let go of a blob.
     pub(super) fn drop_blob(&mut self, from: NodeId, (log, number): (u64, u16), blob: u64) {
         let key = LogKey { node: from, log, number };
+        self.missing.remove(&(from, What::Blob { log, number, blob }));
         let Some(((port, _), source)) = self.sources.iter_mut().find(|((_, other), _)| *other == key) else {
             return;
         };

@@ -4,7 +4,7 @@
 //! its own into a log of its own and looks at those of its peers, on an occasion that it is awake for anyway
 //! (`Driver::take_beat`): nobody is woken for a heartbeat.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use super::super::peer::Heartbeat;
@@ -17,7 +17,6 @@ use crate::frame::{Control, Frame, Stats};
 use crate::ring::lossy::{LossyNext, LossyReader};
 use crate::ring::{self, Kind, LogHeader, LogLayout, MIN_CAPACITY};
 use crate::segment::{PeerSegment, Sealed, SegmentError};
-use crate::sys::limits;
 
 /// Bytes of this node's own log.
 const CAPACITY: u64 = MIN_CAPACITY;
@@ -148,11 +147,6 @@ impl Core {
         self.send(peer, &control, &[log]);
     }
 
-    /// How many descriptors this process may still open, up to `most`.
-    pub(super) fn free_descriptors(&self, most: usize) -> usize {
-        limits::free_descriptors(self.pulse.log.shared_fd().as_fd(), most)
-    }
-
     /// A peer tells where its heartbeats are.
     pub(super) fn heartbeat_log(
         &mut self,
@@ -175,10 +169,7 @@ impl Core {
             None => Err(Trouble::Shortage(BARE.to_owned())),
         };
         let (log, layout) = match opened {
-            Err(short @ Trouble::Shortage(_)) => {
-                self.miss(from, What::Heart);
-                return Err(short);
-            }
+            Err(Trouble::Shortage(why)) => return self.miss(from, What::Heart, why),
             opened => opened?,
         };
         let reader = LossyReader::at_tail(log, layout);

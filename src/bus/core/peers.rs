@@ -49,6 +49,9 @@ pub(super) struct Reading {
     pub(super) filters: Arc<[Filter]>,
     pub(super) bell: Bell,
     pub(super) segments: HashMap<u32, Arc<PeerSegment>>,
+    /// One of them did not arrive, or was not taken. Its node sends each but once, so it may still speak of that, and
+    /// where it is asked for several cursors there, send it with each.
+    pub(super) lost_segment: bool,
 }
 
 impl PeerState {
@@ -211,7 +214,7 @@ impl Core {
 
     fn port_up(&mut self, from: NodeId, card: PortCard, fds: Vec<Arc<OwnedFd>>) -> Result<(), Trouble> {
         let Some(peer) = self.peers.get_mut(&from) else { return Ok(()) };
-        if self.missing.remove(&(from, What::Port(card.id))).is_some() {
+        if self.missing.contains_key(&(from, What::Port(card.id))) {
             peer.ports.remove(&card.id);
         }
         self.has_room_for_port(from, PortCard::reads(card.role))?;
@@ -243,10 +246,10 @@ impl Core {
         if peer.ports.insert(port, RemotePort { card, topic, reads }).is_some() {
             return Err(format!("port {port} opened twice").into());
         }
-        if let Some(what) = short {
-            self.miss(from, What::Port(port));
-            return Err(Trouble::Shortage(what));
+        if let Some(why) = short {
+            return self.miss(from, What::Port(port), why);
         }
+        self.missing.remove(&(from, What::Port(port)));
         self.attach_reader(from, port);
         self.tell_of_server(from, port);
         Ok(())
@@ -316,7 +319,7 @@ fn open_reading(fds: Vec<Arc<OwnedFd>>, filters: Arc<[Filter]>) -> Result<Readin
     let [segment, bell] = <[_; 2]>::try_from(fds).map_err(|_| Trouble::Shortage(BARE.to_owned()))?;
     let bell = Bell::from_peer(bell).map_err(|error| bell_trouble(&error))?;
     let segments = HashMap::from([(0, open_cursor_segment(&segment)?)]);
-    Ok(Reading { filters, bell, segments })
+    Ok(Reading { filters, bell, segments, lost_segment: false })
 }
 
 /// Checks and maps the cursor segment of a peer's port.
