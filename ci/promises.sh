@@ -108,6 +108,7 @@ filtered calls opening_and_closing_leaves_nothing_behind
 promise 8 "a limit that is reached is a clear error, and no more"
 filtered limits too_few_files too_little_address_space too_small_files may_not_be_written a_full_directory \
     a_read_only_directory too_many_fds_in_flight a_client_short_of_memory
+filtered shortage without_descriptors when_there_are
 filtered --lib file_size_limit fds_beyond_the_limit_of_open_files fds_in_flight_are_bounded \
     a_datagram_whose_fds_were_lost control::tests::hostile
 
@@ -121,6 +122,7 @@ promise 10 "hostile frames and sessions cost a bounded amount"
 filtered --lib frame::tests::hostile frame::tests::limits control::tests::violations control::tests::handshake
 filtered hostile frames:: values:: sessions::
 filtered heartbeats a_flood_of_heartbeats
+filtered floods a_process_that_calls_and_says_nothing
 filtered calls hostile::
 
 promise 11 "nobody but its owner can write a segment"
@@ -128,7 +130,6 @@ filtered --lib segment::tests::a_holder_of_the_fd reopening_through_proc not_eve
 filtered access segments::
 
 promise 12 "who somebody is, the kernel says"
-partly
 filtered directory a_bus_makes_its_directory that_others_can_reach somebody_elses_directory what_is_no_directory \
     a_group_shares_a_bus
 filtered access matrix:: strangers::

@@ -241,7 +241,7 @@ fn large_typed_messages_of_every_size_class_decode() {
     let node = Bus::private().unwrap().join("node").unwrap();
     let mut subscriber = node.subscriber::<(u32, String, Vec<u64>)>("t").unwrap();
     let mut publisher = node.publisher_builder("t").capacity(4 << 20).open().unwrap();
-    // Around what is copied at once, what is copied as a whole, and what is read field by field.
+    // Around what is copied at once, to memory that is kept, and to memory of its own.
     for len in [0, 1, 31, 250, 256, 260, 5000, 65_000, 65_536, 70_000, 400_000] {
         let value = (len as u32, "x".repeat(len), vec![u64::MAX; len / 100]);
         publisher.publish(&value).unwrap();

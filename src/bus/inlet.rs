@@ -199,7 +199,7 @@ impl Inlet {
                 sources
                     if !full
                         && self.idle % ROUND != ROUND - 1
-                        && self.turns.has_hot()
+                        && self.turns.hot().is_some()
                         && !glance(sources, &mut self.glanced) =>
                 {
                     self.turns.find_hot(&mut |index| sources[index].look(false))
@@ -245,15 +245,18 @@ impl Inlet {
         }
     }
 
-    /// A port that has looked in vain for a while, and reads few logs, asks for the lines of what comes next.
+    /// A port that has looked in vain for a while asks for the lines of what comes next: in each of its logs, or, if
+    /// there are many, in the one that had the last record.
     #[inline(always)]
     fn look_ahead(&mut self) {
         if std::mem::take(&mut self.run) >= STREAM {
             rest();
         }
         self.idle = self.idle.saturating_add(1);
-        if self.idle > AHEAD && self.sources.len() <= FEW {
-            for source in &self.sources {
+        if self.idle > AHEAD {
+            let hot = || self.turns.hot().and_then(|hot| self.sources.get(hot..=hot));
+            let likely = if self.sources.len() <= FEW { Some(&self.sources[..]) } else { hot() };
+            for source in likely.unwrap_or_default() {
                 source.reader.prefetch();
             }
         }

@@ -124,10 +124,10 @@ impl Turns {
         None
     }
 
-    /// Whether [`Turns::find_hot`] looks anywhere.
+    /// Where [`Turns::find_hot`] looks.
     #[inline(always)]
-    pub(super) fn has_hot(&self) -> bool {
-        self.hot.is_some()
+    pub(super) fn hot(&self) -> Option<usize> {
+        self.hot
     }
 
     /// Looks at no log but the one that had the last record: some of the looks of a port that waits, if it has many

@@ -200,7 +200,10 @@ impl<'c> Request<'c> {
                     let (route, call) = self.choose(raw)?;
                     let server = (route.node.id(), route.port);
                     if left.iter().filter(|before| **before == server).count() == 2 {
-                        return Err(status);
+                        return Err(Status::unavailable(format!(
+                            "server {} lets go of all requests: is it out of file descriptors or memory (`ulimit -n`)?",
+                            route.node
+                        )));
                     }
                     departure = Departure { route, call, ..departure };
                 }

@@ -153,7 +153,10 @@ pub(crate) fn decode_copy<T: DeserializeOwned>(
     len: usize,
     copy: impl FnOnce(&mut [u8]),
 ) -> Result<T, DecodeError> {
-    let mut bytes = vec![0; len];
+    let mut bytes = Vec::new();
+    // Its writer has said how long it is: more than this process may have is no reason to end it.
+    bytes.try_reserve_exact(len).map_err(<DecodeError as serde::de::Error>::custom)?;
+    bytes.resize(len, 0);
     copy(&mut bytes);
     decode(&bytes)
 }

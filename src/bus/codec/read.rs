@@ -56,13 +56,13 @@ impl<'de> Reader<'de> {
         &mut self,
         enter: impl FnOnce(&mut Self) -> Result<T, Error>,
     ) -> Result<T, Error> {
-        self.depth -= 1;
-        if self.depth == 0 {
+        if self.depth <= 1 {
             return Err(too_deep());
         }
-        let value = enter(self)?;
-        self.depth += 1;
-        Ok(value)
+        self.depth -= 1;
+        let value = enter(self);
+        self.depth += 1; // after an error, too: a visitor may go on with something else
+        value
     }
 
     #[inline(always)]
