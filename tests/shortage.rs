@@ -2,14 +2,22 @@
 //! not arrive, and gets it again when there is room.
 
 use std::fs::File;
+use std::os::fd::AsFd;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::Signal;
-use ringbus::internals::ring::CursorSegment;
-use ringbus::{Message, Node, Publisher, RecvError, Subscriber, Wait};
+use ringbus::internals::frame::{Attach, Control, PortUp, Role, Strings};
+use ringbus::internals::ring::{Blob, BlobHeader, CursorSegment, LogHeader, LogLayout};
+use ringbus::internals::segment::Sealed;
+use ringbus::internals::sys::timerfd;
+use ringbus::{Bus, Message, Node, Overflow, Publisher, Quotas, RecvError, Subscriber, Wait};
 
+#[path = "support/raw.rs"]
+mod raw;
 mod support;
+use raw::Raw;
 use support::{Child, DEADLINE, Dir, Parent, eventually, resources};
 
 #[test]
@@ -21,6 +29,7 @@ fn child() {
         ("calls", calls),
         ("reads all", reads_all),
         ("loses a segment", loses_a_segment),
+        ("has no room for a blob", has_no_room_for_a_blob),
     ]);
 }
 
@@ -36,6 +45,8 @@ impl Shortage {
         let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
         setrlimit(Resource::RLIMIT_NOFILE, resources().0 as u64 + 8, hard).unwrap();
         let taken = std::iter::from_fn(|| File::open("/dev/null").ok()).collect();
+        // What another thread had open for a moment is not free after that. No lower: poll(2) takes no more than this.
+        setrlimit(Resource::RLIMIT_NOFILE, 8, hard).unwrap();
         Self { soft, hard, _taken: taken }
     }
 }
@@ -172,7 +183,7 @@ fn reads_large(parent: &mut Parent, args: &[&str]) {
     assert!(subscriber.recv_timeout(DEADLINE).unwrap().expect("a message").is_empty(), "it is attached");
     let shortage = Shortage::begin();
     parent.say("short");
-    let lagged = subscriber.recv_timeout(DEADLINE).map(|_| ()).unwrap_err();
+    let lagged = subscriber.recv_timeout(DEADLINE).map(|m| m.map(|m| m.len())).unwrap_err();
     assert!(matches!(lagged, RecvError::Lagged { missed: 1, .. }), "{lagged}");
     parent.say("missed");
     parent.hear("there is room");
@@ -342,11 +353,90 @@ fn loses_a_segment(parent: &mut Parent, args: &[&str]) {
     drop(lost);
     wait_for_beats(); // nothing is asked for any more
     drop(shortage);
-    let mut publisher = open("t/next");
+    let wait_for_it = Overflow::Block { timeout: DEADLINE }; // until it has asked, on a beat
+    let mut publisher =
+        node.publisher_builder("t/next").capacity(4096).overflow(wait_for_it).open::<u64>().unwrap();
     for n in 0..MISSED {
         publisher.publish(&n).unwrap(); // more than the log holds: its gate follows the reader
     }
     assert!(node.refused().is_empty() && node.peers().len() == 1, "{:?}", node.refused());
     parent.say("published");
+    parent.stay();
+}
+
+/// A log and one blob, which is larger than a short process has room for.
+const MAPPINGS: usize = 2;
+const BLOB: usize = 256 << 20;
+
+/// One that is sent again does not count beside itself, and is asked for as often as it is lost.
+#[test]
+fn a_blob_that_is_sent_again_has_the_room_that_it_was_to_have() {
+    let dir = Dir::new();
+    let mut child = Child::start("has no room for a blob", &[dir.arg()]);
+    let socket = child.line();
+    let raw = Raw::connect(Path::new(&socket));
+    let reader = loop {
+        if let Control::PortUp(up) = Control::decode(&raw.receive().0).unwrap() {
+            break up.port;
+        }
+    };
+    let (layout, bell) = (LogLayout::new(4096).unwrap(), timerfd::create().unwrap());
+    let log = Sealed::create("ringbus-log", layout.segment_size(), true).unwrap();
+    layout.initialise(&log, &LogHeader { log: 1, node: raw.id, port: 1 });
+    let (filters, capacity) = (Strings::from_slice(&["t"]), Some(4096));
+    let role = Role::Publisher;
+    let up = PortUp { port: 1, role, filters, flags: 0, priority: 128, capacity, version: None };
+    raw.send(&Control::PortUp(up), &[]);
+    let attach = Attach {
+        log: 1,
+        writer_port: 1,
+        reader_port: reader,
+        reader_number: 1,
+        position: 0,
+        sequence: Some(0),
+        capacity: 4096,
+        predecessor: None,
+    };
+    raw.send(&Control::Attach(attach), &[log.fd(), bell.as_fd()]);
+    let memory = std::sync::Arc::new(Sealed::create("ringbus-blob", BLOB, false).unwrap());
+    let _blob = Blob::new(memory.clone(), &BlobHeader { log: 1, node: raw.id, blob: 1 });
+    let give = || {
+        let blob = Control::Blob { log: 1, reader_number: 1, blob: 1, size: BLOB as u64 };
+        raw.send(&blob, &[memory.fd()]);
+    };
+    for _ in 0..2 {
+        give();
+        loop {
+            match Control::decode(&raw.receive().0) {
+                Ok(Control::Again { what: 4, of: 1, id: 1, reader_number: 1 }) => break,
+                Ok(said @ (Control::Again { .. } | Control::Exhausted { .. })) => panic!("{said:?}"),
+                Ok(_) => {}
+                Err(end) => panic!("it has cut the session: {end}"),
+            }
+        }
+    }
+    child.tell("there is room");
+    child.expect("room");
+    give();
+    child.expect("mapped");
+    child.finish();
+}
+
+fn has_no_room_for_a_blob(parent: &mut Parent, args: &[&str]) {
+    let quotas = Quotas::default().mappings(MAPPINGS);
+    let node = Bus::builder("bus").dir(args[0]).quotas(quotas).open().unwrap().join("reader").unwrap();
+    let _subscriber = node.subscriber::<u64>("t").unwrap();
+    let (soft, hard) = getrlimit(Resource::RLIMIT_AS).unwrap();
+    let pages = std::fs::read_to_string("/proc/self/statm").unwrap();
+    let pages: u64 = pages.split(' ').next().unwrap().parse().unwrap();
+    setrlimit(Resource::RLIMIT_AS, pages * 4096 + BLOB as u64 / 2, hard).unwrap();
+    let before = resources().1;
+    parent.say(&format!("{}/bus/{}.sock", args[0], node.info().id()));
+    parent.hear("there is room");
+    setrlimit(Resource::RLIMIT_AS, soft, hard).unwrap();
+    parent.say("room");
+    eventually("its log and its blob are mapped", || resources().1 == before + MAPPINGS);
+    assert!(node.refused().is_empty(), "{:?}", node.refused());
+    parent.say("mapped");
     parent.stay();
 }
