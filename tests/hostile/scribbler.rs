@@ -18,8 +18,8 @@ const KINDS: [&[&str]; 5] = [&["log"], &["blob"], &["log", "blob"], &["heartbeat
 /// The longest that it stays at it without being cut off.
 const ROUND: Duration = Duration::from_millis(500);
 /// It plays at least so many rounds, and until it was cut off in so many.
-const ROUNDS: u32 = 8;
-const CUTS: u32 = 4;
+const ROUNDS: u32 = 4;
+const CUTS: u32 = 2;
 
 /// Words of this process's own segments of these kinds.
 fn segments(kinds: &[&str]) -> Vec<Range<usize>> {
