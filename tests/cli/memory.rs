@@ -4,17 +4,29 @@ use super::*;
 
 /// Many times as large when each value is an object in memory.
 const NILS: usize = 24_000_000;
+/// What the message is mapped as, in MiB; a copy of it takes 23 more.
+const MAPPED: usize = 32;
+/// Nothing like a copy has room in this, and what is said of it does; a copy and what is printed of it have in this.
+const SPARE: [(usize, bool); 2] = [(100, true), (8, false)];
 
-/// A `sub` with so many MiB of address space.
-fn limited_sub(place: &Place, mib: usize) -> Running {
+/// A `sub` with so many MiB of address space, if it is limited.
+fn sub(place: &Place, mib: Option<usize>) -> Running {
+    let limit = mib.map_or_else(|| "unlimited".to_owned(), |mib| (mib << 10).to_string());
     let bare = place.command(&["sub", "--count", "2", "t"]);
     let mut command = Command::new("sh");
-    command.args(["-c", &format!(r#"ulimit -v {}; exec "$0" "$@""#, mib << 10)]);
+    command.args(["-c", &format!(r#"ulimit -v {limit}; exec "$0" "$@""#)]);
     command.arg(bare.get_program()).args(bare.get_args()).env("RINGBUS_DIR", place.dir());
     // Else each thread reserves 64 MiB of address space.
     command.env("MALLOC_ARENA_MAX", "1").env_remove("RUST_LOG").env_remove("RINGBUS_BUS");
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     Running::start(command)
+}
+
+/// The most that a process's address space ever was, in MiB.
+fn peak(sub: &Running) -> usize {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", sub.pid())).expect("/proc");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmPeak:")).expect("VmPeak");
+    line.trim().trim_end_matches(" kB").parse::<usize>().expect("a number").div_ceil(1 << 10)
 }
 
 #[test]
@@ -23,9 +35,13 @@ fn a_huge_array_of_nothing_is_printed_or_told_to_be_too_large() {
     let node = place.join("publisher");
     let many = vec![(); NILS];
     let mut publisher = node.publisher::<Vec<()>>("t").unwrap();
-    // The program takes up to 27 MiB, and the mapped message 32; a copy takes 23 more.
-    for (mib, is_room) in [(160, true), (65, false)] {
-        let mut sub = limited_sub(&place, mib);
+    let idle = sub(&place, None);
+    publisher.wait_for_subscribers(1, DEADLINE).unwrap();
+    let program = peak(&idle);
+    drop(idle);
+    eventually("its end", || publisher.stats().peers == 0);
+    for (spare, is_room) in SPARE {
+        let mut sub = sub(&place, Some(program + MAPPED + spare));
         let (lines, errors) = (sub.lines(), sub.errors());
         publisher.wait_for_subscribers(1, DEADLINE).unwrap();
         publisher.publish(&many).unwrap();

@@ -6,9 +6,7 @@ use std::hint::black_box;
 
 use ringbus::Headers;
 use ringbus::internals::control;
-use ringbus::internals::frame::{
-    self, Control, Frame, HeadError, MAX_DATAGRAM, MAX_HEAD, PortStats, decode_head,
-};
+use ringbus::internals::frame::{self, Control, Frame, HeadError, MAX_DATAGRAM, MAX_HEAD, decode_head};
 
 use crate::counting::most_allocated;
 use crate::each;
@@ -105,7 +103,7 @@ fn hostile_frames_cost_no_more_than_what_was_received() {
     let (mut total, mut good, mut bytes) = (0u64, 0u64, 0u64);
     let cases = crate::setting("RINGBUS_FRAMES", 60_000u64).div_ceil(EACH);
     let (mut whole, mut harmed) = (vec![0; 1 << 20], Vec::new());
-    each("× 256 frames", "", cases, |mut random| {
+    each(&format!("× {EACH} frames"), "", cases, |mut random| {
         let parts = parts(&mut random);
         let port_stats = parts.port_stats();
         for variant in 0..parts::VARIANTS {
@@ -130,24 +128,8 @@ fn hostile_frames_cost_no_more_than_what_was_received() {
 /// Counts and lengths that are as large as they may be, with as little behind them as there can be.
 #[test]
 fn the_dearest_frames_cost_no_more_than_what_was_received() {
-    let stats = PortStats {
-        port: 0,
-        role: 0,
-        name: "",
-        messages: 0,
-        bytes: 0,
-        dropped: 0,
-        blocked_ns: 0,
-        lag: 0,
-        peers: 0,
-        evicted: 0,
-    };
-    let one = {
-        let mut bytes = vec![0x99];
-        bytes.extend([0, 0, 0xa0, 0, 0, 0, 0, 0, 0]);
-        assert_eq!(stats.name, "");
-        bytes
-    };
+    // [port, role, name, messages, bytes, dropped, blocked_ns, lag, peers]
+    let one = [0x99, 0, 0, 0xa0, 0, 0, 0, 0, 0, 0];
     let mut most = 0;
     for count in [1, 16, 100, 500, 512, 1000, 1024, 1025, 6000] {
         // stats_reply [5, 15, request, taken, uptime, more, ports]

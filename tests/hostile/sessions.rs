@@ -2,24 +2,33 @@
 //! else notices.
 
 use std::fs;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use ringbus::internals::frame::{Control, Hello, PortUp, Role, Strings};
+use ringbus::internals::ring::CursorSegment;
+use ringbus::internals::segment::Sealed;
 use ringbus::internals::sys::seqpacket::{MAX_DATAGRAM, Socket};
 use ringbus::internals::sys::timerfd;
+use ringbus::{Bus, Quotas};
 
 use crate::raw::Raw;
 use crate::scribbler::{Numbers, SPARE, open_fds};
-use crate::support::{self, Child, DEADLINE, Dir, Parent, eventually};
+use crate::support::{Child, DEADLINE, Dir, Parent, eventually};
 use crate::tell;
 
 /// How long a caller has to say hello, and what a busy machine may add.
 const HANDSHAKE: Duration = Duration::from_secs(2);
 const SLACK: Duration = Duration::from_secs(2);
+/// Words that are kept for one whose ports are many: fewer than usual, and than the descriptors that it may cost.
+const FEW_UNREAD: usize = 1 << 7;
+/// Words that a node receives of a peer before it looks at what they mean (src/control/driver.rs): of a reader that comes
+/// and goes two, the first with two descriptors.
+const IN_A_ROW: usize = 1024;
 /// What is kept for a peer that does not read ([`ringbus::Quotas`]), and as much again for what the allocator keeps.
 const MOST_MEMORY: u64 = 2 * (16 << 20);
 
@@ -30,9 +39,18 @@ fn memory(line: &str) -> u64 {
     found.trim_start_matches(':').trim().trim_end_matches(" kB").parse::<u64>().unwrap() << 10
 }
 
-/// `args`: the bus's directory. Says its socket; then, once it is told that the other is through, what that has cost.
+/// `args`: the bus's directory, and what is done to it. Says its socket; then, once it is told that the other is through,
+/// what that has cost.
 pub fn victim(parent: &mut Parent, args: &[&str]) {
-    let bus = support::bus(args[0]);
+    // What is told to one without descriptors is another test's (tests/shortage.rs).
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+    setrlimit(Resource::RLIMIT_NOFILE, hard, hard).unwrap();
+    let quotas = Quotas::default();
+    let quotas = match args[1] {
+        OPEN_AND_CLOSE => quotas.unread_messages(FEW_UNREAD).descriptors(2 * FEW_UNREAD),
+        _ => quotas,
+    };
+    let bus = Bus::builder("bus").dir(args[0]).quotas(quotas).open().unwrap();
     let (victim, other) = (bus.join("victim").unwrap(), bus.join("other").unwrap());
     let _ports = (victim.publisher::<u32>("t").unwrap(), victim.subscriber::<u32>("t").unwrap());
     let mut numbers = Numbers::open(&victim, &other);
@@ -40,7 +58,7 @@ pub fn victim(parent: &mut Parent, args: &[&str]) {
     thread::scope(|scope| {
         let numbers = scope.spawn(|| numbers.flow(&over));
         let (fds, before) = (open_fds(), memory("VmRSS"));
-        parent.say(&format!("{args}/bus/{id}.sock", args = args[0], id = victim.info().id()));
+        parent.say(&format!("{dir}/bus/{id}.sock", dir = args[0], id = victim.info().id()));
         let most_fds = {
             let (mut most, through) = (0, AtomicBool::new(false));
             thread::scope(|inner| {
@@ -62,6 +80,9 @@ pub fn victim(parent: &mut Parent, args: &[&str]) {
         let took = start.elapsed();
         drop(late);
         eventually("nothing of it is left", || open_fds() <= fds + SPARE && victim.peers().len() == 1);
+        if args[1] == OPEN_AND_CLOSE {
+            assert_eq!(victim.refused(), [], "it kept to the protocol");
+        }
         over.store(true, Relaxed);
         let numbers = numbers.join().unwrap();
         let grown = memory("VmHWM").saturating_sub(before);
@@ -72,13 +93,14 @@ pub fn victim(parent: &mut Parent, args: &[&str]) {
 
 type Deed = fn(&Path);
 
+const OPEN_AND_CLOSE: &str = "open and close without end";
 const DEEDS: [(&str, Deed); 6] = [
     ("say nothing", say_nothing),
     ("spell it out", spell_it_out),
     ("send what is no word", send_what_is_no_word),
     ("spam descriptors", spam_descriptors),
     ("ask and never listen", ask_and_never_listen),
-    ("open and close without end", open_and_close),
+    (OPEN_AND_CLOSE, open_and_close),
 ];
 
 /// `args`: a node's socket, and what to do to it.
@@ -195,25 +217,39 @@ fn ask_and_never_listen(path: &Path) {
     assert!(start.elapsed() < HANDSHAKE + SLACK, "after {:?}", start.elapsed());
 }
 
-/// Ports that come and go, as fast as they are read.
+/// Readers that come and go as fast as they are let in, more of them than what they are given is kept for; then a look
+/// at all of that.
 fn open_and_close(path: &Path) {
     let raw = Raw::connect(path);
-    let filters = Strings::from_slice(&["t"]);
-    let (role, capacity) = (Role::Publisher, Some(4096));
+    raw.send(&Control::PortsDone, &[]);
     let start = Instant::now();
-    for port in 1.. {
-        let up = PortUp { port, role, filters, flags: 0, priority: 128, capacity, version: None };
-        raw.try_send(&Control::PortUp(up), &[]);
-        raw.try_send(&Control::PortDown { port }, &[]);
-        if start.elapsed() > HANDSHAKE {
+    let send = |control: &Control<'_>, fds: &[BorrowedFd<'_>]| {
+        while !raw.try_send(control, fds) {
+            assert!(start.elapsed() < DEADLINE, "it is neither read nor cut off");
+            thread::yield_now();
+        }
+    };
+    let bell = timerfd::create().unwrap();
+    let (role, filters) = (Role::Subscriber, Strings::from_slice(&["t"]));
+    for port in 1..=16 * FEW_UNREAD as u64 {
+        let cursors = Sealed::create("ringbus-cursors", 4096, true).unwrap();
+        CursorSegment::of_size(4096).initialise(&cursors, raw.id, port, 0);
+        let up = PortUp { port, role, filters, flags: 0, priority: 128, capacity: None, version: None };
+        send(&Control::PortUp(up), &[cursors.fd(), bell.as_fd()]);
+        send(&Control::PortDown { port }, &[]);
+    }
+    // The first was the answer to its hello. Only a few words with descriptors are under way until they are counted.
+    for count in 2.. {
+        if raw.receive().0.is_empty() {
             break;
         }
+        send(&Control::Ack { count }, &[]);
     }
 }
 
 fn costs_a_bounded_amount(deed: &str) {
     let dir = Dir::new();
-    let mut victim = Child::start("victim", &[dir.arg()]);
+    let mut victim = Child::start("victim", &[dir.arg(), deed]);
     let socket = victim.line();
     let mut hostile = Child::start("hostile", &[&socket, deed]);
     hostile.expect("cut off");
@@ -227,13 +263,17 @@ fn costs_a_bounded_amount(deed: &str) {
         "{deed}: {} KiB and {fds} descriptors at most; {numbers} messages of others; a join took {late} ms",
         grown >> 10
     ));
-    // Of callers that have not said hello, as many as may wait, and a process handle each.
-    assert!(grown <= MOST_MEMORY && fds <= 2 * 128, "{line}");
+    let most_fds = match deed {
+        OPEN_AND_CLOSE => 2 * FEW_UNREAD + IN_A_ROW,
+        // Of callers that have not said hello, as many as may wait, and a process handle each.
+        _ => 2 * 128,
+    };
+    assert!(grown <= MOST_MEMORY && fds <= most_fds as u64, "{line}");
     assert!(numbers > 100 && Duration::from_millis(late) < DEADLINE / 4, "{line}");
 }
 
 macro_rules! deeds {
-    ($($test:ident: $deed:literal;)*) => {$(
+    ($($test:ident: $deed:expr;)*) => {$(
         #[test]
         fn $test() {
             costs_a_bounded_amount($deed);
@@ -247,5 +287,5 @@ deeds! {
     callers_that_send_what_is_no_word_are_cut_off: "send what is no word";
     callers_that_spam_descriptors_are_cut_off: "spam descriptors";
     a_peer_that_asks_and_never_listens_is_parted_with: "ask and never listen";
-    a_peer_that_opens_and_closes_without_end_costs_its_session: "open and close without end";
+    a_peer_that_opens_and_closes_without_end_costs_its_session: OPEN_AND_CLOSE;
 }

@@ -41,11 +41,11 @@ impl Raw {
         self.socket.send(&bytes, fds).unwrap();
     }
 
-    /// The same to one that may have closed the session.
-    pub fn try_send(&self, control: &Control<'_>, fds: &[BorrowedFd<'_>]) {
+    /// The same to one that may have closed the session; false if it has no room yet.
+    pub fn try_send(&self, control: &Control<'_>, fds: &[BorrowedFd<'_>]) -> bool {
         let mut bytes = vec![0; control.encoded_len()];
         control.encode(&mut bytes).unwrap();
-        let _ = self.socket.send(&bytes, fds);
+        !self.socket.send(&bytes, fds).is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock)
     }
 
     /// The next datagram that is not about the counting of others.
