@@ -122,7 +122,7 @@ promise 10 "hostile frames and sessions cost a bounded amount"
 filtered --lib frame::tests::hostile frame::tests::limits control::tests::violations control::tests::handshake
 filtered hostile frames:: values:: sessions::
 filtered heartbeats a_flood_of_heartbeats
-filtered floods a_process_that_calls_and_says_nothing
+filtered callers a_process_that_calls_and_says_nothing
 filtered calls hostile::
 
 promise 11 "nobody but its owner can write a segment"

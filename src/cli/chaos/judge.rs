@@ -54,6 +54,8 @@ pub(super) struct Judge {
     open: BTreeSet<(u64, u64)>,
     farewells: Vec<Farewell>,
     told: BTreeSet<(u64, u64)>,
+    /// How long there was no processor, in all.
+    pub(super) starved: Duration,
     pub(super) received: u64,
     pub(super) deaths_told: u64,
     /// The longest that an undisturbed process waited for word of a death.
@@ -201,6 +203,13 @@ impl Judge {
         if let Some(at) = awaited {
             self.farewells.swap_remove(at);
         }
+    }
+
+    /// There was no processor for so long, for whoever looks and so for those that are looked at: what is due waits.
+    pub(super) fn was_away(&mut self, time: Duration) {
+        self.starved += time;
+        let calms = self.lives.values_mut().filter_map(|life| life.calm.as_mut());
+        calms.chain(self.farewells.iter_mut().map(|farewell| &mut farewell.at)).for_each(|at| *at += time);
     }
 
     /// Looks whether anything is overdue.

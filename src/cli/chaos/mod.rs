@@ -77,8 +77,10 @@ Fails if there was a violation. Ctrl-C ends it early, with the same checks and t
 JSON (the last line of stdout; everything else goes to stderr):
   {\"violations\":0,\"first_violations\":[],\"seed\":N,\"seconds\":S,\"processes\":N,\"kills\":N,\"stops\":N,\"restarts\":N,
    \"slowdowns\":N,\"published\":N,\"received\":N,\"calls\":N,\"answers\":N,\"unavailable\":N,\"not_found\":N,\"late\":N,
-   \"exhausted\":N,\"deaths_told\":N,\"slowest_death_word_ms\":T}
+   \"exhausted\":N,\"deaths_told\":N,\"slowest_death_word_ms\":T,
+   \"starved_seconds\":S}
 `published` counts events, broadcasts and direct messages that the bus took; `received` adds up over all that receive.
+`starved_seconds`: how long the one that judges had no processor; what was due then waited.
 Calls that were under way when their client was killed have no end that is known.")]
 pub(super) struct Options {
     /// How long processes are disturbed

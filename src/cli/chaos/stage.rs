@@ -17,6 +17,9 @@ use crate::Bus;
 /// How many processes may be absent or stopped at a time: others have to have something to do with each other.
 const AWAY: usize = 5;
 
+/// Whoever does this late what is due every 20 ms had no processor.
+const AWAY_FOR: Duration = Duration::from_secs(1);
+
 /// A part, and who plays it.
 struct Place {
     cast: Cast,
@@ -61,6 +64,8 @@ pub(super) struct Stage {
     pub(super) baseline: Option<Footprint>,
     pub(super) bus_dir: PathBuf,
     counts: Summary,
+    /// When it last did what is due.
+    looked: Instant,
 }
 
 impl Stage {
@@ -80,6 +85,7 @@ impl Stage {
             baseline: None,
             bus_dir: bus.dir().join(bus.name()),
             counts,
+            looked: Instant::now(),
         }
     }
 
@@ -150,6 +156,7 @@ impl Stage {
             not_found: calls.not_found,
             late: calls.late,
             exhausted: calls.exhausted,
+            starved_seconds: (self.judge.starved.as_secs_f64() * 10.0).round() / 10.0,
             deaths_told: self.judge.deaths_told,
             ..self.counts.clone()
         };
@@ -240,6 +247,17 @@ impl Stage {
             }
         }
         let now = Instant::now();
+        let away = now.saturating_duration_since(self.looked);
+        self.looked = now;
+        if away > AWAY_FOR {
+            self.judge.was_away(away);
+            self.heard.values_mut().for_each(|heard| *heard += away);
+            for place in &mut self.places {
+                if let State::Ends { since, .. } = &mut place.state {
+                    *since += away;
+                }
+            }
+        }
         for at in 0..self.places.len() {
             match self.places[at].state {
                 State::Stopped { life, until } if until <= now => self.go_on(at, life)?,

@@ -28,6 +28,7 @@ pub(super) struct Summary {
     pub(super) exhausted: u64,
     pub(super) deaths_told: u64,
     pub(super) slowest_death_word_ms: f64,
+    pub(super) starved_seconds: f64,
 }
 
 const WIDTH: usize = 11;
@@ -100,6 +101,9 @@ impl fmt::Display for Summary {
         )?;
         let (deaths, slowest) = (grouped(self.deaths_told), self.slowest_death_word_ms);
         writeln!(f, "{deaths} words of a death, the slowest after {slowest} ms")?;
+        if self.starved_seconds > 0.0 {
+            writeln!(f, "no processor for {} s, for which deadlines waited", self.starved_seconds)?;
+        }
         for violation in &self.first_violations {
             writeln!(f, "violation: {violation}")?;
         }

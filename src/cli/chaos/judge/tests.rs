@@ -179,3 +179,15 @@ fn who_is_killed_or_stopped_before_its_word_is_heard_is_due_nothing() {
         "{found:?}"
     );
 }
+
+#[test]
+fn what_is_due_waits_while_there_is_no_processor() {
+    let (mut judge, at) = court();
+    let at = at + 2 * GRACE;
+    judge.ends(PUBLISHER, true, at); // and nobody is told
+    judge.was_away(3 * PATIENCE);
+    judge.look(at + 4 * PATIENCE - SECOND);
+    assert_eq!((judge.violations, judge.starved), (0, 3 * PATIENCE));
+    judge.look(at + 4 * PATIENCE);
+    assert!(judge.first[0].contains("was not told within"), "{:?}", judge.first);
+}
