@@ -154,7 +154,7 @@ fn everything_else_can_be_killed_around_its_system_calls() {
         // Of the short form: some calls, a point each.
         let all = std::env::var("RINGBUS_TEST_EVERY").is_ok();
         let every = setting("RINGBUS_TEST_EVERY", 2 * AROUND as u64 + 1);
-        let some = if all { 1 } else { (calls.len() / 5).max(1) };
+        let some = if all { 1 } else { (calls.len() / 2).max(1) };
         let (mut points, mut met) = (0, 0);
         for (thread, call, place) in calls.iter().skip(below(some as u64) as usize).step_by(some) {
             play.ask(&format!("gap {case} {thread} {call} {place}"));
