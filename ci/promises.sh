@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # A short form of what shows each promise of docs/reliability.md: a line a row, at the end how many are shown; fails if one
-# does not hold. `ci/promises.sh 2 16` shows these rows alone. Needs what ci/test.sh builds, and no more than four minutes.
+# does not hold. `ci/promises.sh 2 16` shows these rows alone. Needs what ci/test.sh builds, and some minutes.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 

@@ -214,12 +214,29 @@ fn start(client: &Client, method: &str, value: u64) -> Pending<Response<u64>> {
     client.request(method).timeout(DEADLINE).start(&value).unwrap()
 }
 
+/// Calls that the server has when it drains.
+const HELD: u64 = 4;
+
 fn server(parent: &mut Parent, args: &[&str]) {
     let node = support::bus(args[0]).join("server").unwrap();
-    let server = serve(&node, "work");
+    let (release, released) = channel::<()>();
+    let released = parking(released);
+    let server = node
+        .service("work")
+        .method("echo", |_ctx, value: u64| Ok(value))
+        .method("hold", move |_ctx, value: u64| {
+            released().map(|()| value).map_err(|()| Status::internal("gone"))
+        })
+        .spawn()
+        .unwrap();
     parent.say("serves");
     parent.hear("drain");
-    node.drain(DEADLINE).unwrap();
+    thread::scope(|scope| {
+        let drain = scope.spawn(|| node.drain(DEADLINE));
+        parent.hear("release");
+        (0..HELD).for_each(|_| release.send(()).unwrap());
+        drain.join().unwrap().unwrap();
+    });
     let done = server.stats().messages;
     parent.say(&format!("drained after {done}"));
     parent.stay();
@@ -235,21 +252,21 @@ fn calls_that_a_server_has_are_finished_and_others_refused() {
     let client = node.client("work").unwrap();
     client.call::<_, u64>("echo", &0).unwrap();
     // One runs, the others wait: taken by the stand-by before the server hears of the end.
-    let calls: Vec<_> = (0..4).map(|n| start(&client, "sleep", 150 + n)).collect();
+    let calls: Vec<_> = (0..HELD).map(|n| start(&client, "hold", n)).collect();
     eventually("all are taken", || {
         let stats = node.survey(DEADLINE);
         let ports = stats.iter().flat_map(|stats| &stats.ports);
-        ports.filter(|port| port.role == "server").any(|port| port.stats.messages == 5)
+        ports.filter(|port| port.role == "server").any(|port| port.stats.messages == 1 + HELD)
     });
     child.tell("drain");
-    let mut refused = 0;
     eventually("new ones are refused", || {
-        let call = client.request("echo").timeout(DEADLINE).send::<_, u64>(&1);
-        refused += u32::from(call.is_err_and(|status| status.code() == Code::Unavailable));
-        refused > 0
+        // One that it takes before it hears of the end waits behind the held ones.
+        let call = client.request("echo").timeout(Duration::from_millis(200)).send::<_, u64>(&1);
+        call.is_err_and(|status| status.code() == Code::Unavailable)
     });
+    child.tell("release");
     for (n, call) in (0..).zip(calls) {
-        assert_eq!(call.wait().map(|ms| *ms), Ok(150 + n));
+        assert_eq!(call.wait().map(|n| *n), Ok(n));
     }
     assert!(child.line().starts_with("drained after "));
     let goodbye = |change: &PeerChange| matches!(change, PeerChange::Left(_, Departure::Goodbye));

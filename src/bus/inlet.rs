@@ -53,7 +53,7 @@ const ROUND: u32 = 64;
 /// all the way round. So a port that waits for its busy log is never long away from it, whatever else it reads.
 const GLANCES: usize = 2;
 
-/// Logs of a port that looks ahead: each costs two instructions a look.
+/// Logs of a port that looks ahead in all of them: each costs a few instructions a look.
 const FEW: usize = 4;
 
 /// The reading end of a port, on its user's thread.
@@ -253,12 +253,13 @@ impl Inlet {
             rest();
         }
         self.idle = self.idle.saturating_add(1);
-        if self.idle > AHEAD {
-            let hot = || self.turns.hot().and_then(|hot| self.sources.get(hot..=hot));
-            let likely = if self.sources.len() <= FEW { Some(&self.sources[..]) } else { hot() };
-            for source in likely.unwrap_or_default() {
-                source.reader.prefetch();
-            }
+        if self.idle <= AHEAD {
+            return;
+        }
+        if self.sources.len() <= FEW {
+            self.sources.iter().for_each(|source| source.reader.prefetch());
+        } else if let Some(hot) = self.turns.hot().and_then(|hot| self.sources.get(hot)) {
+            hot.reader.prefetch();
         }
     }
 

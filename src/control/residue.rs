@@ -128,18 +128,16 @@ mod look {
 
     /// Looks at an entry of a bus's directory, by the rules by which those who join clean it.
     pub(crate) fn state(entry: &DirEntry) -> State {
-        match Kind::of(entry) {
+        let ours = match Kind::of(entry) {
             Kind::Foreign => return State::Foreign,
             Kind::Temporary if !is_old(entry) => return State::Joining,
-            Kind::Node(_) | Kind::Temporary => {}
-        }
+            Kind::Temporary => State::Abandoned,
+            Kind::Node(_) => State::Dead,
+        };
         match Owner::of(&entry.path()) {
             Owner::Alive(credentials) => State::Alive { pid: credentials.pid },
             Owner::Dead => match entry.metadata() {
-                Ok(found) if found.uid() == credentials::euid() => match Kind::of(entry) {
-                    Kind::Node(_) => State::Dead,
-                    _ => State::Abandoned,
-                },
+                Ok(found) if found.uid() == credentials::euid() => ours,
                 Ok(found) => State::DeadOfOther { uid: found.uid() },
                 Err(_) => State::Gone,
             },

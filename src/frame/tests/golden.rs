@@ -81,6 +81,20 @@ fn messages() -> Vec<(&'static str, Frame<'static>)> {
     ]
 }
 
+/// A port's counts, in those that tell of them.
+const PORT: PortStats<'static> = PortStats {
+    port: 4,
+    role: Role::Subscriber as u8,
+    name: "task/*",
+    messages: 1000,
+    bytes: 64_000,
+    dropped: 2,
+    blocked_ns: 0,
+    lag: 128,
+    peers: 3,
+    evicted: 0,
+};
+
 /// The same for control ops.
 fn controls() -> Vec<(&'static str, Frame<'static>)> {
     let hello = Hello {
@@ -122,18 +136,7 @@ fn controls() -> Vec<(&'static str, Frame<'static>)> {
     };
     let plain = Attach { reader_number: 1, position: 0, sequence: None, predecessor: None, ..attach };
     const PORTS: [PortStats<'static>; 2] = [
-        PortStats {
-            port: 4,
-            role: Role::Subscriber as u8,
-            name: "task/*",
-            messages: 1000,
-            bytes: 64_000,
-            dropped: 2,
-            blocked_ns: 0,
-            lag: 128,
-            peers: 3,
-            evicted: 0,
-        },
+        PORT,
         PortStats {
             port: 9,
             role: 200,
@@ -197,18 +200,6 @@ fn read_only() -> Vec<(&'static str, Frame<'static>)> {
         priority: PortUp::DEFAULT_PRIORITY,
         capacity: None,
         version: Some("1.2"),
-    };
-    const PORT: PortStats<'static> = PortStats {
-        port: 4,
-        role: Role::Subscriber as u8,
-        name: "task/*",
-        messages: 1000,
-        bytes: 64_000,
-        dropped: 2,
-        blocked_ns: 0,
-        lag: 128,
-        peers: 3,
-        evicted: 0,
     };
     let reply = Control::StatsReply {
         request: 1,
