@@ -220,7 +220,9 @@ impl Inlet {
                     if self.streak == BUSY {
                         self.promise();
                     }
-                    self.turns.took(turn);
+                    if self.sources.len() > 1 {
+                        self.turns.took(turn);
+                    }
                     return Ok(Some(turn.log));
                 }
                 Some((turn, look)) => {

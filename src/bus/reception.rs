@@ -16,12 +16,10 @@ use super::message::{Envelope, Headers, Message, Sample};
 use super::reading::Origin;
 use super::topic::{Carries, check_topic};
 use crate::frame::{self, Encoding, Head, HeadError, PayloadSpan};
-use crate::ring::Record;
+use crate::ring::{Record, START};
 
 /// Bytes of a frame that are copied at once: the whole of a small one, the envelope of nearly all.
 const PREFIX: usize = 256;
-/// Bytes that are copied to see whether a raw payload has the plain envelope.
-const PLAIN: usize = 16;
 /// Typed payloads up to this size are copied into memory that is kept, larger ones into memory of their own.
 const SCRATCH: usize = 64 * 1024;
 
@@ -162,13 +160,12 @@ fn open(
 ) -> Result<bool, Box<RecvError>> {
     let source = inlet.source(index);
     if let Some(record) = source.reader.in_hand()
-        && record.len as usize >= PLAIN
+        && record.len as usize >= START
         && source.origin.carries == Carries::Events
         && source.origin.topic.is_some()
     {
-        let mut first = [0; PLAIN];
-        source.reader.copy(0, &mut first);
-        if let Some(span) = frame::plain_event(&first, record.len as usize).filter(|span| !span.compressed) {
+        let start = source.reader.start();
+        if let Some(span) = frame::plain_event(&start, record.len as usize).filter(|span| !span.compressed) {
             opened.index = index;
             opened.span = span;
             opened.envelope.become_plain(record.sequence);

@@ -257,8 +257,13 @@ pub fn plain_event_head(encoding: Encoding, payload: usize) -> Option<[u8; PLAIN
 /// headers. Of such frames [`decode_head`] says the same.
 #[inline(always)]
 pub fn plain_event(prefix: &[u8], frame_len: usize) -> Option<PayloadSpan> {
-    let &[0x94, 0x02, 0xc0, 0xc0, 0xc6, a, b, c, d, tag] = prefix.first_chunk()? else { return None };
-    let bin = u32::from_be_bytes([a, b, c, d]) as usize;
+    // In two words, and not byte by byte: they may be in registers.
+    let &[a, b, c, d, e, f, g, h, i, tag] = prefix.first_chunk()?;
+    let first = u64::from_le_bytes([a, b, c, d, e, f, g, h]);
+    if first << 24 != u64::from_le_bytes([0, 0, 0, 0x94, 0x02, 0xc0, 0xc0, 0xc6]) {
+        return None;
+    }
+    let bin = u32::from_be_bytes([f, g, h, i]) as usize;
     let start = PLAIN_EVENT.len();
     let len = bin.checked_sub(1)?;
     if frame_len.checked_sub(start)? != len {

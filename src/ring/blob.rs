@@ -21,7 +21,7 @@
 //! was the record's before and after: the writer changes it before it writes the blob again.
 
 use super::Corrupt;
-use super::layout::{VERSION, halves, joined};
+use super::layout::{CACHE_LINE, VERSION, halves, joined};
 use super::sync::Ordering::{Acquire, Relaxed, Release};
 use super::sync::fence;
 use crate::segment::{Memory, MemoryMut};
@@ -33,7 +33,7 @@ pub const PAYLOAD: usize = 4096;
 /// Bytes of a record that names a blob, behind its header.
 pub const NAME: u64 = 32;
 
-const GENERATION: usize = 128;
+pub(super) const GENERATION: usize = 128;
 const MAGIC: u64 = u64::from_le_bytes(*b"RBUSBLB1");
 const VERSION_WORD: u64 = VERSION as u64 | (FRAMES as u64) << 32;
 
@@ -201,6 +201,23 @@ impl<M: MemoryMut> Blob<M> {
 
     pub(super) fn recovered(&mut self) {
         self.end = None;
+    }
+
+    /// Asks for the lines that are written first when it is next filled: readers were the last to have them.
+    pub fn prefetch_write(&self) {
+        self.first_lines(PAYLOAD - CACHE_LINE).for_each(|at| self.memory.prefetch_write(at));
+    }
+
+    /// A frame at this offset is about to be published. With its first lines on their way already, a reader has it some 30
+    /// ns sooner.
+    pub(super) fn give_away(&self, frame: usize) {
+        self.first_lines(frame).for_each(|at| self.memory.give_away(at));
+    }
+
+    /// The lines that a reader of a frame at this offset looks at first.
+    fn first_lines(&self, frame: usize) -> impl Iterator<Item = usize> {
+        let size = self.memory.size();
+        [GENERATION, frame, frame + CACHE_LINE].into_iter().filter(move |at| *at < size)
     }
 
     /// Before it is written, once for each time that it was named: from here on it is of the next generation.

@@ -51,7 +51,7 @@ pub use blob::{Blob, BlobHeader, Recovery};
 pub use gate::{Gate, Gates, LateGate};
 pub use layout::{CursorSegment, LogHeader, LogLayout, MIN_CAPACITY};
 pub use lent::Lent;
-pub use reader::{Look, Next, Reader};
+pub use reader::{Look, Next, Reader, START};
 pub use record::{HEADER, Kind, Record};
 pub use waiter::{Bias, Ringer, Waiter};
 pub use writer::Writer;

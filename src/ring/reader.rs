@@ -20,6 +20,9 @@ pub(super) use blobs::{Blobs, Copied};
 pub use look::{Look, Next};
 use ungated::Ungated;
 
+/// Bytes of [`Reader::start`].
+pub const START: usize = 16;
+
 /// A gated reader. `M` is the writer's log, `C` the reader's own cursor segment.
 pub struct Reader<M, C> {
     log: M,
@@ -230,6 +233,28 @@ impl<M: Memory, C: MemoryMut> Reader<M, C> {
             return self.copy_blob(offset, into);
         }
         self.log.copy(self.layout.offset(record.frame) + offset, into);
+    }
+
+    /// The first bytes of the frame of the record in hand, copied in registers: what is stored by sixteens and then read
+    /// by other lengths is waited for.
+    ///
+    /// # Panics
+    /// If the frame is shorter, or no record is in hand.
+    #[inline(always)]
+    pub fn start(&self) -> [u8; START] {
+        let (_, record) = self.in_hand.expect("a record is in hand");
+        assert!(record.len as usize >= START);
+        let mut start = [0; START];
+        let at = self.layout.offset(record.frame);
+        if record.kind == Kind::Blob || !at.is_multiple_of(8) {
+            self.copy(0, &mut start);
+            return start;
+        }
+        let (words, _) = start.as_chunks_mut();
+        for (word, at) in words.iter_mut().zip([at, at + 8]) {
+            *word = self.log.load(at, Relaxed).to_ne_bytes();
+        }
+        start
     }
 
     /// Stores the cursor if it is behind, and gives back what was held; before parking, and when the port closes.

@@ -216,6 +216,7 @@ impl<M: MemoryMut, R: Memory + Clone, T> Writer<M, R, T> {
     /// `len` bytes at offset `at`. From here on the blob is not written, until [`Writer::recover`] says so.
     pub fn commit_blob<B: MemoryMut>(&mut self, blob: &mut Blob<B>, at: usize, len: usize) {
         debug_assert_eq!(self.claimed, record::size(NAME), "that is what is claimed");
+        blob.give_away(at);
         self.put(Kind::Blob, &blob.name(at, len).to_bytes(), &[]); // its stores in one go, too
         self.names_blobs = true;
         blob.committed(self.tail);

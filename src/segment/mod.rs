@@ -11,6 +11,7 @@ mod heap;
 #[cfg(feature = "pipe")]
 mod named;
 mod sealed;
+pub(crate) mod text;
 mod words;
 
 pub use error::SegmentError;
@@ -56,6 +57,13 @@ pub trait MemoryMut: Memory {
     /// Asks for the cache line of the byte at offset `at`, which is going to be written soon. Only a hint.
     #[inline(always)]
     fn prefetch_write(&self, at: usize) {
+        let _ = at;
+    }
+
+    /// Says of the cache line of the byte at offset `at` that it has been written, and is going to be read by others.
+    /// Only a hint.
+    #[inline(always)]
+    fn give_away(&self, at: usize) {
         let _ = at;
     }
 
@@ -113,6 +121,11 @@ impl<M: MemoryMut> MemoryMut for std::sync::Arc<M> {
     #[inline(always)]
     fn prefetch_write(&self, at: usize) {
         (**self).prefetch_write(at);
+    }
+
+    #[inline(always)]
+    fn give_away(&self, at: usize) {
+        (**self).give_away(at);
     }
 
     #[inline(always)]

@@ -218,6 +218,11 @@ impl MemoryMut for Sealed {
     }
 
     #[inline(always)]
+    fn give_away(&self, at: usize) {
+        self.mapping.words.give_away(at);
+    }
+
+    #[inline(always)]
     fn write<const HEAD: usize>(&self, at: usize, head: &[u8; HEAD], body: &[u8]) {
         self.mapping.words.write(at, head, body);
     }

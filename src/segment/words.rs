@@ -104,6 +104,19 @@ impl Words {
         let _ = at;
     }
 
+    /// Moves the line of the byte at offset `at` to where others find it sooner than in this processor's own cache (Intel's
+    /// CLDEMOTE, which does nothing on processors that have none).
+    #[inline(always)]
+    pub fn give_away(&self, at: usize) {
+        self.check(at, 1);
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: within the memory; neither faults nor changes anything.
+        unsafe {
+            let line = self.base.as_ptr().add(at);
+            std::arch::asm!("cldemote [{}]", in(reg) line, options(nostack, preserves_flags, readonly));
+        }
+    }
+
     /// Stores bytes word by word, in ascending order; the rest of the last word becomes zero.
     #[inline(always)]
     pub fn write<const HEAD: usize>(&self, at: usize, head: &[u8; HEAD], body: &[u8]) {

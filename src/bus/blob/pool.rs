@@ -10,6 +10,11 @@ use crate::segment::{Memory, MemoryMut};
 const AMPLE: usize = 2;
 const AMPLE_BYTES: u64 = 512 << 10;
 
+/// The same where payloads are copied in, or as many bytes. That takes as long as reading them, now longer and now less
+/// long: with two blobs, both sides would wait for each other at each message.
+const AMPLE_COPIED: usize = 6;
+const AMPLE_COPIED_BYTES: u64 = 8 << 20;
+
 /// Blobs of one size, and bytes of them, that are made before one is used again: looking which came back then costs
 /// little a message.
 const SEVERAL: u64 = 4;
@@ -31,7 +36,7 @@ pub(in crate::bus) enum Take {
     Wait,
 }
 
-/// One blob.
+/// One blob. Boxed in all the lists: moved as a whole it would be written and read by different lengths, and waited for.
 struct Pooled<M> {
     blob: Blob<M>,
     /// Bytes of payload.
@@ -44,21 +49,22 @@ pub(in crate::bus) struct Pool<M> {
     /// Bytes that all may take.
     limit: u64,
     /// Free: the last one to come back, whose memory may still be in the cache, is last.
-    free: Vec<Pooled<M>>,
+    free: Vec<Box<Pooled<M>>>,
     /// Named by records that somebody may not have read: in the order of the log.
-    out: VecDeque<Pooled<M>>,
+    out: VecDeque<Box<Pooled<M>>>,
     /// All have read on, and somebody keeps it.
-    held: Vec<Pooled<M>>,
-    lent: Option<Pooled<M>>,
+    held: Vec<Box<Pooled<M>>>,
+    lent: Option<Box<Pooled<M>>>,
     next_id: u64,
     /// Whether there are readers without gates, when last looked.
     has_ungated: bool,
+    copies: bool,
 }
 
 impl<M: MemoryMut> Pool<M> {
     pub(in crate::bus) fn new(limit: u64) -> Self {
         let (free, out, held) = (Vec::new(), VecDeque::new(), Vec::new());
-        Self { limit, free, out, held, lent: None, next_id: 1, has_ungated: false }
+        Self { limit, free, out, held, lent: None, next_id: 1, has_ungated: false, copies: false }
     }
 
     /// Bytes that are with readers.
@@ -68,7 +74,14 @@ impl<M: MemoryMut> Pool<M> {
 
     /// Whether so much is out that a reader which keeps up has had its chance to be done with some of it.
     fn is_ample(&self) -> bool {
-        self.out.len() >= AMPLE && self.in_use() >= AMPLE_BYTES
+        let (out, bytes) = (self.out.len(), self.in_use());
+        let is_ample = out >= AMPLE && bytes >= AMPLE_BYTES;
+        is_ample && (!self.copies || out >= AMPLE_COPIED || bytes >= AMPLE_COPIED_BYTES)
+    }
+
+    /// Whether what comes next is copied in, or lent to be written in place.
+    pub(in crate::bus) fn expect(&mut self, copies: bool) {
+        self.copies = copies;
     }
 
     /// Where the record ends that names the blob which has been out longest.
@@ -99,13 +112,20 @@ impl<M: MemoryMut> Pool<M> {
             let back = writer.recover(&mut pooled.blob) == Recovery::Back;
             if back { &mut self.free } else { &mut self.held }.push(pooled);
         }
+        // Those that come back together are used again in the same order: their readers guess which is next by what it
+        // was before.
+        let first = self.free.len();
         while let Some(mut pooled) = self.out.pop_front() {
             match writer.recover(&mut pooled.blob) {
                 Recovery::Back => self.free.push(pooled),
                 Recovery::Held => self.held.push(pooled),
-                Recovery::Unread => return self.out.push_front(pooled),
+                Recovery::Unread => {
+                    self.out.push_front(pooled);
+                    break;
+                }
             }
         }
+        self.free[first..].reverse();
     }
 
     /// Takes a free blob of this size. Where there is none, and none may be made, a larger one does; else free ones of
@@ -150,7 +170,7 @@ impl<M: MemoryMut> Pool<M> {
     /// be copying it.
     pub(in crate::bus) fn take_free(&mut self, class: u64) -> bool {
         let ready = |pooled: &Pooled<M>| pooled.class == class && pooled.shared.is_set();
-        let mut free = self.free.iter();
+        let mut free = self.free.iter().map(|pooled| &**pooled);
         let at = if self.has_ungated { free.position(ready) } else { free.rposition(ready) };
         self.lent = at.map(|at| self.free.remove(at));
         self.lent.is_some()
@@ -188,7 +208,7 @@ impl<M: MemoryMut> Pool<M> {
 
     /// A blob was made: it can be taken once it is shared.
     pub(in crate::bus) fn add(&mut self, blob: Blob<M>, class: u64, shared: Shared) {
-        self.free.push(Pooled { blob, class, shared });
+        self.free.push(Box::new(Pooled { blob, class, shared }));
     }
 
     /// The blob that was taken.
@@ -215,6 +235,9 @@ impl<M: MemoryMut> Pool<M> {
         if let Some(mut pooled) = self.lent.take() {
             writer.commit_blob(&mut pooled.blob, at, len);
             self.out.push_back(pooled);
+            if let Some(next) = self.free.last() {
+                next.blob.prefetch_write();
+            }
         }
     }
 }

@@ -8,6 +8,7 @@ use serde::de::{
 
 use super::error::DecodeError as Error;
 use super::read::{Reader, all_read};
+use crate::segment::text;
 
 #[cold]
 pub(super) fn ended() -> Error {
@@ -53,7 +54,7 @@ impl<'de> Reader<'de> {
         match *self.rest {
             [0xa0..=0xbf | 0xd9..=0xdb, ..] => {
                 let string = self.take_bytes()?;
-                match str::from_utf8(string) {
+                match text::from_utf8(string) {
                     Ok(string) => visitor.visit_borrowed_str(string),
                     Err(error) => {
                         visitor.visit_borrowed_bytes(string).map_err(|_: Error| Error::custom(error))

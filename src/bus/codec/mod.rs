@@ -2,6 +2,7 @@
 
 mod any;
 mod error;
+mod number;
 mod read;
 mod write;
 

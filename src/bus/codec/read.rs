@@ -15,6 +15,7 @@ use serde::de::{DeserializeSeed, Error as _, MapAccess, SeqAccess, Visitor};
 
 use super::any::{Unit, Variant};
 use super::error::DecodeError as Error;
+use crate::segment::text;
 
 /// Reads one value after the other from private memory.
 pub(super) struct Reader<'de> {
@@ -65,65 +66,6 @@ impl<'de> Reader<'de> {
         value
     }
 
-    #[inline(always)]
-    pub(super) fn number<V: Visitor<'de>>(&mut self, visitor: V) -> Result<V::Value, Error> {
-        match *self.rest {
-            [value @ 0..=0x7f, ref rest @ ..] => {
-                self.rest = rest;
-                visitor.visit_u8(value)
-            }
-            [0xcc, value, ref rest @ ..] => {
-                self.rest = rest;
-                visitor.visit_u8(value)
-            }
-            [0xcd, a, b, ref rest @ ..] => {
-                self.rest = rest;
-                visitor.visit_u16(u16::from_be_bytes([a, b]))
-            }
-            [0xce, a, b, c, d, ref rest @ ..] => {
-                self.rest = rest;
-                visitor.visit_u32(u32::from_be_bytes([a, b, c, d]))
-            }
-            [0xcf, a, b, c, d, e, f, g, h, ref rest @ ..] => {
-                self.rest = rest;
-                visitor.visit_u64(u64::from_be_bytes([a, b, c, d, e, f, g, h]))
-            }
-            [0xcb, a, b, c, d, e, f, g, h, ref rest @ ..] => {
-                self.rest = rest;
-                visitor.visit_f64(f64::from_be_bytes([a, b, c, d, e, f, g, h]))
-            }
-            [value @ 0xe0..=0xff, ref rest @ ..] => {
-                self.rest = rest;
-                visitor.visit_i8(value.cast_signed())
-            }
-            [0xd0, value, ref rest @ ..] => {
-                self.rest = rest;
-                visitor.visit_i8(value.cast_signed())
-            }
-            [0xd1, a, b, ref rest @ ..] => {
-                self.rest = rest;
-                visitor.visit_i16(i16::from_be_bytes([a, b]))
-            }
-            [0xd2, a, b, c, d, ref rest @ ..] => {
-                self.rest = rest;
-                visitor.visit_i32(i32::from_be_bytes([a, b, c, d]))
-            }
-            [0xd3, a, b, c, d, e, f, g, h, ref rest @ ..] => {
-                self.rest = rest;
-                visitor.visit_i64(i64::from_be_bytes([a, b, c, d, e, f, g, h]))
-            }
-            [0xca, a, b, c, d, ref rest @ ..] => {
-                self.rest = rest;
-                visitor.visit_f32(f32::from_be_bytes([a, b, c, d]))
-            }
-            [bool @ (0xc2 | 0xc3), ref rest @ ..] => {
-                self.rest = rest;
-                visitor.visit_bool(bool == 0xc3)
-            }
-            _ => self.no_number(visitor),
-        }
-    }
-
     /// A string of at most 255 bytes that is all there, and what follows it.
     #[inline(always)]
     fn short_string(&self) -> Option<(&'de [u8], &'de [u8])> {
@@ -137,7 +79,7 @@ impl<'de> Reader<'de> {
     #[inline(always)]
     fn string<V: Visitor<'de>>(&mut self, visitor: V) -> Result<V::Value, Error> {
         if let Some((string, rest)) = self.short_string()
-            && let Ok(string) = str::from_utf8(string)
+            && let Ok(string) = text::from_utf8(string)
         {
             self.rest = rest;
             return visitor.visit_borrowed_str(string);
@@ -184,10 +126,10 @@ fn too_deep() -> Error {
 }
 
 macro_rules! numbers {
-    ($($method:ident)*) => {$(
+    ($read:ident: $($method:ident)*) => {$(
         #[inline(always)]
         fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
-            self.number(visitor)
+            self.$read(visitor)
         }
     )*};
 }
@@ -216,10 +158,9 @@ impl<'de> Deserializer<'de> for &mut Reader<'de> {
         false
     }
 
-    numbers! {
-        deserialize_bool deserialize_u8 deserialize_u16 deserialize_u32 deserialize_u64
-        deserialize_i8 deserialize_i16 deserialize_i32 deserialize_i64 deserialize_f32 deserialize_f64
-    }
+    numbers! { unsigned: deserialize_u8 deserialize_u16 deserialize_u32 deserialize_u64 }
+    numbers! { number: deserialize_bool deserialize_i8 deserialize_i16 deserialize_i32 deserialize_i64 }
+    numbers! { float: deserialize_f32 deserialize_f64 }
 
     strings! { deserialize_str deserialize_string deserialize_identifier }
 
@@ -259,7 +200,7 @@ impl<'de> Deserializer<'de> for &mut Reader<'de> {
     ) -> Result<V::Value, Error> {
         // A variant without data.
         if let Some((variant, rest)) = self.short_string()
-            && let Ok(variant) = str::from_utf8(variant)
+            && let Ok(variant) = text::from_utf8(variant)
         {
             self.rest = rest;
             return visitor.visit_enum(BorrowedStrDeserializer::new(variant));
@@ -393,17 +334,27 @@ impl<'de> Fields<'_, 'de> {
     /// The field whose name comes now, if it is one of the struct's.
     #[inline(always)]
     fn find(&self) -> Option<(usize, &'de [u8])> {
-        let (name, rest) = self.reader.short_string()?;
-        if self.fields.get(self.next).is_some_and(|field| is_same(field.as_bytes(), name)) {
+        if let Some(expected) = self.fields.get(self.next)
+            && let Some(rest) = after_name(self.reader.rest, expected.as_bytes())
+        {
             return Some((self.next, rest));
         }
-        self.find_any(name).map(|field| (field, rest))
+        self.find_any()
     }
 
     #[cold]
-    fn find_any(&self, name: &[u8]) -> Option<usize> {
-        self.fields.iter().position(|field| field.as_bytes() == name)
+    fn find_any(&self) -> Option<(usize, &'de [u8])> {
+        let (name, rest) = self.reader.short_string()?;
+        Some((self.fields.iter().position(|field| field.as_bytes() == name)?, rest))
     }
+}
+
+/// What follows this name, if it is what comes now, in the form that names mostly have.
+#[inline(always)]
+fn after_name<'de>(bytes: &'de [u8], name: &[u8]) -> Option<&'de [u8]> {
+    let (&marker, rest) = bytes.split_first()?;
+    let (found, rest) = rest.split_at_checked(name.len())?;
+    (usize::from(marker ^ 0xa0) == name.len() && is_same(found, name)).then_some(rest)
 }
 
 /// Whether two names are equal. They are short: a few words, where the C library's comparison is a call.
@@ -414,7 +365,8 @@ fn is_same(a: &[u8], b: &[u8]) -> bool {
     }
     a.len() == b.len()
         && match a.len() {
-            0..4 => a.iter().eq(b),
+            0 | 1 => a.first() == b.first(),
+            2 | 3 => ends::<2>(a) == ends::<2>(b),
             4..=8 => ends::<4>(a) == ends::<4>(b),
             9..=16 => ends::<8>(a) == ends::<8>(b),
             _ => a == b,

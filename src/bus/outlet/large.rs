@@ -49,6 +49,7 @@ impl Outlet {
         prefix: usize,
         size: usize,
     ) -> Result<(), PublishError> {
+        self.pool.expect(true);
         let Some(place) = self.claim_large(prefix, size, 0)? else { return Ok(()) };
         let filled = fill(self.large_mut(place), head, encoding, body);
         match filled {
@@ -83,6 +84,7 @@ impl Outlet {
         prefix: usize,
         size: usize,
     ) -> Result<Option<usize>, PublishError> {
+        self.pool.expect(false);
         let Some(place) = self.claim_large(prefix, size, ALIGN - 1)? else { return Ok(None) };
         let room = self.large_mut(place);
         let begun = head.begin(room, encoding).map_err(refuse_head)?;
