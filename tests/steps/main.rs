@@ -12,6 +12,7 @@
 //! ```
 #![cfg(target_arch = "x86_64")] // others step as well; nobody has tried
 
+use std::collections::HashMap;
 use std::time::Instant;
 
 #[path = "../support/mod.rs"]
@@ -21,6 +22,7 @@ mod stepper;
 mod survivors;
 mod tracer;
 mod victims;
+mod ways;
 
 use support::Child;
 use survivors::Survivors;
@@ -29,7 +31,7 @@ use victims::{CALLS, PUBLISHES, RECEIVES};
 /// Instructions before and after a system call that are looked at.
 const AROUND: i64 = 50;
 /// How many are sent to an instruction until one gets there.
-const TRIES: usize = 5;
+const TRIES: u64 = 8;
 
 #[test]
 fn child() {
@@ -39,6 +41,11 @@ fn child() {
 /// What the environment says, or `default`.
 fn setting(name: &str, default: u64) -> u64 {
     std::env::var(name).map_or(default, |value| value.parse().expect(name))
+}
+
+/// Whether all points are looked at, and not some.
+fn is_long() -> bool {
+    std::env::var("RINGBUS_TEST_EVERY").is_ok()
 }
 
 fn is_asked_for(case: &str) -> bool {
@@ -61,6 +68,13 @@ struct Killed {
     over: bool,
     there: bool,
     made: u64,
+}
+
+/// How many instructions before and after a system call are known, and which call it is.
+struct Way {
+    before: i64,
+    after: i64,
+    name: String,
 }
 
 /// Victims, and those that survive them.
@@ -100,6 +114,15 @@ impl Play {
         self.missed += over;
         self.heard += u64::from(acknowledged > 0);
         Killed { over: over == 1, there: there == 1, made }
+    }
+
+    /// Looks which way a thread goes through a call.
+    fn way(&mut self, case: &str, call: &str) -> Option<Way> {
+        let reply = self.ask(&format!("way {case} {call}"));
+        self.survivors.check(case, "on the way", 0, 1);
+        let [before, len, name] = reply.split(' ').collect::<Vec<_>>()[..] else { panic!("{reply}") };
+        let (before, len) = (before.parse::<i64>().unwrap(), len.parse::<i64>().unwrap());
+        (len > 0).then(|| Way { before, after: len - 1 - before, name: name.to_owned() })
     }
 
     fn end(self, what: &str, since: Instant) {
@@ -143,29 +166,45 @@ fn everything_else_can_be_killed_around_its_system_calls() {
     for case in CALLS.iter().filter(|case| is_asked_for(case)) {
         let start = Instant::now();
         let mut play = Play::new();
-        let reply = play.ask(&format!("calls {case}"));
-        play.survivors.check(case, "to the end", if *case == "first-large" { 1 } else { 0 }, 0);
-        let threads = reply.split(' ').filter_map(|thread| thread.split_once(':'));
+        // The second one: the first has no dead to clear away.
+        let reply = [(); 2].map(|()| {
+            let reply = play.ask(&format!("calls {case}"));
+            play.survivors.check(case, "to the end", if *case == "first-large" { 1 } else { 0 }, 0);
+            reply
+        });
+        let threads = reply[1].split(' ').filter_map(|thread| thread.split_once(':'));
         let calls: Vec<(&str, usize, &str)> = threads
             .flat_map(|(thread, places)| {
                 places.split(',').enumerate().map(move |(call, place)| (thread, call, place))
             })
             .collect();
         // Of the short form: some calls, a point each.
-        let all = std::env::var("RINGBUS_TEST_EVERY").is_ok();
+        let all = is_long();
         let every = setting("RINGBUS_TEST_EVERY", 2 * AROUND as u64 + 1);
         let some = if all { 1 } else { (calls.len() / 2).max(1) };
+        let tries = if all { TRIES } else { 1 };
         let (mut points, mut met) = (0, 0);
+        let mut seen = HashMap::<String, u64>::new();
         for (thread, call, place) in calls.iter().skip(below(some as u64) as usize).step_by(some) {
-            play.ask(&format!("gap {case} {thread} {call} {place}"));
-            play.survivors.check(case, "at a gap", 0, 1);
+            let Some(way) = (0..tries).find_map(|_| play.way(case, &format!("{thread} {call} {place}")))
+            else {
+                println!("{case}: nobody has gone to call {call} of thread {thread} again");
+                continue;
+            };
+            // Who is looked for has as many before it as there are calls of the same way before this one.
+            let rank = seen.entry(way.name).and_modify(|rank| *rank += 1).or_default();
             let first = -AROUND + first(every) as i64;
             for offset in (first..=AROUND).step_by(every as usize) {
+                if !(-way.before..=way.after).contains(&offset) {
+                    continue; // it has begun, or ended, nearer to the call
+                }
                 points += 1;
-                // What others do meanwhile may lead it another way: then it was killed there, and the next one goes.
-                let tries = if all { TRIES } else { 1 };
-                let is_there = |_| play.kill("near", case, &offset.to_string()).there;
-                met += u64::from((0..tries).any(is_there));
+                // Others may have led it another way: then it was killed elsewhere, and the next one goes.
+                let mut is_there = |tried| {
+                    let point = format!("{offset} {}", rank.saturating_sub(tried));
+                    play.kill("near", case, &point).there
+                };
+                met += u64::from((0..tries).any(&mut is_there));
             }
         }
         println!("{case}: somebody was killed at the very instruction at {met} of {points} points");

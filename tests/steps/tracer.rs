@@ -36,11 +36,21 @@ pub struct Tracee {
     inside: HashSet<Pid>,
     /// Threads that have had the stop that begins them.
     begun: HashSet<Pid>,
-    all_threads: bool,
+    sees: Sees,
+    /// Where each thread stops whenever it gets there, but while it is told otherwise.
+    place: Option<u64>,
     /// Others keep it busy: it will not be silent.
     busy: bool,
     /// The main thread is at its last mark: this long the others are waited for.
     ends: Option<Instant>,
+}
+
+/// What a tracer sees, each with what is before it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Sees {
+    MainThread,
+    AllThreads,
+    SystemCalls,
 }
 
 /// Why a thread has stopped.
@@ -55,9 +65,8 @@ pub enum Stop {
 }
 
 impl Tracee {
-    /// Starts a process, and runs it to its first mark. Of the others than its main thread, system calls are seen
-    /// if `all_threads`.
-    pub fn start(all_threads: bool, busy: bool, victim: impl FnOnce()) -> Self {
+    /// Starts a process, and runs it to its first mark. From then on each thread stops at `place`.
+    pub fn start(sees: Sees, place: Option<u64>, busy: bool, victim: impl FnOnce()) -> Self {
         // SAFETY: this process has one thread, so its child may do whatever it likes.
         let main = match unsafe { fork() }.expect("fork") {
             ForkResult::Parent { child } => child,
@@ -72,12 +81,13 @@ impl Tracee {
         };
         assert_eq!(waitpid(main, None).expect("wait"), WaitStatus::Stopped(main, Signal::SIGSTOP));
         let mut options = Options::PTRACE_O_EXITKILL | Options::PTRACE_O_TRACESYSGOOD;
-        if all_threads {
+        if sees >= Sees::AllThreads {
             options |= Options::PTRACE_O_TRACECLONE;
         }
         ptrace::setoptions(main, options).expect("options");
         let (inside, begun) = (HashSet::new(), HashSet::from([main]));
-        let mut tracee = Self { threads: vec![main], inside, begun, all_threads, busy, ends: None };
+        let mut tracee = Self { threads: vec![main], inside, begun, sees, place, busy, ends: None };
+        tracee.stop_at_place(0, true);
         tracee.go_on(0);
         loop {
             match tracee.next().expect("a victim that gets to its mark") {
@@ -100,18 +110,16 @@ impl Tracee {
         let _ = ptrace::step(self.threads[thread], None); // it may have been ended meanwhile
     }
 
-    /// Has a thread stop, as after a step, whenever it comes to this address (debug register 0), or never.
-    pub fn stop_at(&self, thread: usize, address: Option<u64>) {
+    /// Whether a thread stops, as after a step, whenever it comes to the place (debug register 0).
+    pub fn stop_at_place(&self, thread: usize, stops: bool) {
+        let Some(place) = self.place else { return };
         let register = |n: usize| {
             (offset_of!(libc::user, u_debugreg) + n * size_of::<libc::c_long>()) as ptrace::AddressType
         };
         let write =
             |n, value: u64| ptrace::write_user(self.threads[thread], register(n), value as libc::c_long);
         // Whoever has ended meanwhile stops nowhere.
-        let _ = write(7, 0).and_then(|()| write(0, address.unwrap_or(0)));
-        if address.is_some() {
-            let _ = write(7, 1);
-        }
+        let _ = write(7, 0).and_then(|()| write(0, place)).and_then(|()| write(7, u64::from(stops)));
     }
 
     /// Where a stopped thread is.
@@ -119,10 +127,17 @@ impl Tracee {
         ptrace::syscall_info(self.threads[thread]).map_or(0, |info| info.instruction_pointer)
     }
 
+    /// Whether the next instruction of a stopped thread is a system call.
+    pub fn is_at_call(&self, thread: usize) -> bool {
+        const SYSCALL: libc::c_long = 0x050f;
+        let next = self.place(thread) as ptrace::AddressType;
+        ptrace::read(self.threads[thread], next).is_ok_and(|bytes| bytes & 0xffff == SYSCALL)
+    }
+
     fn restart(&self, thread: Pid, signal: Option<Signal>) {
-        let _ = match self.all_threads {
-            true => ptrace::syscall(thread, signal),
-            false => ptrace::cont(thread, signal),
+        let _ = match self.sees {
+            Sees::SystemCalls => ptrace::syscall(thread, signal),
+            Sees::MainThread | Sees::AllThreads => ptrace::cont(thread, signal),
         };
     }
 
@@ -151,7 +166,9 @@ impl Tracee {
                     return Some((self.number(thread), if entry { Stop::Entry } else { Stop::Exit }));
                 }
                 WaitStatus::Stopped(_, Signal::SIGSTOP) if self.begun.insert(thread) => {
-                    return Some((self.number(thread), Stop::Birth));
+                    let number = self.number(thread);
+                    self.stop_at_place(number, true);
+                    return Some((number, Stop::Birth));
                 }
                 WaitStatus::Stopped(_, Signal::SIGSTOP) => {
                     self.ends = Some(Instant::now() + WHILE);
