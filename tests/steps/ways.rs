@@ -13,6 +13,8 @@ const SYSCALL: u64 = 2;
 /// more of them.
 const MOST: usize = 200_000;
 const MOST_IN_SHORT: usize = 10_000;
+/// Other calls that a thread makes before that one, until it is given up.
+const OTHER_CALLS: usize = 16;
 /// Threads that come by and take another way, until it is given up.
 const OTHERS: usize = 2_000;
 
@@ -42,16 +44,16 @@ impl Way {
         if !run_to_gap(tracee, thread, call) {
             return Self::default();
         }
+        let mut others = 0;
         let mut before = VecDeque::from([tracee.place(thread)]);
         let mut met = HashMap::<u64, u64>::new();
         for _ in 0..if super::is_long() { MOST } else { MOST_IN_SHORT } {
             let at_call = tracee.is_at_call(thread);
-            if at_call && tracee.place(thread) + SYSCALL != place {
-                break; // another call than that
-            }
-            let mut goes_on = step(tracee, thread);
+            let is_another = at_call && tracee.place(thread) + SYSCALL != place;
+            others += usize::from(is_another);
+            let mut goes_on = others < OTHER_CALLS && step(tracee, thread);
             let here = tracee.place(thread);
-            if at_call {
+            if at_call && !is_another {
                 let mut addresses: Vec<u64> = before.into();
                 let met = addresses.iter().map(|address| met.get(address).copied().unwrap_or(1)).collect();
                 let call = addresses.len() - 1;
