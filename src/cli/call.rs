@@ -18,8 +18,8 @@ use super::interrupt::Interrupt;
 use super::json::{Json, decode, encode};
 use super::publish::{duration, each_value, header};
 use super::subscribe::{HeaderMap, Source};
-use super::{Common, Failure, Outcome, print, status};
-use crate::{Client, Response, Status};
+use super::{Common, Failure, Outcome, print, silent, status};
+use crate::{Client, Code, Response, Status};
 
 /// Call a method of a service, and print the result
 #[derive(Debug, Args)]
@@ -68,7 +68,11 @@ pub(super) fn run(common: &Common, options: &Options) -> Outcome {
             Some(client) => client,
             none => none.insert(node.client(&options.service)?),
         };
-        tell(&call(client, options, &argument, &interrupt)?, options.json)
+        let answer = call(client, options, &argument, &interrupt)?;
+        if answer.as_ref().is_err_and(|status| status.code() == Code::NotFound) {
+            silent::note_all(common, &node);
+        }
+        tell(&answer, options.json)
     })
 }
 

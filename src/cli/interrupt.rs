@@ -24,7 +24,16 @@ pub(super) struct Interrupt {
 }
 
 impl Interrupt {
-    pub(super) fn new() -> io::Result<Self> {
+    pub(super) fn new() -> Outcome<Self> {
+        let refuse = |error| {
+            format!(
+                "cannot watch for signals: {error}: raise the limit (`ulimit -n`, `ulimit -u`, `ulimit -v`)"
+            )
+        };
+        Ok(Self::open().map_err(refuse)?)
+    }
+
+    fn open() -> io::Result<Self> {
         let (pipe, mut bell) = UnixStream::pair()?;
         let signal = Arc::new(AtomicI32::new(0));
         let mut signals = Signals::new([SIGINT, SIGTERM])?;

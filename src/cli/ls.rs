@@ -1,18 +1,15 @@
 //! `ringbus ls`: who is on the bus, with which ports, and how fast they are.
 
 use std::collections::HashMap;
-use std::fs;
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use clap::Args;
 use serde::Serialize;
 
 use super::interrupt::Interrupt;
+use super::silent::{self, Silent, short};
 use super::{Common, Outcome, grouped, print, printable, table};
 use crate::control::Location;
-use crate::sys::credentials;
-use crate::sys::seqpacket::Socket;
 use crate::{Node, NodeId, NodeInfo, NodeStats, Peer, PortInfo, RefusedNode, ReportedPort};
 
 /// How long nodes have to answer.
@@ -51,18 +48,6 @@ struct Listing {
     other_buses: Vec<String>,
     refused: Vec<ListedRefusal>,
     silent: Vec<Silent>,
-}
-
-/// A node that has a socket and says nothing: its name is not known, but its process is.
-#[derive(Debug, Serialize)]
-#[serde(transparent)]
-struct Silent {
-    id: String,
-    /// As text, for people.
-    #[serde(skip)]
-    process: String,
-    #[serde(skip)]
-    stopped: bool,
 }
 
 #[derive(Debug, Serialize)]
@@ -115,44 +100,10 @@ pub(super) fn run(common: &Common, options: &Options) -> Outcome {
         let node = common.join("ringbus-ls")?;
         listing.nodes = survey(&node, &interrupt)?;
         listing.refused = node.refused().into_iter().map(listed_refusal).collect();
-        let mut silent = sockets(&path);
-        let me = node.info().id().to_string();
-        let refused = |id: &String| listing.refused.iter().any(|refused| refused.id.as_ref() == Some(id));
         let listed = |id: &String| listing.nodes.iter().any(|node| node.id == *id);
-        silent.retain(|id| *id != me && !listed(id) && !refused(id));
-        listing.silent = silent.into_iter().map(|id| Silent::of(&path, id)).collect();
+        listing.silent = silent::of(&node, &path)?.into_iter().filter(|silent| !listed(&silent.id)).collect();
     }
     if options.json { print(serde_json::to_string(&listing)?) } else { print(listing.text().trim_end()) }
-}
-
-/// Ids of the nodes that have a socket there. Joining has removed those of dead ones.
-fn sockets(path: &Path) -> Vec<String> {
-    let entries = fs::read_dir(path).into_iter().flatten().flatten();
-    let id = |entry: fs::DirEntry| Some(entry.file_name().to_str()?.strip_suffix(".sock")?.to_owned());
-    let mut ids: Vec<String> = entries.filter_map(id).collect();
-    ids.sort();
-    ids
-}
-
-impl Silent {
-    /// The kernel names the process that listens, whether or not that ever accepts.
-    fn of(dir: &Path, id: String) -> Self {
-        let socket = Socket::connect(&dir.join(format!("{id}.sock")));
-        let pid = socket.and_then(credentials::of_peer).map_or(0, |peer| peer.pid);
-        if pid == 0 {
-            return Self { id, process: String::new(), stopped: false };
-        }
-        let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-        let process = format!(", pid {pid}, {}", printable(name.trim_end()));
-        Self { id, process, stopped: is_stopped(pid) }
-    }
-}
-
-/// Whether a signal or a debugger has stopped the process.
-pub(super) fn is_stopped(pid: i32) -> bool {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    // What follows the name, which may have any characters, begins with the state.
-    stat.rsplit(')').next().is_some_and(|rest| rest.starts_with(" T") || rest.starts_with(" t"))
 }
 
 fn listed_refusal(node: RefusedNode) -> ListedRefusal {
@@ -241,6 +192,7 @@ impl Listing {
     fn text(&self) -> String {
         let Self { bus, dir, nodes, other_buses, refused, silent } = self;
         let mut text = match nodes.len() {
+            0 if !silent.is_empty() => format!("nobody answers on bus {bus} in {dir}\n"),
             0 => format!("nobody is on bus {bus} in {dir}\n"),
             1 => format!("1 node on bus {bus} in {dir}\n"),
             many => format!("{many} nodes on bus {bus} in {dir}\n"),
@@ -275,9 +227,8 @@ impl Listing {
             let node = id.as_deref().map_or_else(|| "a node".to_owned(), |id| format!("node {}", short(id)));
             text += &format!("refused: {node}: {}\n", printable(why));
         }
-        for Silent { id, process, stopped } in silent {
-            let why = if *stopped { "its process is stopped" } else { "is its process stopped?" };
-            text += &format!("node {}{process} does not answer: {why}\n", short(id));
+        for silent in silent {
+            text += &format!("{silent}\n");
         }
         text
     }
@@ -300,11 +251,6 @@ impl ListedPort {
             number(self.peers.map(|peers| peers as u64)),
         ]
     }
-}
-
-/// A node's id, for people.
-fn short(id: &str) -> String {
-    NodeId::parse(id).map_or_else(|| printable(id), |id| id.short().to_string())
 }
 
 /// `850 B`, `1.2 MiB`.

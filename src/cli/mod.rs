@@ -24,6 +24,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use clap::builder::NonEmptyStringValueParser;
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
@@ -42,6 +43,7 @@ mod ls;
 mod publish;
 mod send;
 mod serve_echo;
+mod silent;
 mod status;
 mod subscribe;
 mod watch;
@@ -62,6 +64,7 @@ struct Cli {
 struct Common {
     /// Bus to use [default: default]
     #[arg(long, global = true, value_name = "NAME", env = "RINGBUS_BUS", hide_env_values = true)]
+    #[arg(value_parser = NonEmptyStringValueParser::new())]
     bus: Option<String>,
     /// Directory that holds buses [default: $XDG_RUNTIME_DIR/ringbus, else /tmp/ringbus-UID]
     #[arg(long, global = true, value_name = "DIR", env = "RINGBUS_DIR", hide_env_values = true)]

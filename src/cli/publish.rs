@@ -11,7 +11,7 @@ use rmpv::Value;
 
 use super::interrupt::Interrupt;
 use super::json::parse_lenient;
-use super::{Common, Failure, Outcome, end, note};
+use super::{Common, Failure, Outcome, end, note, silent};
 use crate::{Action, Denial, Node, Overflow, PublishError, Publisher, WaitError};
 
 /// The VALUE that stands for those on stdin.
@@ -149,6 +149,7 @@ pub(super) fn run(common: &Common, options: &Options) -> Outcome {
             "note: nobody subscribed to {topic} on bus {} (--wait 1 waits for a subscriber)",
             node.bus().name()
         ));
+        silent::note_all(common, &node);
     }
     Ok(())
 }

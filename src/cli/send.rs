@@ -4,8 +4,8 @@ use clap::Args;
 
 use super::interrupt::Interrupt;
 use super::publish::{each_value, header, with_flag};
-use super::{Common, Outcome, end, note};
-use crate::Node;
+use super::{Common, Outcome, end, note, silent};
+use crate::{Node, SendError};
 
 /// Send a value to the nodes of a name
 #[derive(Debug, Args)]
@@ -44,7 +44,7 @@ struct Content {
 
 pub(super) fn run(common: &Common, options: &SendOptions) -> Outcome {
     let node = common.join("ringbus-send")?;
-    options.content.send(&node, Some(&options.node))
+    options.content.send(common, &node, Some(&options.node))
 }
 
 pub(super) fn run_broadcast(common: &Common, options: &BroadcastOptions) -> Outcome {
@@ -52,12 +52,12 @@ pub(super) fn run_broadcast(common: &Common, options: &BroadcastOptions) -> Outc
     if !somebody_listens(&node) {
         note(format!("note: nobody listens to broadcasts on bus {}", node.bus().name()));
     }
-    options.content.send(&node, None)
+    options.content.send(common, &node, None)
 }
 
 impl Content {
     /// Sends the value, or each of those on stdin, to the nodes of a name or to all.
-    fn send(&self, node: &Node, to: Option<&str>) -> Outcome {
+    fn send(&self, common: &Common, node: &Node, to: Option<&str>) -> Outcome {
         let (interrupt, headers) = (Interrupt::new()?, &self.headers);
         let sent = each_value(self.value.as_deref(), self.text, &interrupt, |value| {
             interrupt.check()?;
@@ -71,6 +71,9 @@ impl Content {
                     headers.iter().fold(letter, |letter, (key, value)| letter.header(key, value)).send()
                 }
             };
+            if matches!(sent, Err(SendError::NotFound { .. })) {
+                silent::note_all(common, node);
+            }
             sent.map_err(with_flag)
         });
         end(node, sent)

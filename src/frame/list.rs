@@ -104,7 +104,11 @@ impl<'a, T: Element<'a, Owned = O>, O: 'a> List<'a, T, O> {
     ///
     /// # Errors
     /// [`EncodeError::TooLong`] names the limit.
+    #[inline]
     pub fn check(&self) -> Result<(), EncodeError> {
+        if self.is_empty() {
+            return Ok(());
+        }
         if self.len() > T::MAX_COUNT {
             return Err(EncodeError::TooLong { what: T::WHAT, limit: T::MAX_COUNT });
         }

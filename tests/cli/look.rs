@@ -107,6 +107,33 @@ fn ls_tells_of_a_node_that_is_stopped() {
 }
 
 #[test]
+fn whoever_is_missed_because_it_is_stopped_is_named() {
+    let place = Place::new();
+    let node = place.join("worker");
+    let publisher = node.raw_publisher("t").unwrap();
+    let sub = place.start(&["sub", "t"]);
+    publisher.wait_for_subscribers(1, DEADLINE).unwrap();
+    sub.signal(Signal::SIGSTOP);
+    let named = format!(", pid {}, ringbus does not answer: its process is stopped\n", sub.pid());
+    let said = place.run(&["pub", "u", "1"]);
+    assert!(said.status.success());
+    let said = text(&said.stderr);
+    assert!(said.contains("nobody subscribed to u") && said.contains(&named), "{said}");
+    for asks in [&["call", "echo", "echo", "1"][..], &["send", "crit", "1"]] {
+        let output = place.run(asks);
+        assert_eq!(output.status.code(), Some(1));
+        let said = text(&output.stderr);
+        assert!(said.contains(&named) && said.contains("error: "), "{said}");
+    }
+}
+
+#[test]
+fn an_empty_name_of_a_bus_is_a_mistake() {
+    let said = Place::new().fail(&["ls", "--bus", ""], 2);
+    assert!(said.contains("--bus"), "{said}");
+}
+
+#[test]
 fn the_environment_names_the_default_bus() {
     let place = Place::new();
     let bus = Bus::builder("agents").dir(place.dir()).open().unwrap();

@@ -61,7 +61,6 @@ impl Place {
         Running::start(self.command(args))
     }
 
-    /// Runs a command to its end.
     /// Runs a command that gets this on stdin.
     fn feed(&self, args: &[&str], stdin: &str) -> Output {
         let mut command = self.command(args);
@@ -73,6 +72,7 @@ impl Place {
         running.output()
     }
 
+    /// Runs a command to its end.
     fn run(&self, args: &[&str]) -> Output {
         self.start(args).output()
     }

@@ -41,7 +41,7 @@ pub fn plays(parent: &mut Parent, args: &[&str]) {
             "after" => killed_after(dir, case, Duration::from_micros(number() as u64)),
             "calls" => calls(dir, case),
             "way" => {
-                way = find(dir, case, number() as usize, number() as usize, number() as u64);
+                way = find(dir, case, number() as usize, number() as usize);
                 way.name()
             }
             other => panic!("{other}?"),
@@ -108,32 +108,28 @@ fn killed_after(dir: &str, case: &str, time: Duration) -> String {
     format!("0 1 {} 0", acknowledged.len())
 }
 
-/// The system calls of each thread from mark to mark: `thread:place,place… thread:…`.
+/// How many system calls each thread makes from mark to mark: `thread:calls thread:calls …`.
 fn calls(dir: &str, case: &str) -> String {
     let (mut tracee, _told) = start(dir, case, Sees::SystemCalls, None);
-    let mut places = BTreeMap::<usize, Vec<u64>>::new();
+    let mut calls = BTreeMap::<usize, usize>::new();
     tracee.go_on(0);
     while let Some((thread, stop)) = tracee.next() {
         match stop {
             Stop::Mark if case == "serve" => break, // it would go on
             Stop::Mark => continue,
-            Stop::Entry => places.entry(thread).or_default().push(tracee.place(thread)),
+            Stop::Entry => *calls.entry(thread).or_default() += 1,
             _ => {}
         }
         tracee.go_on(thread);
     }
     tracee.kill();
-    let of = |(thread, places): (&usize, &Vec<u64>)| {
-        let places: Vec<_> = places.iter().map(u64::to_string).collect();
-        format!("{thread}:{}", places.join(","))
-    };
-    places.iter().map(of).collect::<Vec<_>>().join(" ")
+    calls.iter().map(|(thread, calls)| format!("{thread}:{calls}")).collect::<Vec<_>>().join(" ")
 }
 
 /// The way of the thread through that call; of no length if it did not get there.
-fn find(dir: &str, case: &str, thread: usize, call: usize, place: u64) -> Way {
+fn find(dir: &str, case: &str, thread: usize, call: usize) -> Way {
     let (mut tracee, _told) = start(dir, case, Sees::SystemCalls, None);
-    let way = Way::record(&mut tracee, thread, call, place);
+    let way = Way::record(&mut tracee, thread, call);
     tracee.kill();
     way
 }

@@ -13,8 +13,9 @@ use nix::sys::signal::{Signal, kill, raise};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, fork};
 
-/// What other threads still do is waited for until they have done nothing for so long.
+/// What other threads still do is waited for until they have done nothing for so long, or for so long in all.
 const WHILE: Duration = Duration::from_millis(20);
+const IN_ALL: Duration = Duration::from_millis(400);
 
 /// Here it begins, or ends.
 pub fn mark() {
@@ -41,8 +42,8 @@ pub struct Tracee {
     place: Option<u64>,
     /// Others keep it busy: it will not be silent.
     busy: bool,
-    /// The main thread is at its last mark: this long the others are waited for.
-    ends: Option<Instant>,
+    /// The main thread is at its last mark: this long the others are waited for, if they do no more; and at most.
+    ends: Option<(Instant, Instant)>,
 }
 
 /// What a tracer sees, each with what is before it.
@@ -145,17 +146,22 @@ impl Tracee {
     /// main thread is at its last mark.
     pub fn next(&mut self) -> Option<(usize, Stop)> {
         loop {
+            if self.ends.is_some_and(|(_, in_all)| in_all <= Instant::now()) {
+                return None;
+            }
             let how = if self.ends.is_some() { WaitPidFlag::WNOHANG } else { WaitPidFlag::empty() };
             let status = waitpid(None, Some(WaitPidFlag::__WALL | how)).expect("wait");
             let Some(thread) = status.pid() else {
-                if self.ends.is_some_and(|ends| ends <= Instant::now()) {
+                if self.ends.is_some_and(|(ends, _)| ends <= Instant::now()) {
                     return None;
                 }
                 std::thread::sleep(Duration::from_micros(100));
                 continue;
             };
-            if self.ends.is_some() && !self.busy {
-                self.ends = Some(Instant::now() + WHILE);
+            if let Some((ends, in_all)) = &mut self.ends
+                && !self.busy
+            {
+                *ends = (Instant::now() + WHILE).min(*in_all);
             }
             match status {
                 WaitStatus::PtraceSyscall(_) => {
@@ -171,7 +177,8 @@ impl Tracee {
                     return Some((number, Stop::Birth));
                 }
                 WaitStatus::Stopped(_, Signal::SIGSTOP) => {
-                    self.ends = Some(Instant::now() + WHILE);
+                    let now = Instant::now();
+                    self.ends = Some((now + WHILE, now + IN_ALL));
                     return Some((self.number(thread), Stop::Mark));
                 }
                 WaitStatus::Stopped(_, Signal::SIGTRAP) => return Some((self.number(thread), Stop::Step)),

@@ -7,14 +7,10 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use super::AROUND;
 use super::tracer::{Stop, Tracee};
 
-/// Bytes of the instruction.
-const SYSCALL: u64 = 2;
 /// Steps to a system call that are made at most, each some 50 µs: in the long form, and in the short one, whose build takes
 /// more of them.
 const MOST: usize = 200_000;
 const MOST_IN_SHORT: usize = 10_000;
-/// Other calls that a thread makes before that one, until it is given up.
-const OTHER_CALLS: usize = 16;
 /// Threads that come by and take another way, until it is given up.
 const OTHERS: usize = 2_000;
 
@@ -38,22 +34,18 @@ pub enum Arrival {
 }
 
 impl Way {
-    /// That of a thread through the so-manieth call that it makes after the mark, which returns to `place`.
-    pub fn record(tracee: &mut Tracee, thread: usize, call: usize, place: u64) -> Self {
+    /// That of a thread through the so-manieth call that it makes after the mark; of no length if it makes fewer.
+    pub fn record(tracee: &mut Tracee, thread: usize, call: usize) -> Self {
         let around = AROUND as usize;
         if !run_to_gap(tracee, thread, call) {
             return Self::default();
         }
-        let mut others = 0;
         let mut before = VecDeque::from([tracee.place(thread)]);
         let mut met = HashMap::<u64, u64>::new();
         for _ in 0..if super::is_long() { MOST } else { MOST_IN_SHORT } {
             let at_call = tracee.is_at_call(thread);
-            let is_another = at_call && tracee.place(thread) + SYSCALL != place;
-            others += usize::from(is_another);
-            let mut goes_on = others < OTHER_CALLS && step(tracee, thread);
-            let here = tracee.place(thread);
-            if at_call && !is_another {
+            let mut goes_on = step(tracee, thread);
+            if at_call {
                 let mut addresses: Vec<u64> = before.into();
                 let met = addresses.iter().map(|address| met.get(address).copied().unwrap_or(1)).collect();
                 let call = addresses.len() - 1;
@@ -67,6 +59,7 @@ impl Way {
             if !goes_on {
                 break;
             }
+            let here = tracee.place(thread);
             *met.entry(here).or_default() += 1;
             before.push_back(here);
             if before.len() > around + 1 {

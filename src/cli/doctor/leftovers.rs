@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use super::super::ls::is_stopped;
+use super::super::silent::is_stopped;
 use super::Check;
 use crate::bus::abandoned_private;
 use crate::control::{State, state};
