@@ -200,7 +200,6 @@ impl Lines {
     }
 }
 
-/// Looks again and again until it is so.
 #[test]
 fn every_command_tells_its_exit_codes_and_hidden_ones_stay_hidden() {
     let place = Place::new();
