@@ -29,6 +29,7 @@ use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
+use crate::wake::barrier;
 use crate::{Access, Bus, BusBuilder, Node};
 
 mod bench;
@@ -142,6 +143,8 @@ pub fn main() -> ExitCode {
         Err(error) => return usage(error),
     };
     log_to_stderr(cli.common.verbose);
+    // Now, and not in `join`: with a second thread, the one for signals, the kernel takes 10 to 20 ms for it.
+    barrier::has_barriers();
     let common = &cli.common;
     let outcome = match &cli.command {
         Command::Demo(options) => demo::run(common, options),
