@@ -115,7 +115,9 @@ impl Bus {
     /// Joins the bus as a node of this name, which need not be unique. Returns once every node that answers
     /// within 200 ms is known, with its ports.
     ///
-    /// Costs a thread (asleep unless the bus changes) and, per other node, a socket and a process handle.
+    /// Costs a thread (asleep unless the bus changes) and, per other node, a socket and a process handle. The first join
+    /// of a process that has several threads already takes the kernel some 10 to 20 ms (it registers for membarrier(2)):
+    /// join early.
     ///
     /// # Errors
     /// [`JoinError`]: the name is not valid, the directory is no longer usable, or the process is out of
