@@ -13,7 +13,7 @@ mod support;
 use support::{Child, DEADLINE, Dir, Parent, eventually};
 
 /// How often each of the two is measured. This is the long form: others may lose less than 5 %, in the median. Else half
-/// at most, in the best.
+/// at most, in its best window.
 const WINDOWS: &str = "RINGBUS_FLOODS";
 const WINDOW: Duration = Duration::from_millis(100);
 #[test]
@@ -102,11 +102,11 @@ fn a_flood_to_a_stopped_subscriber_takes_little_from_other_pairs() {
         medians[1],
         falls_by(medians)
     );
-    // On a machine that has other things to do, half of the windows may be slow; the best of each are not.
-    let best = rates.each_ref().map(|rates| rates[rates.len() - 1]);
+    // On a machine that has other things to do, many windows may be slow and one may be several times as fast; what a
+    // stopped reader takes from others, it takes in every window of its own.
     let (falls_by, most) = match std::env::var_os(WINDOWS) {
         Some(_) => (falls_by(medians), 5.0),
-        None => (falls_by(best), 50.0),
+        None => (falls_by([medians[0], rates[1][windows - 1]]), 50.0),
     };
     assert!(falls_by < most, "by {falls_by:.1} %: {rates:?}");
 }
