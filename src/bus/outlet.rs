@@ -26,7 +26,7 @@ mod sending;
 mod succession;
 
 use fill::{fill, prefix_len, refuse_body};
-use large::Place;
+use loan::{ALIGN, Lent};
 pub(super) use sending::Sending;
 
 /// What happens when a publisher's log is full because a subscriber has not kept up.
@@ -79,6 +79,10 @@ pub(in crate::bus) const PLAIN: Head<'static> = Head::Event { topic: None, heade
 /// Bytes of the largest frame that is made in private memory and then copied into the log.
 const STAGE: usize = 512;
 
+/// Where small frames are made, those of loans as far from a line's beginning as they are going to stand in the log.
+#[repr(align(64))]
+struct Stage([u8; STAGE + ALIGN]);
+
 /// The settings of a writing port.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct OutletConfig {
@@ -124,11 +128,9 @@ pub(super) struct Outlet {
     config: OutletConfig,
     one_topic: bool,
     pool: Pool<Arc<Sealed>>,
-    /// Where the frame of a loan stands in the blob that was taken, if the loan is in one.
-    lent: Option<Place>,
+    lent: Lent,
     habit: Habit,
-    /// Where small frames are made.
-    stage: Box<[u8; STAGE]>,
+    stage: Box<Stage>,
 }
 
 impl Outlet {
@@ -163,8 +165,18 @@ impl Outlet {
     pub(super) fn of(shared: Arc<OutletShared>, node: Arc<NodeShared>, config: OutletConfig) -> Self {
         let writer = Self::writer_of(&shared);
         let one_topic = !shared.filter.is_pattern();
-        let (pool, stage) = (Pool::new(config.limits.blob_memory), Box::new([0; STAGE]));
-        Self { writer, shared, node, config, one_topic, pool, lent: None, habit: Habit::default(), stage }
+        let (pool, stage) = (Pool::new(config.limits.blob_memory), Box::new(Stage([0; STAGE + ALIGN])));
+        Self {
+            writer,
+            shared,
+            node,
+            config,
+            one_topic,
+            pool,
+            lent: Lent::InLog,
+            habit: Habit::default(),
+            stage,
+        }
     }
 
     fn writer_of(shared: &OutletShared) -> ring::Writer<Arc<Sealed>, Arc<PeerSegment>, Reader> {
@@ -236,7 +248,7 @@ impl Outlet {
             return Err(PublishError::Forked);
         }
         // Small frames are made in private memory, see `ring::Writer::append`.
-        match fill(&mut self.stage[..], head, encoding, body) {
+        match fill(&mut self.stage.0[..STAGE], head, encoding, body) {
             Ok((frame, payload)) => return self.publish_staged(frame, payload, head),
             Err(BodyError::Full) => {}
             Err(BodyError::Encode(reason)) => return Err(PublishError::Encode { reason }),
@@ -281,12 +293,11 @@ impl Outlet {
 
     #[inline(always)]
     fn publish_staged(&mut self, frame: usize, payload: usize, head: &Head<'_>) -> Result<(), PublishError> {
-        if self.writer.append(&self.stage[..frame]).is_err() {
+        if self.writer.append(&self.stage.0[..frame]).is_err() {
             if self.claim(frame)? == Claimed::Dropped {
                 return Ok(());
             }
-            self.writer.body_mut()[..frame].copy_from_slice(&self.stage[..frame]);
-            self.writer.commit(ring::Kind::Frame, 0, 0, frame);
+            self.writer.commit_copy(ring::Kind::Frame, 0, &self.stage.0[..frame]);
         }
         self.show(payload, head)
     }

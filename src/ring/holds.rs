@@ -24,7 +24,10 @@ pub const FIRST: usize = 8;
 
 /// The entries of one log: where there is a flag, a blob is kept until it is set.
 #[derive(Default)]
-pub(super) struct Holds([Option<Arc<AtomicBool>>; ENTRIES]);
+pub(super) struct Holds {
+    entries: [Option<Arc<AtomicBool>>; ENTRIES],
+    taken: usize,
+}
 
 impl Holds {
     /// Clears the entries of a line that is about to be a new log's: before its writer hears of it.
@@ -44,8 +47,9 @@ impl Holds {
         segment: &impl MemoryMut,
         cursor_at: usize,
     ) -> bool {
-        let Some(entry) = self.0.iter().position(Option::is_none) else { return false };
-        self.0[entry] = Some(over.clone());
+        let Some(entry) = self.entries.iter().position(Option::is_none) else { return false };
+        self.entries[entry] = Some(over.clone());
+        self.taken += 1;
         // Release, as in `settle`: whoever sees this id instead of an earlier one comes after that one's end.
         segment.store(offset(cursor_at, entry), blob, Release);
         true
@@ -53,26 +57,29 @@ impl Holds {
 
     /// Clears what was given back; true if anything was.
     pub(super) fn settle(&mut self, segment: &impl MemoryMut, cursor_at: usize) -> bool {
-        let mut any = false;
-        for (entry, held) in self.0.iter_mut().enumerate() {
+        if self.taken == 0 {
+            return false;
+        }
+        let before = self.taken;
+        for (entry, held) in self.entries.iter_mut().enumerate() {
             if held.as_ref().is_some_and(is_over) {
                 *held = None;
                 // Release pairs with the Acquire load in `View::holds`: the borrower's loads are over.
                 segment.store(offset(cursor_at, entry), 0, Release);
-                any = true;
+                self.taken -= 1;
             }
         }
-        any
+        self.taken < before
     }
 
     /// Whether [`Holds::settle`] would clear any.
     pub(super) fn is_due(&self) -> bool {
-        self.0.iter().flatten().any(is_over)
+        self.taken > 0 && self.entries.iter().flatten().any(is_over)
     }
 
     /// Whether no entry is taken.
     pub(super) fn is_empty(&self) -> bool {
-        self.0.iter().all(Option::is_none)
+        self.taken == 0
     }
 }
 

@@ -162,6 +162,17 @@ impl<M: MemoryMut, R: Memory + Clone, T> Writer<M, R, T> {
         self.sequence += 1;
     }
 
+    /// [`Writer::commit`] of a record that was made in private memory, `filler` bytes of whatever and the frame: stored in
+    /// one go, as by [`Writer::append`].
+    #[inline]
+    pub fn commit_copy(&mut self, kind: Kind, filler: u8, body: &[u8]) {
+        assert!(body.len() as u64 <= self.claimed.saturating_sub(HEADER), "it stays within what was claimed");
+        let at = self.body_offset();
+        self.commit(kind, 0, filler, body.len() - usize::from(filler));
+        let skipped = usize::from(filler) & !7; // stores are of whole words
+        self.log.write(at + skipped, &[], &body[skipped..]);
+    }
+
     /// Claims what is free in one piece at the tail, up to the largest record: for a frame whose size is
     /// known only once it is encoded. May be empty. A later [`Writer::claim`] replaces it.
     pub fn claim_window(&mut self) {

@@ -57,6 +57,39 @@ fn raw_messages_of_any_size_arrive_in_place_and_aligned() {
 }
 
 #[test]
+fn loans_of_every_small_size_are_aligned_at_both_ends() {
+    const MOST: usize = 700;
+    let dir = Dir::new();
+    let (writer, reader) = (dir.join("writer"), dir.join("reader"));
+    let mut frames = reader.raw_subscriber("frames/**").unwrap();
+    let one = writer.raw_publisher("frames/front").unwrap();
+    let builder = writer.publisher_builder("frames/side/*").capacity(4096).timestamps();
+    for mut publisher in [one, builder.open_raw().unwrap()] {
+        let topic = |size: usize| match publisher.topic() {
+            "frames/front" => "frames/front".to_owned(),
+            _ => format!("frames/side/{}", "n".repeat(1 + size % 67)), // moves the payload's place
+        };
+        let topics: Vec<_> = (0..MOST).map(topic).collect();
+        for (size, topic) in topics.iter().enumerate() {
+            publisher.loan_to(topic, size).unwrap().fill(0xee); // not sent
+            let mut loan = publisher.loan_to(topic, size).unwrap();
+            assert_eq!((loan.len(), loan.as_ptr().addr() % 64), (size, 0));
+            loan.copy_from_slice(&content(size as u64, size));
+            assert!(*loan == content(size as u64, size));
+            loan.send().unwrap();
+            publisher.publish_to(topic, &size.to_le_bytes()).unwrap(); // another, from the same memory
+            let sample = frames.recv_timeout(DEADLINE).unwrap().expect("the loan");
+            assert_eq!((sample.topic(), sample.as_ptr().addr() % 64), (&**topic, 0), "{size}");
+            assert!(*sample == content(size as u64, size), "{size}");
+            drop(sample);
+            let sample = frames.recv_timeout(DEADLINE).unwrap().expect("the other");
+            assert!(*sample == size.to_le_bytes(), "{size}");
+        }
+        assert_eq!(publisher.stats().messages, 2 * MOST as u64);
+    }
+}
+
+#[test]
 fn values_of_any_size_arrive() {
     let dir = Dir::new();
     let (writer, reader) = (dir.join("writer"), dir.join("reader"));

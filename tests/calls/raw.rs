@@ -137,7 +137,8 @@ fn loans_of_requests_and_answers_are_aligned_and_arrive() {
             assert!(bytes.as_ptr().addr().is_multiple_of(64) && is_in_place(bytes));
             context.header("len", bytes.len().to_string());
             let mut loan = context.loan(bytes.len())?;
-            assert!(loan.as_ptr().addr().is_multiple_of(64) && is_in_place(&loan));
+            assert!(loan.as_ptr().addr().is_multiple_of(64));
+            assert_eq!(is_in_place(&loan), bytes.len() >= 1000); // small ones are copied when they are sent
             loan.iter_mut().zip(bytes).for_each(|(to, from)| *to = !from);
             Ok(loan)
         })

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use super::{MOST, Shared};
+use super::{MOST, SMALLEST, Shared};
 use crate::ring::{Blob, Recovery, Writer};
 use crate::segment::{Memory, MemoryMut};
 
@@ -131,15 +131,18 @@ impl<M: MemoryMut> Pool<M> {
 
     /// Takes a free blob of this size. Where there is none, and none may be made, a larger one does; else free ones of
     /// other sizes are let go. Unless it `must`, none is made while many are out. One that was taken before and not
-    /// sent is put back.
+    /// sent is taken again, or put back.
     pub(in crate::bus) fn take<R: Memory + Clone, T>(
         &mut self,
         class: u64,
         must: bool,
         writer: &mut Writer<M, R, T>,
     ) -> Take {
-        self.put_back();
         self.has_ungated = writer.has_ungated();
+        if self.lent.as_ref().is_some_and(|pooled| pooled.class == class) {
+            return Take::Ready;
+        }
+        self.put_back();
         if self.take_free(class) {
             return Take::Ready; // no look at what readers write: their lines are far away
         }
@@ -236,10 +239,27 @@ impl<M: MemoryMut> Pool<M> {
         if let Some(mut pooled) = self.lent.take() {
             writer.commit_blob(&mut pooled.blob, at, len);
             self.out.push_back(pooled);
-            if let Some(next) = self.free.last() {
-                next.blob.prefetch_write();
-            }
         }
+    }
+
+    /// Takes a free blob as large as the last one that was sent: whoever it was sent to is reading meanwhile.
+    pub(in crate::bus) fn prepare<R: Memory + Clone, T>(&mut self, writer: &mut Writer<M, R, T>) {
+        let Some(class) = self.out.back().map(|last| last.class) else { return };
+        self.has_ungated = writer.has_ungated();
+        if !self.take_free(class) && !self.is_scarce(class) {
+            self.recover(writer);
+            self.take_free(class);
+        }
+        if let Some(next) = &self.lent {
+            next.blob.prefetch_write();
+        }
+    }
+
+    /// Whether the blob that was prepared is of the size for so many bytes.
+    #[inline]
+    pub(in crate::bus) fn has_prepared(&self, bytes: u64) -> bool {
+        let fits = |class| bytes <= class && (bytes > class / 2 || class == SMALLEST);
+        self.lent.as_ref().is_some_and(|pooled| fits(pooled.class))
     }
 }
 

@@ -22,6 +22,7 @@ pub(super) fn fill(
 }
 
 /// Bytes before the payload.
+#[inline]
 pub(super) fn prefix_len(head: &Head<'_>) -> Result<usize, PublishError> {
     head.headers().check().map_err(refuse_head)?;
     Ok(head.prefix_len())

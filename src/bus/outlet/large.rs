@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::fill::{fill, refuse_body, refuse_head};
+use super::fill::{fill, refuse_body};
+use super::loan::ALIGN;
 use super::{Claimed, Outlet, Overflow, Want};
 use crate::bus::blob::{NewBlob, Shared, Take};
 use crate::bus::codec::Body;
@@ -16,8 +17,6 @@ use crate::segment::{Memory, Sealed};
 
 /// How long it takes to make 64 KiB of a blob: mostly page faults.
 const MAKING: Duration = Duration::from_micros(50);
-/// What the payload of a loan is aligned to.
-pub(super) const ALIGN: usize = 64;
 
 /// Where a frame stands in its blob.
 #[derive(Debug, Clone, Copy)]
@@ -75,22 +74,17 @@ impl Outlet {
         self.finish_large(place, span.len, &head).is_ok()
     }
 
-    /// A loan in a blob; where its payload begins in the frame, or `None` if it was dropped.
-    #[cold]
-    pub(super) fn loan_large(
-        &mut self,
-        head: &Head<'_>,
-        encoding: Encoding,
-        prefix: usize,
-        size: usize,
-    ) -> Result<Option<usize>, PublishError> {
+    /// Takes a blob for a loan; `None` if it was dropped.
+    #[inline]
+    pub(super) fn loan_large(&mut self, prefix: usize, size: usize) -> Result<Option<Place>, PublishError> {
         self.pool.expect(false);
-        let Some(place) = self.claim_large(prefix, size, ALIGN - 1)? else { return Ok(None) };
-        let room = self.large_mut(place);
-        let begun = head.begin(room, encoding).map_err(refuse_head)?;
-        frame::finish_payload(room, begun, size);
-        self.lent = Some(place);
-        Ok(Some(prefix))
+        let place = Place::of(prefix, size);
+        let is_prepared =
+            size as u64 <= self.config.limits.max_message && self.pool.has_prepared(place.bytes());
+        if is_prepared && self.writer.claim(NAME).is_ok() {
+            return Ok(Some(place));
+        }
+        self.claim_large(prefix, size, ALIGN - 1)
     }
 
     /// The frame in the blob that was taken.
@@ -98,6 +92,7 @@ impl Outlet {
         self.pool.lent().map_or(&[], |blob| blob.bytes(place.at, place.len))
     }
 
+    #[inline]
     pub(super) fn large_mut(&mut self, place: Place) -> &mut [u8] {
         self.pool.lent_mut().map_or(&mut [], |blob| blob.bytes_mut(place.at, place.len))
     }
@@ -109,7 +104,9 @@ impl Outlet {
         head: &Head<'_>,
     ) -> Result<(), PublishError> {
         self.pool.commit(&mut self.writer, place.at, place.len);
-        self.show(payload, head)
+        let shown = self.show(payload, head);
+        self.pool.prepare(&mut self.writer);
+        shown
     }
 
     /// Takes a blob, and claims room for the record that names it, under the port's policy; `None` if the message was

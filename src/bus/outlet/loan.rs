@@ -1,14 +1,31 @@
 //! Messages that are written in place by whoever sends them.
 
 use super::fill::{prefix_len, refuse_head};
-use super::large::ALIGN;
-use super::{Claimed, Outlet};
+use super::large::Place;
+use super::{Claimed, Outlet, STAGE};
 use crate::bus::error::PublishError;
 use crate::frame::{self, Encoding, Head, Headers};
+use crate::ring::Kind;
+
+/// What the payload of a loan is aligned to.
+pub(super) const ALIGN: usize = 64;
+
+/// Where a loan is written.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Lent {
+    /// In the claimed record.
+    InLog,
+    /// In the stage, so many bytes from there on, and copied when it is sent: a reader that polls takes a record's lines
+    /// away while they are written ([`crate::ring::Writer::append`]).
+    Staged { at: usize, len: usize },
+    /// In the blob that was taken.
+    InBlob(Place),
+}
 
 impl Outlet {
     /// Claims room for a payload of `size` bytes that starts 64-byte aligned, and writes the frame up to
-    /// it. Where in the claimed body the frame and the payload start; `None` if it was dropped.
+    /// it. Where in [`Outlet::loaned`] the frame and the payload start; `None` if it was dropped.
+    #[inline]
     pub(in crate::bus) fn loan(
         &mut self,
         head: &Head<'_>,
@@ -19,36 +36,49 @@ impl Outlet {
             return Err(PublishError::Forked);
         }
         let prefix = prefix_len(head)?;
-        self.lent = None;
+        self.lent = Lent::InLog;
         let bytes = size.saturating_add(prefix + ALIGN - 1);
+        let mut filler = 0;
         if bytes > self.writer.largest_body() as usize {
-            return Ok(self.loan_large(head, encoding, prefix, size)?.map(|start| (0, start)));
+            let Some(place) = self.loan_large(prefix, size)? else { return Ok(None) };
+            self.lent = Lent::InBlob(place);
+        } else {
+            if self.claim(bytes)? == Claimed::Dropped {
+                return Ok(None);
+            }
+            let at = self.writer.body_offset();
+            filler = (at + prefix).wrapping_neg() % ALIGN;
+            if bytes <= STAGE {
+                self.lent = Lent::Staged { at: at % ALIGN, len: bytes };
+            }
         }
-        if self.claim(bytes)? == Claimed::Dropped {
-            return Ok(None);
-        }
-        let filler = (self.writer.body_offset() + prefix).wrapping_neg() % ALIGN;
-        let room = &mut self.writer.body_mut()[filler..];
+        let room = &mut self.lent_mut()[filler..];
         let begun = head.begin(room, encoding).map_err(refuse_head)?;
         frame::finish_payload(room, begun, size);
         Ok(Some((filler, filler + prefix)))
     }
 
-    /// The body claimed by [`Outlet::loan`], or the frame in the blob that it took; empty in a forked child, which has
-    /// no such memory.
+    /// What [`Outlet::loan`] has lent; empty in a forked child, which has no such memory.
     pub(in crate::bus) fn loaned(&self) -> &[u8] {
         match self.lent {
             _ if !self.node.origin.is_here() => &[],
-            Some(place) => self.large(place),
-            None => self.writer.body(),
+            Lent::InLog => self.writer.body(),
+            Lent::Staged { at, len } => &self.stage.0[at..at + len],
+            Lent::InBlob(place) => self.large(place),
         }
     }
 
+    #[inline]
     pub(in crate::bus) fn loaned_mut(&mut self) -> &mut [u8] {
+        if self.node.origin.is_here() { self.lent_mut() } else { &mut [] }
+    }
+
+    #[inline]
+    fn lent_mut(&mut self) -> &mut [u8] {
         match self.lent {
-            _ if !self.node.origin.is_here() => &mut [],
-            Some(place) => self.large_mut(place),
-            None => self.writer.body_mut(),
+            Lent::InLog => self.writer.body_mut(),
+            Lent::Staged { at, len } => &mut self.stage.0[at..at + len],
+            Lent::InBlob(place) => self.large_mut(place),
         }
     }
 
@@ -63,9 +93,13 @@ impl Outlet {
             return Err(PublishError::Forked);
         }
         let head = Head::Event { topic, headers: Headers::EMPTY };
-        match self.lent.take() {
-            Some(place) => self.finish_large(place, payload.len(), &head),
-            None => self.finish(filler as u8, payload.end - filler, payload.len(), &head),
+        match std::mem::replace(&mut self.lent, Lent::InLog) {
+            Lent::InLog => return self.finish(filler as u8, payload.end - filler, payload.len(), &head),
+            Lent::Staged { at, .. } => {
+                self.writer.commit_copy(Kind::Frame, filler as u8, &self.stage.0[at..at + payload.end]);
+            }
+            Lent::InBlob(place) => return self.finish_large(place, payload.len(), &head),
         }
+        self.show(payload.len(), &head)
     }
 }

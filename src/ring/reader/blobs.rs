@@ -43,6 +43,8 @@ pub(in crate::ring) struct Blobs<M> {
 /// Where a frame lies, checked.
 struct InHand<M> {
     blob: u64,
+    /// Where it stood in the list; it may have moved.
+    known: usize,
     /// Taken from the list, as long as it is in hand.
     memory: Arc<M>,
     at: usize,
@@ -82,7 +84,7 @@ impl<M: Memory> Blobs<M> {
         if !name.is_of(&*memory) {
             return Err(refuse("another generation"));
         }
-        self.in_hand = Some(InHand { blob: name.blob, memory, at });
+        self.in_hand = Some(InHand { blob: name.blob, known, memory, at });
         Ok(Found::Frame(len))
     }
 
@@ -127,9 +129,10 @@ impl<M: Memory> Blobs<M> {
 
     /// Done with the record in hand.
     fn put_back(&mut self) {
-        if let Some(InHand { blob, memory, .. }) = self.in_hand.take()
-            && let Ok(known) = self.known.binary_search_by_key(&blob, |(id, _)| *id)
-        {
+        let Some(InHand { blob, known, memory, .. }) = self.in_hand.take() else { return };
+        let still = self.known.get(known).is_some_and(|(id, _)| *id == blob);
+        let known = if still { Ok(known) } else { self.known.binary_search_by_key(&blob, |(id, _)| *id) };
+        if let Ok(known) = known {
             self.known[known].1.get_or_insert(memory); // unless it was let go of meanwhile
         }
     }
