@@ -49,8 +49,9 @@ const AHEAD: u32 = 4;
 /// that had the last record, and at a few of the rest ([`GLANCES`]).
 const ROUND: u32 = 64;
 
-/// Logs beside the one that had the last record that are glanced at in each look: if one has something, the look goes
-/// all the way round. So a port that waits for its busy log is never long away from it, whatever else it reads.
+/// Logs beside the one that had the last record that are glanced at in each look, but for one alone after a record: if one
+/// has something, the look goes all the way round. So a port that waits for its busy log is never long away from it,
+/// whatever else it reads.
 const GLANCES: usize = 2;
 
 /// Logs of a port that looks ahead in all of them: each costs a few instructions a look.
@@ -200,7 +201,7 @@ impl Inlet {
                     if !full
                         && self.idle % ROUND != ROUND - 1
                         && self.turns.hot().is_some()
-                        && !glance(sources, &mut self.glanced) =>
+                        && !glance(sources, &mut self.glanced, if self.idle == 0 { 1 } else { GLANCES }) =>
                 {
                     self.turns.find_hot(&mut |index| sources[index].look(false))
                 }
@@ -442,10 +443,10 @@ impl Inlet {
     }
 }
 
-/// Whether any of the next few logs has something.
+/// Whether any of the next `few` logs has something.
 #[inline(always)]
-fn glance(sources: &[Source], glanced: &mut usize) -> bool {
-    (0..GLANCES).any(|_| {
+fn glance(sources: &[Source], glanced: &mut usize, few: usize) -> bool {
+    (0..few).any(|_| {
         *glanced = if *glanced + 1 < sources.len() { *glanced + 1 } else { 0 };
         sources.get(*glanced).is_some_and(|source| !source.reader.quiet())
     })
