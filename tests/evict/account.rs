@@ -17,6 +17,9 @@ pub struct Account {
     pub missed: u64,
     /// Where messages were missed: the first, and how many.
     pub gaps: Vec<(u64, u64)>,
+    looked: Option<Instant>,
+    /// The longest time from look to look.
+    pub pause: Duration,
 }
 
 impl Account {
@@ -24,10 +27,19 @@ impl Account {
         self.received + self.missed
     }
 
+    /// Whether nothing was missed, as is owed to whoever reads in time: another process may have had the processor.
+    pub fn is_whole(&self, timeout: Duration) -> bool {
+        self.missed == 0 || self.pause >= timeout
+    }
+
     /// Takes what is there; false if nothing is.
     #[track_caller]
     pub fn take(&mut self, subscriber: &mut RawSubscriber, timeout: Duration) -> bool {
-        match subscriber.recv_timeout(timeout) {
+        let found = subscriber.recv_timeout(timeout);
+        let now = Instant::now();
+        let pause = self.looked.replace(now).map_or(Duration::ZERO, |before| now - before);
+        self.pause = self.pause.max(pause);
+        match found {
             Ok(Some(sample)) => {
                 assert_eq!(sample.sequence(), self.told(), "{:?}", self.gaps);
                 assert_eq!(sample[..], content(sample.sequence(), sample.len()), "overwritten");

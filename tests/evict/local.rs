@@ -1,7 +1,5 @@
 //! In one process.
 
-use std::time::Instant;
-
 use proptest::prelude::*;
 use ringbus::{Bus, PublishError, RawPublisher};
 

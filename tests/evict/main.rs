@@ -1,7 +1,7 @@
 //! Slow subscribers that are evicted: they get all that was in their log, are told how much they missed, and go on; the
 //! others miss nothing.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ringbus::{Node, Overflow, PublisherBuilder, RawSubscriber, RecvError};
 
