@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use ringbus::{Code, Error, Response, Status};
+use ringbus::{Client, Code, Error, Response, Status};
 use serde::ser::{Error as _, Serializer};
 
 use crate::servant::{self, SERVICE, client_of, start, works};
@@ -12,6 +12,11 @@ use crate::support::{DEADLINE, Dir, eventually};
 
 /// What comes at once comes well before the client's own timeout, which is 5 s.
 const AT_ONCE: Duration = Duration::from_secs(2);
+
+/// A panic is printed, with a backtrace where that is asked for: beside other tests that can take seconds.
+fn panics(client: &Client, why: &str) -> Status {
+    client.request("panic").timeout(DEADLINE).send::<_, ()>(why).unwrap_err()
+}
 
 #[test]
 fn each_code_of_a_handler_arrives_with_message_and_details() {
@@ -49,7 +54,7 @@ fn long_messages_and_details_are_cut_rather_than_lost() {
         assert!(message.starts_with(status.message()) && !status.message().is_empty(), "{status}");
         assert!(status.message().len() >= message.len().min(800), "{status}");
     }
-    let status = client.call::<_, ()>("panic", &long).unwrap_err();
+    let status = panics(&client, &long);
     assert_eq!(status.code(), Code::Internal);
     // The name is quoted, each character by eight.
     let status = client.call::<_, ()>(&"\u{10ffff}".repeat(500), &()).unwrap_err();
@@ -65,7 +70,7 @@ fn a_panic_is_internal_and_the_server_lives_on() {
     let server = start(&dir, "server", &[]);
     let (_node, client) = client_of(&dir, 1);
     for why in ["on purpose", "again"] {
-        let status = client.call::<_, ()>("panic", &why).unwrap_err();
+        let status = panics(&client, why);
         assert_eq!(status.code(), Code::Internal);
         assert!(status.message().contains(why), "{status}");
         works(&client);

@@ -29,7 +29,7 @@ impl Account {
 
     /// Whether nothing was missed, as is owed to whoever reads in time: another process may have had the processor.
     pub fn is_whole(&self, timeout: Duration) -> bool {
-        self.missed == 0 || self.pause >= timeout
+        self.gaps.is_empty() || self.pause >= timeout
     }
 
     /// Takes what is there; false if nothing is.

@@ -49,11 +49,13 @@ fn a_writer_killed_while_it_evicts_owes_the_healthy_nothing() {
             healthy.stats().peers == 0 && slow.stats().peers == 0
         });
         all.take_all(&mut healthy);
-        assert!(all.told() >= acknowledged && all.is_whole(SOON), "{all:?} of {acknowledged}");
+        assert!(all.is_whole(SOON), "{all:?} of {acknowledged}");
+        assert!(all.received >= acknowledged || !all.gaps.is_empty(), "{all:?} of {acknowledged}");
         // Told of a loss whose size nobody is left to tell, at most at the end.
         let unknown = some.gaps.iter().position(|(_, missed)| *missed == 0);
         assert!(unknown.is_none_or(|at| at + 1 == some.gaps.len()), "{some:?}");
-        assert!(unknown.is_some() || some.told() == all.told(), "{some:?}, {all:?}");
+        let is_known = unknown.is_none() && all.gaps.is_empty();
+        assert!(!is_known || some.told() == all.told(), "{some:?}, {all:?}");
         evicted += some.gaps.len();
     }
     assert!(evicted > 0);
