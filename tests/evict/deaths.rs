@@ -46,11 +46,12 @@ fn a_writer_killed_while_it_evicts_owes_the_healthy_nothing() {
         support::eventually("its end", || {
             all.take_all(&mut healthy);
             some.take_all(&mut slow);
-            healthy.stats().peers == 0 && slow.stats().peers == 0
+            // Not only not yet attached.
+            let any = all.received >= acknowledged || !all.gaps.is_empty();
+            any && healthy.stats().peers == 0 && slow.stats().peers == 0
         });
         all.take_all(&mut healthy);
         assert!(all.is_whole(SOON), "{all:?} of {acknowledged}");
-        assert!(all.received >= acknowledged || !all.gaps.is_empty(), "{all:?} of {acknowledged}");
         // Told of a loss whose size nobody is left to tell, at most at the end.
         let unknown = some.gaps.iter().position(|(_, missed)| *missed == 0);
         assert!(unknown.is_none_or(|at| at + 1 == some.gaps.len()), "{some:?}");
