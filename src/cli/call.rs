@@ -27,7 +27,7 @@ use crate::{Client, Code, Response, Status};
 VALUE is taken as `ringbus pub` takes it: JSON if it can be read as JSON, else text. A method of several
 arguments wants an array, in their order: ringbus call math add '[2,3]'. One of no arguments wants null, which
 no VALUE is.
-With `-` calls are made one after the other, for values of up to 240 KiB; the first that fails ends it.
+With `-` calls are made one after the other; the first that fails ends it.
 
 Prints the result as JSON, in the forms that `ringbus sub --help` tells. A call that fails is told in a line on
 stderr: code, message, and details if there are any. Nobody is waited for: if nobody serves, the call fails

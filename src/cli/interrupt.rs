@@ -1,5 +1,6 @@
-//! SIGINT and SIGTERM as something to wait for, so that a command ends by itself and says goodbye.
+//! SIGINT, SIGTERM and SIGHUP as something to wait for, so that a command ends by itself and says goodbye.
 
+use std::fs;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
@@ -9,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use super::{Failure, Outcome};
@@ -36,7 +37,8 @@ impl Interrupt {
     fn open() -> io::Result<Self> {
         let (pipe, mut bell) = UnixStream::pair()?;
         let signal = Arc::new(AtomicI32::new(0));
-        let mut signals = Signals::new([SIGINT, SIGTERM])?;
+        let hangup = (!ignores_hangup()).then_some(SIGHUP);
+        let mut signals = Signals::new([SIGINT, SIGTERM].into_iter().chain(hangup))?;
         let told = signal.clone();
         std::thread::Builder::new().name("signals".into()).spawn(move || {
             let mut first = None;
@@ -90,6 +92,14 @@ impl AsFd for Interrupt {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.pipe.as_fd()
     }
+}
+
+/// Whether whoever started this process wants it to outlive its terminal: nohup(1) does.
+fn ignores_hangup() -> bool {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    mask.is_some_and(|mask| mask & 1 << (SIGHUP - 1) != 0)
 }
 
 /// poll(2), rounded up to milliseconds; a signal or a timeout ends it early and without an error.

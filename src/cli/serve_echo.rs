@@ -20,7 +20,7 @@ const SLICE: Duration = Duration::from_millis(5);
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
 Methods:
-  echo    returns its argument, whatever it is, up to 256 KiB, and the request's headers
+  echo    returns its argument, whatever it is, up to 64 MiB, and the request's headers
   fail    fails with a status: its number (5), its name (\"not_found\"), or
           {\"code\":5,\"message\":TEXT,\"details\":V}, of which message and details may be left out;
           0 or \"ok\" succeeds, with null

@@ -41,7 +41,7 @@ pub enum DirectoryError {
         limit: usize,
     },
     /// Something that is no directory (or a symbolic link to one) has the bus's name.
-    #[error("{} is not a directory of its own (a symbolic link is refused): remove it, or choose another bus name", .path.display())]
+    #[error("{} is not a directory of its own (a symbolic link is refused): remove it, or choose another bus name or directory", .path.display())]
     NotADirectory {
         /// What was found.
         path: PathBuf,

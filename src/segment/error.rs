@@ -25,7 +25,7 @@ pub enum SegmentError {
         max: usize,
     },
     /// `RLIMIT_FSIZE` of this process is smaller than the segment.
-    #[error("a segment of {len} bytes exceeds the file size limit: raise it (`ulimit -f`) or ask for less")]
+    #[error("a segment of {len} bytes exceeds the file size limit")]
     FileSizeLimit {
         /// The length asked for.
         len: u64,

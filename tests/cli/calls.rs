@@ -238,7 +238,7 @@ fn calls_that_cannot_be_made_fail_at_once() {
 fn serve_echo_ends_when_interrupted_with_the_calls_that_can_be_finished() {
     let place = Place::new();
     let node = place.join("looker");
-    for signal in [Signal::SIGINT, Signal::SIGTERM] {
+    for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
         let mut server = serve(&place, &["--workers", "2"]);
         let asleep = place.start(&["call", "echo", "sleep", "3600000", "--timeout", "60m"]);
         let short = place.start(&["call", "echo", "sleep", "700"]);
@@ -258,4 +258,20 @@ fn serve_echo_ends_when_interrupted_with_the_calls_that_can_be_finished() {
         assert!(stderr.starts_with("error: unavailable"), "{stderr}");
         eventually("its goodbye", || client.servers().is_empty());
     }
+}
+
+#[test]
+fn nohup_keeps_a_command_from_ending_with_its_terminal() {
+    let place = Place::new();
+    let served = place.command(&["serve-echo"]);
+    let mut command = Command::new("nohup");
+    command.arg(served.get_program()).args(served.get_args()).stdin(Stdio::null());
+    command.envs(served.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    command.stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut server = Running::start(command);
+    server.lines().next();
+    server.signal(Signal::SIGHUP);
+    assert_eq!(call(&place, &["echo", "echo", "1"]).1, 0);
+    server.signal(Signal::SIGTERM);
+    assert_eq!(server.wait().code(), Some(0));
 }
