@@ -57,7 +57,9 @@ impl Bench {
         if self.writer.claim(NAME).is_err() {
             return;
         }
+        let is_prepared = self.pool.has_prepared(class);
         let mut take = self.pool.take(class, true, &mut self.writer);
+        assert!(take == Take::Ready || !is_prepared);
         if let Take::Make { gone } = &take {
             for blob in gone {
                 self.ends.iter_mut().for_each(|end| end.reader.remove_blob(*blob));
@@ -87,6 +89,9 @@ impl Bench {
         self.pool.lent_mut().unwrap().bytes_mut(PAYLOAD, len).copy_from_slice(&content(self.sent, len));
         self.pool.commit(&mut self.writer, PAYLOAD, len);
         self.writer.publish();
+        if len.is_multiple_of(2) {
+            self.pool.prepare(&mut self.writer);
+        }
         self.ends.iter_mut().for_each(|end| end.due.push_back((self.sent, len)));
         self.sent += 1;
     }
