@@ -7,6 +7,7 @@ use std::sync::mpsc::{self, Sender};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use nix::errno::Errno;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -91,6 +92,7 @@ impl Node {
         let pulse = Pulse::new(id).map_err(|error| {
             io("make the heartbeat's memory")(match error {
                 SegmentError::Os { source, .. } => source,
+                SegmentError::FileSizeLimit { .. } => Errno::EFBIG.into(),
                 error => std::io::Error::other(error),
             })
         })?;

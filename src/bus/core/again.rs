@@ -36,6 +36,31 @@ pub(super) enum What {
     Blob { log: u64, number: u16, blob: u64 },
 }
 
+impl What {
+    /// As `Control::Again` says it: what, of what, which, of which reader.
+    fn to_wire(self) -> (u8, u64, u64, u16) {
+        match self {
+            What::Heart => (0, 0, 0, 0),
+            What::Port(port) => (1, port, 0, 0),
+            What::Log { writer, reader } => (2, writer, reader, 0),
+            What::Cursor { log, number } => (3, log, 0, number),
+            What::Blob { log, number, blob } => (4, log, blob, number),
+        }
+    }
+
+    /// `None`: a newer version's.
+    fn from_wire(what: u8, of: u64, id: u64, number: u16) -> Option<Self> {
+        Some(match what {
+            0 => What::Heart,
+            1 => What::Port(of),
+            2 => What::Log { writer: of, reader: id },
+            3 => What::Cursor { log: of, number },
+            4 => What::Blob { log: of, number, blob: id },
+            _ => return None,
+        })
+    }
+}
+
 /// Something that is not here.
 #[derive(Debug)]
 pub(super) struct Missing {
@@ -168,13 +193,7 @@ impl Core {
             if let Some(missing) = self.missing.get_mut(&(node, what)) {
                 missing.asked = true;
             }
-            let (what, of, id, reader_number) = match what {
-                What::Heart => (0, 0, 0, 0),
-                What::Port(port) => (1, port, 0, 0),
-                What::Log { writer, reader } => (2, writer, reader, 0),
-                What::Cursor { log, number } => (3, log, 0, number),
-                What::Blob { log, number, blob } => (4, log, blob, number),
-            };
+            let (what, of, id, reader_number) = what.to_wire();
             tracing::info!(%node, what, of, id, "asked for again");
             self.send(node, &Control::Again { what, of, id, reader_number }, &[]);
         }
@@ -190,31 +209,31 @@ impl Core {
 impl Core {
     /// Sends a peer what it had no room for, and has now.
     pub(super) fn send_again(&mut self, to: NodeId, what: u8, of: u64, id: u64, number: u16) {
-        match what {
-            0 => self.send_pulse(to),
-            1 => {
-                if let Some(inlet) = self.inlets.get(&of) {
+        match What::from_wire(what, of, id, number) {
+            None => {}
+            Some(What::Heart) => self.send_pulse(to),
+            Some(What::Port(port)) => {
+                if let Some(inlet) = self.inlets.get(&port) {
                     let (card, fds) = (inlet.shared.card(), inlet.fds());
                     self.send_port(to, &card, &fds);
                 }
             }
-            2 => {
-                let writes = self.publishers().filter(|outlet| outlet.shared.port == of);
+            Some(What::Log { writer, reader }) => {
+                let writes = self.publishers().filter(|outlet| outlet.shared.port == writer);
                 for log in writes.map(|outlet| outlet.shared.log).collect::<Vec<_>>() {
-                    self.add_gate(log, to, id, false);
+                    self.add_gate(log, to, reader, false);
                 }
             }
-            3 => self.send_cursor(LogKey { node: to, log: of, number }),
-            4 => {
-                let Some(outlet) = self.outlets.get(&of) else { return };
+            Some(What::Cursor { log, number }) => self.send_cursor(LogKey { node: to, log, number }),
+            Some(What::Blob { log, number, blob }) => {
+                let Some(outlet) = self.outlets.get(&log) else { return };
                 let is_read =
                     outlet.readers.iter().any(|((node, _), reader)| *node == to && *reader == number);
-                if is_read && let Some((size, fd)) = outlet.blobs.get(&id).map(|blob| blob.parts()) {
-                    let control = Control::Blob { log: of, reader_number: number, blob: id, size };
+                if is_read && let Some((size, fd)) = outlet.blobs.get(&blob).map(|blob| blob.parts()) {
+                    let control = Control::Blob { log, reader_number: number, blob, size };
                     self.send(to, &control, &[fd]);
                 }
             }
-            _ => {} // a newer peer's
         }
     }
 
