@@ -26,6 +26,7 @@ fn echoes(parent: &mut Parent, args: &[&str]) {
     let node = support::bus(args[0]).join("echo").unwrap();
     let mut there = node.subscriber::<u32>("there").unwrap();
     let mut back = node.publisher::<u32>("back").unwrap();
+    back.wait_for_subscribers(1, DEADLINE).unwrap();
     parent.say("open");
     std::thread::spawn(move || {
         while let Ok(message) = there.recv() {
@@ -111,6 +112,7 @@ fn a_node_is_told_to_have_joined_with_its_ports_and_to_have_said_goodbye() {
 /// Over messages there and back.
 #[track_caller]
 fn reaches_the_echo(publisher: &mut ringbus::Publisher<u32>, subscriber: &mut ringbus::Subscriber<u32>) {
+    publisher.wait_for_subscribers(1, DEADLINE).unwrap();
     for value in 0..100 {
         publisher.publish(&value).unwrap();
         assert_eq!(*subscriber.recv_timeout(DEADLINE).unwrap().expect("the echo"), value);

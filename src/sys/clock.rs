@@ -30,6 +30,14 @@ pub fn is_over(ns: u64) -> bool {
     ns <= read(libc::CLOCK_MONOTONIC_COARSE).saturating_add(FAR) && ns <= monotonic_ns()
 }
 
+/// How long this thread has been ready to run so far and had no processor (proc_pid_schedstat(5)); zero where the kernel
+/// does not tell. Some microseconds.
+pub fn queued() -> Duration {
+    let all = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
+    let ns = all.split(' ').nth(1).and_then(|ns| ns.parse().ok());
+    Duration::from_nanos(ns.unwrap_or(0))
+}
+
 #[inline]
 fn read(clock: libc::clockid_t) -> u64 {
     let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };

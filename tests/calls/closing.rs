@@ -32,13 +32,13 @@ fn a_server_that_is_dropped_answers_what_runs_and_refuses_what_waits() {
         let (server, said) = servant::spawn(&node, |builder| builder.wait(wait));
         let other = dir.join("client");
         let client = other.client(SERVICE).unwrap();
-        let runs: Pending<Response<u64>> = client.request("sleep").timeout(DEADLINE).start(&100).unwrap();
-        said.expect("sleeps 100");
+        let runs: Pending<Response<u64>> = client.request("sleep").timeout(DEADLINE).start(&1000).unwrap();
+        said.expect("sleeps 1000");
         let waits: Vec<Pending<Response<i64>>> =
             (0..10).map(|n| client.request("double").timeout(DEADLINE).start(&n).unwrap()).collect();
         eventually("they wait", || server.queued() == 10);
         within_the_deadline("dropping the server", move || drop(server));
-        assert_eq!(*runs.wait().unwrap(), 100);
+        assert_eq!(*runs.wait().unwrap(), 1000);
         for call in waits {
             assert_eq!(call.wait().map(|n| *n).unwrap_err().code(), Code::Unavailable);
         }

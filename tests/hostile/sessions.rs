@@ -71,7 +71,7 @@ pub fn victim(parent: &mut Parent, args: &[&str]) {
                     thread::sleep(Duration::from_millis(1));
                 }
             });
-            most - fds
+            most.saturating_sub(fds)
         };
         // Whoever comes now is let in at once.
         let start = Instant::now();

@@ -413,6 +413,8 @@ impl ClientShared {
             .ask(|reply| Command::OpenPair { outlet: shared.clone(), reply })
             .map_err(|error| Status::unavailable(error.to_string()))?;
         if shared.gates.len() == 0 {
+            // The control thread has taken the gate away, and may be about to tell the route why: it has once it answers.
+            let _ = self.node.ask(Command::Sweep);
             return Err(Status::unavailable(format!("server {} has gone", route.node)));
         }
         Ok(outlet)

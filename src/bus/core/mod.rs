@@ -29,6 +29,7 @@ use crate::control::{DirectoryError, Driver, Message, NodeId};
 use crate::frame::Control;
 use crate::ring::Corrupt;
 use crate::segment::SegmentError;
+use crate::sys::clock;
 
 mod access;
 mod again;
@@ -269,9 +270,10 @@ impl Core {
 
     /// Joins, then serves until told to leave.
     pub(super) fn run(mut self, joined: SyncSender<Result<(), DirectoryError>>) {
+        let queued = clock::queued();
         match self.driver.dial_all() {
             Ok(nodes) => {
-                let on = WaitingOn::Join { nodes: nodes.into_iter().collect(), reply: joined };
+                let on = WaitingOn::Join { nodes: nodes.into_iter().collect(), queued, reply: joined };
                 self.waiting.push(Waiting { deadline: Instant::now() + ANSWER, on });
             }
             Err(error) => {

@@ -2,11 +2,12 @@
 
 use std::collections::HashSet;
 use std::sync::mpsc::SyncSender;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::report::Survey;
 use super::{ANSWER, Core};
 use crate::control::{DirectoryError, NodeId};
+use crate::sys::clock;
 
 /// Somebody waits until others have answered, or until the deadline.
 pub(super) struct Waiting {
@@ -14,10 +15,23 @@ pub(super) struct Waiting {
     pub(super) on: WaitingOn,
 }
 
+impl Waiting {
+    /// Whether the deadline, which is over, is put off beyond `now`.
+    fn extend(&mut self, now: Instant) -> bool {
+        if let WaitingOn::Join { queued: before, .. } = &mut self.on {
+            let queued = clock::queued();
+            self.deadline += queued.saturating_sub(std::mem::replace(before, queued));
+        }
+        now < self.deadline
+    }
+}
+
 pub(super) enum WaitingOn {
-    /// The ports of these nodes.
+    /// The ports of these nodes. The deadline is theirs: what this thread was without a processor is added to it, or
+    /// their answers could be in its sockets, unread. `queued` is that time so far ([`clock::queued`]).
     Join {
         nodes: HashSet<NodeId>,
+        queued: Duration,
         reply: SyncSender<Result<(), DirectoryError>>,
     },
     /// That this much is in the peers' sockets.
@@ -40,10 +54,10 @@ impl Core {
     pub(super) fn handle_waiting(&mut self) {
         let now = Instant::now();
         for mut waiting in std::mem::take(&mut self.waiting) {
-            if self.is_over(&mut waiting.on) || waiting.deadline <= now {
-                self.reply(waiting.on);
-            } else {
+            if !self.is_over(&mut waiting.on) && (now < waiting.deadline || waiting.extend(now)) {
                 self.waiting.push(waiting);
+            } else {
+                self.reply(waiting.on);
             }
         }
     }
@@ -65,7 +79,7 @@ impl Core {
     fn reply(&self, on: WaitingOn) {
         // Whoever asked may have gone meanwhile.
         let _ = match on {
-            WaitingOn::Join { nodes, reply } => {
+            WaitingOn::Join { nodes, reply, .. } => {
                 if !nodes.is_empty() {
                     tracing::warn!(
                         ?nodes,
