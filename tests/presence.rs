@@ -26,7 +26,7 @@ fn echoes(parent: &mut Parent, args: &[&str]) {
     let node = support::bus(args[0]).join("echo").unwrap();
     let mut there = node.subscriber::<u32>("there").unwrap();
     let mut back = node.publisher::<u32>("back").unwrap();
-    back.wait_for_subscribers(1, DEADLINE).unwrap();
+    back.wait_for_subscribers(args[1].parse().unwrap(), DEADLINE).unwrap();
     parent.say("open");
     std::thread::spawn(move || {
         while let Ok(message) = there.recv() {
@@ -71,7 +71,7 @@ fn a_killed_node_is_told_at_once_to_have_died() {
     let mut presence = node.presence().unwrap();
     let mut times = Vec::new();
     for _ in 0..11 {
-        let mut echo = Child::start("echoes", &[dir.arg()]);
+        let mut echo = Child::start("echoes", &[dir.arg(), "0"]);
         echo.expect("open");
         let peer = joined(&mut presence);
         assert_eq!((peer.name(), peer.pid()), ("echo", echo.pid()));
@@ -126,7 +126,7 @@ fn a_stopped_node_stalls_and_recovers_as_the_same_node_with_its_ports() {
     let (mut presence, mut other) = (node.presence().unwrap(), node.presence().unwrap());
     let mut subscriber = node.subscriber::<u32>("back").unwrap();
     let mut publisher = node.publisher::<u32>("there").unwrap();
-    let mut echo = Child::start("echoes", &[dir.arg()]);
+    let mut echo = Child::start("echoes", &[dir.arg(), "1"]);
     echo.expect("open");
     let peer = joined(&mut presence);
     reaches_the_echo(&mut publisher, &mut subscriber);
