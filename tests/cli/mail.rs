@@ -87,7 +87,7 @@ fn broadcast_reaches_programs_and_sub() {
     assert_eq!((message.as_str(), message.headers().get("k")), ("stop", Some("v")));
     let lines = sub.lines();
     assert_eq!(lines.next(), r#"@all "stop""#);
-    place.succeed(&["pub", "t", "1"]);
+    place.succeed(&["pub", "t", "1", "--wait", "1"]);
     assert_eq!(lines.next(), "t 1");
 }
 
