@@ -270,7 +270,7 @@ impl Core {
 
     /// Joins, then serves until told to leave.
     pub(super) fn run(mut self, joined: SyncSender<Result<(), DirectoryError>>) {
-        let queued = clock::queued();
+        let queued = Some(clock::queued());
         match self.driver.dial_all() {
             Ok(nodes) => {
                 let on = WaitingOn::Join { nodes: nodes.into_iter().collect(), queued, reply: joined };

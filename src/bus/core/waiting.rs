@@ -9,6 +9,9 @@ use super::{ANSWER, Core};
 use crate::control::{DirectoryError, NodeId};
 use crate::sys::clock;
 
+/// How much longer a join waits at most that had no processor for a while.
+const REPRIEVE: Duration = Duration::from_millis(50);
+
 /// Somebody waits until others have answered, or until the deadline.
 pub(super) struct Waiting {
     pub(super) deadline: Instant,
@@ -16,22 +19,23 @@ pub(super) struct Waiting {
 }
 
 impl Waiting {
-    /// Whether the deadline, which is over, is put off beyond `now`.
+    /// Whether the deadline, which is over, is put off beyond `now`: once.
     fn extend(&mut self, now: Instant) -> bool {
-        if let WaitingOn::Join { queued: before, .. } = &mut self.on {
-            let queued = clock::queued();
-            self.deadline += queued.saturating_sub(std::mem::replace(before, queued));
+        if let WaitingOn::Join { queued, .. } = &mut self.on
+            && let Some(before) = queued.take()
+        {
+            self.deadline = now + clock::queued().saturating_sub(before).min(REPRIEVE);
         }
         now < self.deadline
     }
 }
 
 pub(super) enum WaitingOn {
-    /// The ports of these nodes. The deadline is theirs: what this thread was without a processor is added to it, or
-    /// their answers could be in its sockets, unread. `queued` is that time so far ([`clock::queued`]).
+    /// The ports of these nodes. The deadline is theirs: if this thread was without a processor meanwhile, their answers
+    /// may be in its sockets, unread. `queued` is how long it was before ([`clock::queued`]).
     Join {
         nodes: HashSet<NodeId>,
-        queued: Duration,
+        queued: Option<Duration>,
         reply: SyncSender<Result<(), DirectoryError>>,
     },
     /// That this much is in the peers' sockets.
