@@ -22,6 +22,9 @@ use super::{Memory, MemoryMut, SegmentError};
 use crate::sys::fork::Origin;
 use crate::sys::memfd;
 
+/// Memory files made in place of one that somebody has resized before it was sealed.
+const TRIES: usize = 8;
+
 /// Size of a page of this host; segment lengths are multiples of it.
 pub fn page_size() -> usize {
     match nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE) {
@@ -43,10 +46,7 @@ impl Sealed {
     /// now rather than one by one at their first use, which costs more in sum than at once.
     pub fn create(name: &str, len: usize, prefault: bool) -> Result<Self, SegmentError> {
         check_len(len as u64)?;
-        let fd = memfd::create(name, len as u64).map_err(|source| match source.raw_os_error() {
-            Some(nix::libc::EFBIG) => SegmentError::FileSizeLimit { len: len as u64 },
-            _ => SegmentError::Os { call: "creating a memfd", source },
-        })?;
+        let fd = create_fixed(name, len as u64)?;
         let mut options = MmapOptions::new();
         options.len(len);
         if prefault {
@@ -73,6 +73,22 @@ impl Sealed {
     pub fn origin(&self) -> Origin {
         self.mapping.origin
     }
+}
+
+/// A memory file of this size, which nobody can change any more.
+fn create_fixed(name: &str, len: u64) -> Result<OwnedFd, SegmentError> {
+    for _ in 0..TRIES {
+        let fd = memfd::create(name, len).map_err(|source| match source.raw_os_error() {
+            Some(nix::libc::EFBIG) => SegmentError::FileSizeLimit { len },
+            _ => SegmentError::Os { call: "creating a memfd", source },
+        })?;
+        memfd::seal_size(&fd).map_err(SegmentError::os("sealing a memfd"))?;
+        if memfd::size(&fd).map_err(SegmentError::os("fstat"))? == len {
+            return Ok(fd);
+        }
+    }
+    let source = io::Error::other("another process changes its size");
+    Err(SegmentError::Os { call: "creating a memfd", source })
 }
 
 /// A segment of another process, mapped read-only.

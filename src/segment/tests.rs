@@ -1,9 +1,11 @@
 use std::ffi::c_void;
-use std::fs::{File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::ptr;
+use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use std::{ptr, thread};
 
 use nix::errno::Errno;
 use nix::libc;
@@ -395,4 +397,33 @@ fn accesses_outside_or_unaligned_panic() {
     // SAFETY: empty.
     assert!(unsafe { heap.slice(64, 0) }.is_empty());
     heap.copy(64, &mut []);
+}
+
+/// Whoever may open `/proc/<pid>/fd` sees a memory file before it is sealed.
+#[test]
+fn nobody_shrinks_a_segment_that_is_being_made() {
+    const NAME: &str = "ringbus-raced";
+    let (over, page) = (AtomicBool::new(false), page_size());
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while !over.load(Relaxed) {
+                let fds = fs::read_dir("/proc/self/fd").unwrap().flatten().map(|entry| entry.path());
+                let is_raced = |path: &PathBuf| {
+                    fs::read_link(path).is_ok_and(|target| target.to_string_lossy().contains(NAME))
+                };
+                for path in fds.filter(is_raced) {
+                    let _ = OpenOptions::new().write(true).truncate(true).open(path);
+                }
+            }
+        });
+        let mut made = 0;
+        for _ in 0..3000 {
+            if let Ok(segment) = Sealed::create(NAME, 2 * page, false) {
+                segment.store(page, 1, Relaxed); // SIGBUS, if it were shrunk
+                made += 1;
+            }
+        }
+        over.store(true, Relaxed);
+        assert!(made > 0);
+    });
 }

@@ -47,6 +47,13 @@ pub fn create(name: &str, len: u64) -> io::Result<OwnedFd> {
     Ok(fd)
 }
 
+/// Seals the size alone, before anything is mapped: until then whoever may open `/proc/<pid>/fd` can change it, and an
+/// access beyond the end of a mapped file is `SIGBUS`.
+pub fn seal_size(fd: impl AsFd) -> io::Result<()> {
+    fcntl(fd, FcntlArg::F_ADD_SEALS(SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW))?;
+    Ok(())
+}
+
 /// Adds the [`REQUIRED`] seals. Mappings made before stay writable (`F_SEAL_FUTURE_WRITE`, Linux 5.1),
 /// so the creator maps first and seals then.
 pub fn seal(fd: impl AsFd) -> io::Result<()> {

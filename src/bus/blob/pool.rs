@@ -74,6 +74,16 @@ impl<M: MemoryMut> Pool<M> {
         self.out.iter().chain(&self.held).map(|pooled| pooled.class).sum()
     }
 
+    /// Whether those that are out are to come back before others are used, which are no longer in anybody's cache: there
+    /// are enough of them for a reader that keeps up. Looks at the cursors.
+    pub(in crate::bus) fn is_ahead<R: Memory + Clone, T>(&mut self, writer: &mut Writer<M, R, T>) -> bool {
+        if self.lent.is_some() || !self.is_due() {
+            return false;
+        }
+        self.recover(writer);
+        self.is_ample()
+    }
+
     /// Whether so much is out that a reader which keeps up has had its chance to be done with some of it.
     fn is_ample(&self) -> bool {
         let (out, bytes) = (self.out.len(), self.in_use());
@@ -143,7 +153,7 @@ impl<M: MemoryMut> Pool<M> {
             return Take::Ready;
         }
         self.put_back();
-        if self.take_free(class) {
+        if !self.is_due() && self.take_free(class) {
             return Take::Ready; // no look at what readers write: their lines are far away
         }
         self.recover(writer);
@@ -168,6 +178,12 @@ impl<M: MemoryMut> Pool<M> {
             return Take::Ready;
         }
         self.evict(class)
+    }
+
+    /// Whether enough are out for a look at what came back: those are used first, as readers' caches have them. Not where
+    /// payloads are copied in: all of a blob's lines would be fetched from there.
+    fn is_due(&self) -> bool {
+        !self.copies && !self.has_ungated && self.in_use() >= SEVERAL_BYTES
     }
 
     /// Takes a free blob of this size, if there is one: the last that came back, or the first where somebody may still
@@ -246,8 +262,10 @@ impl<M: MemoryMut> Pool<M> {
     pub(in crate::bus) fn prepare<R: Memory + Clone, T>(&mut self, writer: &mut Writer<M, R, T>) {
         let Some(class) = self.out.back().map(|last| last.class) else { return };
         self.has_ungated = writer.has_ungated();
-        if !self.take_free(class) && !self.is_scarce(class) {
+        if self.is_due() && !self.is_scarce(class) {
             self.recover(writer);
+        }
+        if self.has_ungated || !self.is_ample() {
             self.take_free(class);
         }
         if let Some(next) = &self.lent {

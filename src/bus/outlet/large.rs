@@ -14,9 +14,12 @@ use crate::frame::{self, Encoding, Head};
 use crate::ring::blob::{FRAMES, NAME, PAYLOAD};
 use crate::ring::{Blob, BlobHeader};
 use crate::segment::{Memory, Sealed};
+use crate::wake::Wait;
 
 /// How long it takes to make 64 KiB of a blob: mostly page faults.
 const MAKING: Duration = Duration::from_micros(50);
+/// How long a reader takes to be done with 64 KiB of one, if it does no more than look at each byte.
+const READING: Duration = Duration::from_micros(4);
 
 /// Where a frame stands in its blob.
 #[derive(Debug, Clone, Copy)]
@@ -123,10 +126,26 @@ impl Outlet {
         let class =
             class.ok_or(PublishError::TooLarge { size, limit: self.largest_payload(prefix + spare) })?;
         let may_wait = matches!(self.config.overflow, Overflow::Block { .. } | Overflow::Evict { .. });
+        if may_wait {
+            self.await_reader(class);
+        }
         if self.try_large(class, !may_wait)? || self.claim_when_full(Want::Blob(class))? == Claimed::Yes {
             return Ok(Some(place));
         }
         Ok(None)
+    }
+
+    /// A writer that is far ahead of its reader goes through all the blobs that there are, and both of them through more
+    /// memory than a cache holds: waits for the reader as long as it may take for one, and no longer.
+    fn await_reader(&mut self, class: u64) {
+        if self.config.wait == Wait::Park || !self.pool.is_ahead(&mut self.writer) {
+            return;
+        }
+        let start = Instant::now();
+        let most = READING.saturating_mul((class >> 16) as u32);
+        while self.pool.is_ahead(&mut self.writer) && start.elapsed() < most {
+            (0..8).for_each(|_| std::hint::spin_loop()); // the cursor's line is the reader's meanwhile
+        }
     }
 
     /// Bytes of the largest payload behind a head of this length.
