@@ -168,6 +168,7 @@ fn joins_anew(parent: &mut Parent, args: &[&str]) {
             own();
             let mut subscriber = node.subscriber::<u32>(&format!("to-child/{when_dropped}")).unwrap();
             let mut publisher = node.publisher(&format!("from-child/{when_dropped}")).unwrap();
+            publisher.wait_for_subscribers(1, DEADLINE).unwrap(); // a join waits for 200 ms and no longer
             publisher.publish(&1).unwrap();
             assert_eq!(*subscriber.recv_timeout(DEADLINE).unwrap().expect("from the parent"), 2);
             assert!(node.peers().iter().any(|peer| peer.name() == "parent"));
