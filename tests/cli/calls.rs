@@ -28,10 +28,22 @@ const CODES: [&str; 17] = [
 
 /// A `serve-echo` that serves.
 fn serve(place: &Place, args: &[&str]) -> Running {
-    let mut server = place.start(&[&["serve-echo"], args].concat());
+    // Whatever runs the tests may ignore SIGHUP (nohup), which is inherited.
+    let mut server = Running::start(through("env", &["--default-signal=HUP"], place, args));
     let line = server.lines().next();
     assert!(line.starts_with("ringbus-serve-echo serves "), "{line}");
     server
+}
+
+/// `serve-echo`, started by another program.
+fn through(program: &str, its: &[&str], place: &Place, args: &[&str]) -> Command {
+    let served = place.command(&[&["serve-echo"], args].concat());
+    let mut command = Command::new(program);
+    command.args(its).arg(served.get_program()).args(served.get_args());
+    command.env_remove("RUST_LOG").env_remove("RINGBUS_BUS");
+    command.envs(served.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+    command
 }
 
 /// What `call --json` prints, and its exit code.
@@ -263,12 +275,7 @@ fn serve_echo_ends_when_interrupted_with_the_calls_that_can_be_finished() {
 #[test]
 fn nohup_keeps_a_command_from_ending_with_its_terminal() {
     let place = Place::new();
-    let served = place.command(&["serve-echo"]);
-    let mut command = Command::new("nohup");
-    command.arg(served.get_program()).args(served.get_args()).stdin(Stdio::null());
-    command.envs(served.get_envs().filter_map(|(name, value)| Some((name, value?))));
-    command.stdout(Stdio::piped()).stderr(Stdio::null());
-    let mut server = Running::start(command);
+    let mut server = Running::start(through("nohup", &[], &place, &[]));
     server.lines().next();
     server.signal(Signal::SIGHUP);
     assert_eq!(call(&place, &["echo", "echo", "1"]).1, 0);
