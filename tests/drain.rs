@@ -125,6 +125,24 @@ fn a_node_that_has_drained_takes_nothing_new_and_others_go_on() {
     drop((publisher, subscriber, client, node)); // hang on nothing
 }
 
+/// It is not woken, and has no logs in which it might find an end, or idle ones.
+#[test]
+fn a_port_that_spins_is_told_that_its_node_has_gone() {
+    for logs in [0, 1, 3] {
+        let bus = ringbus::Bus::private().unwrap();
+        let (node, other) = (bus.join("node").unwrap(), bus.join("other").unwrap());
+        let mut subscriber = node.subscriber_builder("t").wait(ringbus::Wait::Spin).open::<u64>().unwrap();
+        let _idle: Vec<_> = (0..logs).map(|_| other.publisher::<u64>("t").unwrap()).collect();
+        eventually("the logs", || {
+            assert!(subscriber.try_recv().unwrap().is_none());
+            subscriber.stats().peers == logs
+        });
+        let told = thread::spawn(move || subscriber.recv_timeout(DEADLINE).map(|_| ()));
+        node.drain(DEADLINE).unwrap();
+        assert!(matches!(told.join().unwrap(), Err(RecvError::NodeGone)), "{logs} logs");
+    }
+}
+
 #[test]
 fn a_reader_that_does_not_read_is_named_and_a_publisher_that_waits_for_it_gives_up() {
     let dir = Dir::new();

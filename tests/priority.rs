@@ -52,6 +52,28 @@ fn a_slow_reader_gets_the_highest_first_and_of_the_others_their_share() {
     writer.finish();
 }
 
+/// A port with many logs looks mostly at the one that has something: not when it is another's turn.
+#[test]
+fn the_others_have_their_share_beside_a_busy_log_and_many_idle_ones() {
+    let bus = ringbus::Bus::private().unwrap();
+    let node = bus.join("node").unwrap();
+    let mut subscriber = node.subscriber::<u8>("p/*").unwrap();
+    let open = |priority| node.publisher_builder("p/t").priority(priority).open::<u8>().unwrap();
+    let _idle: Vec<_> = (0..20).map(|_| open(200)).collect();
+    let (mut busy, mut low) = (open(200), open(3));
+    for _ in 0..BACKLOG {
+        busy.publish(&200).unwrap();
+    }
+    for _ in 0..BACKLOG / 16 {
+        low.publish(&3).unwrap();
+    }
+    for row in 0..BACKLOG / 16 {
+        let got: Vec<u8> =
+            (0..17).map(|_| *subscriber.recv_timeout(DEADLINE).unwrap().expect("a message")).collect();
+        assert_eq!(got, [&[200; 16][..], &[3]].concat(), "row {row}");
+    }
+}
+
 fn writes_a_backlog(parent: &mut Parent, args: &[&str]) {
     let node = support::bus(args[0]).join("writer").unwrap();
     let mut ports: Vec<_> = [3, 200, 128, 200]
@@ -114,6 +136,33 @@ fn drops_and_ends_are_noticed_beside_a_busy_log() {
             subscriber.recv_timeout(DEADLINE).unwrap().expect("a message");
             looks += 1;
             assert!(looks < 1000, "{wait:?}: the end of a log is not noticed");
+        }
+    }
+}
+
+/// Also where the logs that have something take turns in step with the looks for what is no record.
+#[test]
+fn an_end_is_noticed_beside_logs_that_always_have_something() {
+    for busy in [&[0, 1, 3][..], &[0, 1], &[0, 3, 4], &[1]] {
+        let node = ringbus::Bus::private().unwrap().join("node").unwrap();
+        let mut subscriber = node.subscriber::<usize>("t").unwrap();
+        let mut publishers: Vec<_> = (0..6).map(|_| Some(node.publisher::<usize>("t").unwrap())).collect();
+        let publish = |port: &mut Option<ringbus::Publisher<usize>>, index| {
+            port.as_mut().expect("a busy one").publish(&index).unwrap();
+        };
+        for _ in 0..20 {
+            busy.iter().for_each(|index| publish(&mut publishers[*index], *index));
+        }
+        for gone in (0..6).filter(|index| !busy.contains(index)) {
+            let before = subscriber.stats().peers;
+            publishers[gone] = None;
+            let mut looks = 0;
+            while subscriber.stats().peers == before {
+                let index = *subscriber.recv_timeout(DEADLINE).unwrap().expect("a message");
+                publish(&mut publishers[index], index);
+                looks += 1;
+                assert!(looks < 3000, "{busy:?} {gone}: the end of a log is not noticed");
+            }
         }
     }
 }

@@ -13,11 +13,12 @@ use super::node::NodeShared;
 use super::reading::{InletShared, Origin, Purpose, Source, new_cursor_segment};
 use super::stats::{Counters, PortStats};
 use super::topic::Filter;
-use super::turns::{Turn, Turns};
+use super::turns::Turns;
 use crate::ring::{self, Bias, Look, Next, Waiter, layout};
 use crate::wake::{Bell, Habit, Patience, Then, Wait, barrier};
 
 mod changes;
+mod find;
 mod succession;
 
 use succession::Succession;
@@ -27,10 +28,10 @@ use succession::Succession;
 const UNWANTED: usize = 64;
 
 /// Every so many looks, logs without a new record are looked at for what is no record: drops, the end; more seldom
-/// where there are more than [`MANY`], as such a look takes longer. Logs of lower priority are on each turn that they
-/// get, too.
+/// where there are several ([`MANY`]), as such looks take longer. Logs of lower priority are on each turn that they get,
+/// too.
 const FULLY: u32 = 64;
-const MANY: usize = 8;
+const MANY: usize = 2;
 
 /// Records in a row, without parking, after which a port promises not to park. To take that back costs a barrier
 /// on other processors, some 12 µs: nothing beside so many records.
@@ -45,15 +46,6 @@ const REST: u32 = 8;
 /// Looks in vain before a port looks ahead.
 const AHEAD: u32 = 4;
 
-/// Looks in vain of a port with several logs, of which but one goes all the way round them; the others are at the log
-/// that had the last record, and at a few of the rest ([`GLANCES`]).
-const ROUND: u32 = 64;
-
-/// Logs beside the one that had the last record that are glanced at in each look, but for one alone after a record: if one
-/// has something, the look goes all the way round. So a port that waits for its busy log is never long away from it,
-/// whatever else it reads.
-const GLANCES: usize = 2;
-
 /// Logs of a port that looks ahead in all of them: each costs a few instructions a look.
 const FEW: usize = 4;
 
@@ -67,8 +59,10 @@ pub(super) struct Inlet {
     /// In the order of `turns`.
     sources: Vec<Source>,
     turns: Turns,
-    /// Looks until the next one that looks at each log in full.
+    /// Looks until logs are next looked at in full.
     until_full: u32,
+    /// Logs that are still to be looked at in full: a look ends at the first that has something.
+    left_full: usize,
     /// Looks in vain since the last record.
     idle: u32,
     /// The log that was glanced at last.
@@ -124,6 +118,7 @@ impl Inlet {
             sources: Vec::new(),
             turns: Turns::default(),
             until_full: 0,
+            left_full: 0,
             idle: 0,
             glanced: 0,
             run: 0,
@@ -189,23 +184,19 @@ impl Inlet {
         if let Some(failed) = self.failed.pop() {
             return Err(Box::new(failed));
         }
-        let full = self.until_full == 0;
-        self.until_full = match self.until_full {
-            0 => FULLY * (1 + self.sources.len() / MANY) as u32 - 1,
-            left => left - 1,
-        };
+        if self.until_full == 0 {
+            self.until_full = FULLY * (1 + self.sources.len() / MANY) as u32;
+            self.left_full = self.sources.len().max(1); // of none too: such a look tells that the node has gone
+        }
+        self.until_full -= 1;
+        let full = self.left_full > 0;
         loop {
             let found = match &mut self.sources[..] {
-                [only] => only.look(full).map(|found| (Turn::ONLY, found)),
-                sources
-                    if !full
-                        && self.idle % ROUND != ROUND - 1
-                        && self.turns.hot().is_some()
-                        && !glance(sources, &mut self.glanced, if self.idle == 0 { 1 } else { GLANCES }) =>
-                {
-                    self.turns.find_hot(&mut |index| sources[index].look(false))
+                [only] => {
+                    self.left_full = 0;
+                    only.look(full).map(|found| (0, found))
                 }
-                sources => self.turns.find(|index, below| sources[index].look(full || below)),
+                _ => self.find(full),
             };
             match found {
                 // Whoever never sleeps is not told by `arm`.
@@ -214,24 +205,18 @@ impl Inlet {
                     self.look_ahead();
                     return Ok(None);
                 }
-                Some((turn, Look::Record)) => {
+                Some((log, Look::Record)) => {
                     self.idle = 0;
                     self.run = self.run.wrapping_add(1);
                     self.streak = self.streak.wrapping_add(1);
                     if self.streak == BUSY {
                         self.promise();
                     }
-                    if self.sources.len() > 1 {
-                        self.turns.took(turn);
-                    }
-                    return Ok(Some(turn.log));
+                    return Ok(Some(log));
                 }
-                Some((turn, look)) => {
-                    let other = self.sources[turn.log].reader.found(look);
-                    if matches!(other, Ok(Next::Lagged(_))) {
-                        self.turns.took(turn); // or one that drops all the time would have every turn
-                    }
-                    if let Some(error) = self.exception(turn.log, other) {
+                Some((log, look)) => {
+                    let other = self.sources[log].reader.found(look);
+                    if let Some(error) = self.exception(log, other) {
                         return Err(Box::new(error));
                     }
                     // One log less: look again.
@@ -441,15 +426,6 @@ impl Inlet {
         self.until_full = 0;
         Ok(self.take(wanted)? == Taken::Wanted)
     }
-}
-
-/// Whether any of the next `few` logs has something.
-#[inline(always)]
-fn glance(sources: &[Source], glanced: &mut usize, few: usize) -> bool {
-    (0..few).any(|_| {
-        *glanced = if *glanced + 1 < sources.len() { *glanced + 1 } else { 0 };
-        sources.get(*glanced).is_some_and(|source| !source.reader.quiet())
-    })
 }
 
 /// Has caught up with a writer that is at work: each further look would take from it the very lines that it

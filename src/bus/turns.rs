@@ -11,7 +11,8 @@
 //! 3. A record from the lowest class, such a turn (taken or not), and a look that found nothing begin a new
 //!    row.
 //! 4. A log of the highest class that has a record, when a look all the way round its class has found none elsewhere,
-//!    may give up to [`STAY`] more without others being looked at. They count in rule 2 as all others do.
+//!    may give up to [`STAY`] more without others being looked at, and more while whoever looks sees to the others
+//!    ([`Turns::hot`], [`Turns::go_on`]). They count in rule 2 as all others do.
 //!
 //! So a class that has something waits for at most `RUN + 1` records for each class but the highest.
 
@@ -59,8 +60,11 @@ pub(super) struct Turn {
 }
 
 impl Turn {
-    /// In a port that has one log.
-    pub(super) const ONLY: Self = Self { log: 0, class: 0, below: false };
+    /// At a log of the highest class that was looked at out of turn, or at [`Turns::first`].
+    #[inline(always)]
+    pub(super) fn first(log: usize) -> Self {
+        Self { log, class: 0, below: false }
+    }
 }
 
 impl Turns {
@@ -108,9 +112,10 @@ impl Turns {
     pub(super) fn find<T>(&mut self, mut look: impl FnMut(usize, bool) -> Option<T>) -> Option<(Turn, T)> {
         if self.stay > 0
             && self.run < RUN
-            && let Some(found) = self.find_hot(&mut |log| look(log, false))
+            && let Some(log) = self.hot
+            && let Some(found) = look(log, false)
         {
-            return Some(found);
+            return Some((Turn::first(log), found));
         }
         self.stay = 0;
         if self.run >= RUN {
@@ -128,19 +133,29 @@ impl Turns {
         None
     }
 
-    /// Where [`Turns::find_hot`] looks.
+    /// The log at which [`Turns::find`] looks first; none where it is the turn of a lower class, or there are no logs.
+    #[inline(always)]
+    pub(super) fn first(&self) -> Option<usize> {
+        if self.run >= RUN {
+            return None;
+        }
+        if self.stay > 0 {
+            return self.hot;
+        }
+        self.classes.first().map(Class::first)
+    }
+
+    /// Another log may have something: an end of rule 4.
+    #[inline(always)]
+    pub(super) fn go_on(&mut self) {
+        self.stay = 0;
+    }
+
+    /// The log that had the last record, if it is of the highest class: where a port that has many logs, and waits, looks
+    /// most of the time.
     #[inline(always)]
     pub(super) fn hot(&self) -> Option<usize> {
         self.hot
-    }
-
-    /// Looks at no log but the one that had the last record: some of the looks of a port that waits, if it has many
-    /// logs. `None` too if that was of a lower class.
-    #[inline(always)]
-    pub(super) fn find_hot<T>(&self, look: &mut impl FnMut(usize) -> Option<T>) -> Option<(Turn, T)> {
-        let log = self.hot?;
-        let found = look(log)?;
-        Some((Turn { log, class: 0, below: false }, found))
     }
 
     #[cold]
@@ -153,13 +168,13 @@ impl Turns {
         })
     }
 
-    /// A record was taken there.
+    /// A record was taken there, or something else that is not to have each turn from now on.
     #[inline]
     pub(super) fn took(&mut self, turn: Turn) {
         let lowest = turn.class + 1 == self.classes.len();
         let class = &mut self.classes[turn.class];
         if turn.class == 0 && self.hot == Some(turn.log) {
-            // All others of the class were passed over, in this look or the one that began the stay.
+            // All others of the class were passed over, in this look or the one that began the stay, or are seen to.
             self.stay = if self.stay > 0 { self.stay - 1 } else { STAY };
         } else {
             self.hot = (turn.class == 0).then_some(turn.log);
@@ -175,19 +190,16 @@ impl Turns {
 }
 
 impl Class {
+    /// Where the next look begins.
+    #[inline(always)]
+    fn first(&self) -> usize {
+        if self.next < self.end { self.next } else { self.start }
+    }
+
     #[inline(always)]
     fn find<T>(&self, look: &mut impl FnMut(usize) -> Option<T>) -> Option<(usize, T)> {
-        let mut log = self.next;
-        for _ in self.start..self.end {
-            if log >= self.end {
-                log = self.start;
-            }
-            if let Some(found) = look(log) {
-                return Some((log, found));
-            }
-            log += 1;
-        }
-        None
+        let first = self.first();
+        (first..self.end).chain(self.start..first).find_map(|log| Some((log, look(log)?)))
     }
 }
 
@@ -218,7 +230,14 @@ mod tests {
         }
 
         fn take(&mut self) -> Option<u32> {
-            let (turn, ()) = self.turns.find(|log, _| (self.logs[log].1 > 0).then_some(()))?;
+            let first = self.turns.first();
+            let mut looked = None;
+            let found = self.turns.find(|log, below| {
+                looked.get_or_insert((!below).then_some(log));
+                (self.logs[log].1 > 0).then_some(())
+            });
+            assert!(first.is_none() || Some(first) == looked, "{first:?}, but {looked:?}");
+            let (turn, ()) = found?;
             self.turns.took(turn);
             self.logs[turn.log].1 -= 1;
             Some(self.logs[turn.log].0)
