@@ -24,7 +24,11 @@ use crate::frame::{Code, MAX_STRING};
 /// assert_eq!(status.to_string(), "not found: no such task");
 /// ```
 #[derive(Clone, PartialEq, Eq, thiserror::Error)]
-pub struct Status {
+pub struct Status(Box<Parts>);
+
+/// On the heap: results of calls, which mostly succeed, are to fit in registers.
+#[derive(Clone, PartialEq, Eq)]
+struct Parts {
     code: Code,
     message: String,
     /// MessagePack; empty where there are none.
@@ -33,17 +37,17 @@ pub struct Status {
 
 impl fmt::Display for Status {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.code)?;
-        if self.message.is_empty() { Ok(()) } else { write!(f, ": {}", self.message) }
+        write!(f, "{}", self.0.code)?;
+        if self.0.message.is_empty() { Ok(()) } else { write!(f, ": {}", self.0.message) }
     }
 }
 
 impl fmt::Debug for Status {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut shown = f.debug_struct("Status");
-        shown.field("code", &self.code).field("message", &self.message);
-        if !self.details.is_empty() {
-            shown.field("details", &format_args!("{} bytes", self.details.len()));
+        shown.field("code", &self.0.code).field("message", &self.0.message);
+        if !self.0.details.is_empty() {
+            shown.field("details", &format_args!("{} bytes", self.0.details.len()));
         }
         shown.finish()
     }
@@ -63,7 +67,7 @@ impl Status {
     pub fn new(code: Code, message: impl Into<String>) -> Self {
         let mut message = message.into();
         message.truncate(message.floor_char_boundary(MAX_STRING));
-        Self { code, message, details: Vec::new() }
+        Self(Box::new(Parts { code, message, details: Vec::new() }))
     }
 
     constructors! {
@@ -105,36 +109,36 @@ impl Status {
     /// the message says so.
     pub fn with_details(mut self, details: &(impl Serialize + ?Sized)) -> Self {
         match codec::encode(details) {
-            Ok(bytes) => self.details = bytes,
+            Ok(bytes) => self.0.details = bytes,
             Err(reason) => {
-                let message = format!("{} (its details cannot be encoded: {reason})", self.message);
-                return Self::new(self.code, message);
+                let message = format!("{} (its details cannot be encoded: {reason})", self.0.message);
+                return Self::new(self.0.code, message);
             }
         }
         self
     }
 
     pub(super) fn from_wire(code: Code, message: &str, details: &[u8]) -> Self {
-        Self { code, message: message.to_owned(), details: details.to_vec() }
+        Self(Box::new(Parts { code, message: message.to_owned(), details: details.to_vec() }))
     }
 
     /// Which kind of failure.
     pub fn code(&self) -> Code {
-        self.code
+        self.0.code
     }
 
     /// What went wrong, in words; may be empty.
     pub fn message(&self) -> &str {
-        &self.message
+        &self.0.message
     }
 
     /// The details, if there are any and they are such a value.
     pub fn details<T: DeserializeOwned>(&self) -> Option<T> {
-        if self.details.is_empty() { None } else { codec::decode(&self.details).ok() }
+        if self.0.details.is_empty() { None } else { codec::decode(&self.0.details).ok() }
     }
 
     pub(super) fn details_bytes(&self) -> &[u8] {
-        &self.details
+        &self.0.details
     }
 
     /// What went wrong before the request was written, or with the answer.
