@@ -87,7 +87,9 @@ fn create_fixed(name: &str, len: u64) -> Result<OwnedFd, SegmentError> {
             return Ok(fd);
         }
     }
-    let source = io::Error::other("another process changes its size");
+    let source = io::Error::other(
+        "another process of this user resizes it meanwhile, through /proc: stop that process",
+    );
     Err(SegmentError::Os { call: "creating a memfd", source })
 }
 

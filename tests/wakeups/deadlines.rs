@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use ringbus::internals::sys::clock;
 use ringbus::{Code, Overflow, PublishError, Wait};
 
 use super::delays::Dice;
@@ -51,11 +52,11 @@ pub fn waits_in_vain(parent: &mut Parent, args: &[&str]) {
 
     let mut worst = Duration::ZERO;
     let mut check = |what: &str, timeout: Duration, wait: &mut dyn FnMut()| {
-        let (start, queued) = (Instant::now(), queued());
+        let (start, queued) = (Instant::now(), clock::queued());
         wait();
         let took = start.elapsed();
         // That other processes had the processor is nobody's fault here.
-        let took = took.saturating_sub(self::queued() - queued).max(took.min(timeout));
+        let took = took.saturating_sub(clock::queued() - queued).max(took.min(timeout));
         assert!(took >= timeout && took <= timeout + LATE, "{what}: {took:?} instead of {timeout:?}");
         worst = worst.max(took - timeout);
     };
@@ -73,20 +74,14 @@ pub fn waits_in_vain(parent: &mut Parent, args: &[&str]) {
         }
         let short = short + Duration::from_millis(1);
         check("call", short, &mut || {
-            let before = self::queued();
+            let before = clock::queued();
             match client.request("sleep").timeout(short).send::<_, ()>(&()) {
                 Err(status) => assert_eq!(status.code(), Code::DeadlineExceeded),
                 // There when this thread had a processor again.
-                Ok(_) => assert!(self::queued() - before > LATE),
+                Ok(_) => assert!(clock::queued() - before > LATE),
             }
         });
     }
     parent.say(&format!("{} waits in vain, at most {worst:?} late", rounds * 7));
     parent.stay();
-}
-
-/// How long this thread has been ready to run in all, and not run.
-fn queued() -> Duration {
-    let all = std::fs::read_to_string("/proc/thread-self/schedstat").expect("schedstat");
-    Duration::from_nanos(all.split(' ').nth(1).expect("a second figure").parse().expect("a number"))
 }
