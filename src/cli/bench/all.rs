@@ -130,6 +130,18 @@ struct Bar {
     met: bool,
 }
 
+impl Bar {
+    /// What is shown is what is judged.
+    fn of(what: &'static str, measured: f64, limit: Limit) -> Self {
+        let measured = (measured * 10_000.0).round() / 10_000.0;
+        let met = match limit {
+            AtMost(limit) => measured <= limit,
+            AtLeast(limit) => measured >= limit,
+        };
+        Self { what, measured, limit, met }
+    }
+}
+
 #[derive(Clone, Copy, Serialize)]
 #[serde(rename_all = "snake_case")]
 enum Limit {
@@ -173,14 +185,7 @@ fn bars(all: &All) -> Vec<Bar> {
         ("many nodes: MB a node", megabytes("scale", "rss_per_node_bytes"), AtMost(4.0)),
         ("messages lost, anywhere", lost, AtMost(0.0)),
     ];
-    let bar = |(what, measured, limit): (_, f64, _)| {
-        let met = match limit {
-            AtMost(limit) => measured <= limit,
-            AtLeast(limit) => measured >= limit,
-        };
-        Bar { what, measured: (measured * 1000.0).round() / 1000.0, limit, met }
-    };
-    bars.map(bar).into()
+    bars.map(|(what, measured, limit)| Bar::of(what, measured, limit)).into()
 }
 
 struct Json<'a> {
@@ -266,4 +271,18 @@ fn panels(all: &All) -> Vec<Panel> {
         Panel { title: "Round trips, p50", unit: "ns", groups: groups(&["latency", "call", "wake"]) },
         Panel { title: "One way", unit: "messages a second", groups: groups(&["throughput", "fanout"]) },
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_figure_that_is_shown_as_its_bar_meets_it() {
+        for (measured, met) in [(0.05, true), (0.050_04, true), (0.0503, false)] {
+            let bar = Bar::of("a figure", measured, AtMost(0.05));
+            assert_eq!((bar.met, bar.measured <= 0.05), (met, met), "{measured}");
+        }
+        assert!(Bar::of("another", 0.799_97, AtLeast(0.8)).met);
+    }
 }
