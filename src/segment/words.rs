@@ -122,9 +122,10 @@ impl Words {
     pub fn write<const HEAD: usize>(&self, at: usize, head: &[u8; HEAD], body: &[u8]) {
         self.check(at, (HEAD + body.len()).next_multiple_of(8));
         assert!(at.is_multiple_of(8), "offset is unaligned");
+        let base = self.base.as_ptr(); // once: for all the compiler knows, a store may change `self`
         join(head, body, |offset, word| {
             // SAFETY: a whole word within the range that was checked, aligned as `at` is; accessed as in `word`.
-            let into = unsafe { AtomicU64::from_ptr(self.base.as_ptr().add(at + offset).cast()) };
+            let into = unsafe { AtomicU64::from_ptr(base.add(at + offset).cast()) };
             into.store(word, Ordering::Relaxed);
         });
     }

@@ -33,6 +33,7 @@ use crate::wake::{Bell, Wait};
 
 mod answer;
 mod calls;
+mod departure;
 mod pending;
 mod request;
 mod routes;

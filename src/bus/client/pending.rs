@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 
 use super::answer::FromAnswer;
 use super::calls::Watched;
-use super::request::{Departure, finish, overdue};
+use super::departure::Departure;
+use super::request::{finish, overdue};
 use super::wait::Mine;
 use super::{ClientShared, Handle};
 use crate::bus::status::Status;
@@ -53,7 +54,7 @@ impl<T: FromAnswer> Pending<T> {
         method: &str,
         timeout: Duration,
     ) -> Self {
-        let deadline = departure.deadline();
+        let deadline = departure.term.deadline();
         let (id, method) = (departure.call.keep(), method.into());
         Self { client, id, method, deadline, timeout, over: false, answers: PhantomData }
     }

@@ -10,6 +10,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::answer::{FromAnswer, RawResponse, Response};
+use super::departure::{Departure, Registered, Term};
 use super::pending::Pending;
 use super::routes::Route;
 use super::{ClientShared, Handle};
@@ -22,7 +23,6 @@ use crate::bus::outlet::{Outlet, OutletConfig, Sending};
 use crate::bus::status::Status;
 use crate::control::NodeId;
 use crate::frame::{Code, Encoding, Head, PortUp};
-use crate::sys::clock;
 
 /// Why a request was not sent in time.
 pub(super) const NO_ROOM: &str = "no room in the log of requests: the server does not read";
@@ -37,44 +37,6 @@ pub struct Request<'c> {
     pub(super) timeout: Duration,
     to: Option<NodeId>,
     outfit: Outfit<'c>,
-}
-
-/// Where a request goes, and until when an answer is of use.
-pub(super) struct Departure<'c> {
-    pub(super) route: Arc<Route>,
-    pub(super) call: Registered<'c>,
-    /// On the clock that all processes of the host share; `None` also where that would not tell it.
-    pub(super) deadline_ns: Option<u64>,
-}
-
-impl Departure<'_> {
-    pub(super) fn deadline(&self) -> Option<Instant> {
-        self.deadline_ns.map(clock::instant_at)
-    }
-}
-
-/// A call in the table; dropped, it is taken out, and an answer is of no use.
-pub(super) struct Registered<'c> {
-    pub(super) client: &'c ClientShared,
-    pub(super) id: u64,
-    pub(super) kept: bool,
-}
-
-impl Registered<'_> {
-    /// Somebody else takes care of it.
-    pub(super) fn keep(mut self) -> u64 {
-        self.kept = true;
-        self.id
-    }
-}
-
-impl Drop for Registered<'_> {
-    fn drop(&mut self) {
-        // In a forked child another thread may hold the lock, for ever.
-        if !self.kept && self.client.node.origin.is_here() {
-            self.client.routes.calls.lock().forget(self.id);
-        }
-    }
 }
 
 impl<'a> Request<'a> {
@@ -147,7 +109,7 @@ impl<'c> Request<'c> {
         let (departure, (requests, filler, start)) = self.set_out(true, |departure| {
             self.check(departure)?;
             let log = &departure.route.requests;
-            let requests = match departure.deadline() {
+            let requests = match departure.term.deadline() {
                 Some(deadline) => log.try_lock_arc_until(deadline),
                 None => Some(log.lock_arc()),
             };
@@ -171,7 +133,7 @@ impl<'c> Request<'c> {
 
     fn call<T: FromAnswer>(self, encoding: Encoding, body: &impl Body) -> Result<T, Status> {
         let (departure, ()) = self.set_out(T::RAW, |departure| self.send_on(departure, encoding, body))?;
-        let deadline = departure.deadline();
+        let deadline = departure.term.deadline();
         let id = departure.call.keep();
         finish(self.client, id, self.method, deadline, self.timeout)
     }
@@ -213,7 +175,7 @@ impl<'c> Request<'c> {
     }
 
     fn with_head<T>(&self, departure: &Departure<'_>, then: impl FnOnce(Head<'_>) -> T) -> Result<T, Status> {
-        let (id, method, deadline) = (departure.call.id, self.method, departure.deadline_ns);
+        let (id, method, deadline) = (departure.call.id, self.method, departure.term.deadline_ns);
         self.outfit
             .with(|headers| then(Head::Request { id, method, deadline, headers }))
             .map_err(|reason| Status::invalid_argument(format!("headers: {reason}")))
@@ -229,10 +191,9 @@ impl<'c> Request<'c> {
         if self.timeout.is_zero() {
             return Err(self.late("the timeout is zero"));
         }
-        let timeout = u64::try_from(self.timeout.as_nanos()).ok();
-        let deadline_ns = timeout.and_then(|timeout| clock::monotonic_ns().checked_add(timeout));
+        let term = Term::new(self.timeout);
         let (route, call) = self.choose(raw)?;
-        Ok(Departure { route, call, deadline_ns })
+        Ok(Departure { route, call, term })
     }
 
     /// Chooses a server and registers the call.
@@ -291,7 +252,7 @@ impl<'c> Request<'c> {
         departure: &'d Departure<'_>,
         sits_out: bool,
     ) -> Option<MutexGuard<'d, Option<Outlet>>> {
-        let (route, deadline) = (&departure.route, departure.deadline());
+        let (route, deadline) = (&departure.route, departure.term.deadline());
         match deadline {
             _ if !sits_out => loop {
                 let locked = route.requests.try_lock_for(MOMENT);
@@ -326,7 +287,7 @@ impl<'c> Request<'c> {
         }
         // Whoever waits may have the port that all read, which a loan must not keep: it rings when it is over.
         let waiting = || self.attempt(departure, encoding, body, false, true);
-        let sent = self.client.send_when_room(departure.deadline(), waiting);
+        let sent = self.client.send_when_room(departure.term.deadline(), waiting);
         self.client.stop_waiting(&departure.route);
         if sent? { Ok(()) } else { Err(self.late(NO_ROOM)) }
     }
@@ -475,7 +436,7 @@ impl RequestLoan<'_> {
             sent.map_err(|error| Status::from_publish("the request", error))?;
         }
         drop(held);
-        let deadline = departure.deadline();
+        let deadline = departure.term.deadline();
         let id = departure.call.keep();
         finish(request.client, id, request.method, deadline, request.timeout)
     }

@@ -9,8 +9,9 @@ use std::task::{Context, Poll};
 use tower_service::Service;
 
 use super::answer::{FromAnswer, RawResponse};
+use super::departure::{Departure, Registered, Term};
 use super::pending::Pending;
-use super::request::{Departure, NO_ROOM, Registered, Request};
+use super::request::{NO_ROOM, Request};
 use super::routes::Route;
 use super::{Client, Handle};
 use crate::bus::codec::Bytes;
@@ -89,14 +90,15 @@ fn prepare<'c>(client: &'c Arc<Handle>, request: &'c tower::Request) -> Request<
 /// A registered call that is still to be sent: what it takes to try again.
 struct Ticket {
     route: Arc<Route>,
-    deadline_ns: Option<u64>,
+    term: Term,
 }
 
 impl<'c> Request<'c> {
     /// Chooses a server and registers the call, for [`Request::try_send`].
     fn enlist<T: FromAnswer>(self) -> Result<(Ticket, Pending<T>), Status> {
         let departure = self.depart(T::RAW)?;
-        let ticket = Ticket { route: departure.route.clone(), deadline_ns: departure.deadline_ns };
+        departure.term.deadline(); // counts from now, though it may be sent much later
+        let ticket = Ticket { route: departure.route.clone(), term: departure.term.clone() };
         Ok((ticket, Pending::new(self.client.clone(), departure, self.method, self.timeout)))
     }
 
@@ -111,7 +113,7 @@ impl<'c> Request<'c> {
         waits: bool,
     ) -> Result<bool, Status> {
         let call = Registered { client: self.client, id, kept: true };
-        let departure = Departure { route: ticket.route.clone(), call, deadline_ns: ticket.deadline_ns };
+        let departure = Departure { route: ticket.route.clone(), call, term: ticket.term.clone() };
         // A task must not wait on its thread for another's loan.
         self.attempt(&departure, encoding, &Bytes(payload), false, waits)
     }

@@ -90,7 +90,8 @@ impl Context {
         self.encoding
     }
 
-    /// How long the caller still waits; `None`: for ever. Zero when it has given up.
+    /// How long the caller still waits, to some milliseconds where it has given a second or more; `None`: for ever. Zero
+    /// when it has given up.
     pub fn remaining(&self) -> Option<Duration> {
         let deadline = self.deadline_ns?;
         Some(Duration::from_nanos(deadline.saturating_sub(clock::monotonic_ns())))
