@@ -74,6 +74,26 @@ fn the_others_have_their_share_beside_a_busy_log_and_many_idle_ones() {
     }
 }
 
+/// Nor for long when another log of the same priority has something.
+#[test]
+fn a_record_in_an_idle_log_is_soon_found_beside_a_busy_one() {
+    const IDLE: usize = 20;
+    const MANY: usize = 1000;
+    let bus = ringbus::Bus::private().unwrap();
+    let node = bus.join("node").unwrap();
+    let mut subscriber = node.subscriber::<usize>("t").unwrap();
+    let mut idle: Vec<_> = (0..IDLE).map(|_| node.publisher::<usize>("t").unwrap()).collect();
+    let mut busy = node.publisher::<usize>("t").unwrap();
+    for (log, idle) in idle.iter_mut().enumerate() {
+        (0..MANY).for_each(|_| busy.publish(&IDLE).unwrap());
+        (0..200).for_each(|_| assert_eq!(*subscriber.recv().unwrap(), IDLE));
+        idle.publish(&log).unwrap();
+        let before = (0..MANY).take_while(|_| *subscriber.recv().unwrap() == IDLE).count();
+        assert!(before <= 9 * (IDLE + 1), "log {log} waited for {before} records");
+        (200 + before..MANY).for_each(|_| assert_eq!(*subscriber.recv().unwrap(), IDLE));
+    }
+}
+
 fn writes_a_backlog(parent: &mut Parent, args: &[&str]) {
     let node = support::bus(args[0]).join("writer").unwrap();
     let mut ports: Vec<_> = [3, 200, 128, 200]

@@ -67,6 +67,8 @@ pub(super) struct Inlet {
     idle: u32,
     /// The log that was glanced at last.
     glanced: usize,
+    /// Records since then, of the log that had the last one.
+    burst: u32,
     /// Records since the last look in vain.
     run: u32,
     /// To be told to the user before anything else.
@@ -121,6 +123,7 @@ impl Inlet {
             left_full: 0,
             idle: 0,
             glanced: 0,
+            burst: 0,
             run: 0,
             failed: Vec::new(),
             ended: Vec::new(),

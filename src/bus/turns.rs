@@ -145,6 +145,19 @@ impl Turns {
         self.classes.first().map(Class::first)
     }
 
+    /// The log that may give more by rule 4, if it is its turn.
+    #[inline(always)]
+    pub(super) fn stays(&self) -> Option<usize> {
+        if self.stay > 0 && self.run < RUN { self.hot } else { None }
+    }
+
+    /// Another record was taken from [`Turns::stays`].
+    #[inline(always)]
+    pub(super) fn stayed(&mut self) {
+        self.stay -= 1;
+        self.run = if self.classes.len() > 1 { self.run + 1 } else { 0 };
+    }
+
     /// Another log may have something: an end of rule 4.
     #[inline(always)]
     pub(super) fn go_on(&mut self) {
@@ -230,6 +243,13 @@ mod tests {
         }
 
         fn take(&mut self) -> Option<u32> {
+            if let Some(log) = self.turns.stays()
+                && !self.logs[log].1.is_multiple_of(3)
+            {
+                self.turns.stayed();
+                self.logs[log].1 -= 1;
+                return Some(self.logs[log].0);
+            }
             let first = self.turns.first();
             let mut looked = None;
             let found = self.turns.find(|log, below| {

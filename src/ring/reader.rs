@@ -146,6 +146,12 @@ impl<M: Memory, C: MemoryMut> Reader<M, C> {
         self.position == self.tail && self.in_hand.is_none() && self.log.load(TAIL, Acquire) == self.position
     }
 
+    /// Whether the tail that was loaded last is beyond what was read: of records, or what is passed over on the way to them.
+    #[inline(always)]
+    pub fn has_more(&self) -> bool {
+        self.position != self.tail
+    }
+
     /// Stores the cursor if it is behind and no fence is due: so whoever asks how far a reader that has caught up has read
     /// need not wait for it to look more closely.
     #[inline(always)]

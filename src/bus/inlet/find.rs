@@ -14,12 +14,27 @@ const ROUND: u32 = 64;
 /// whatever else it reads.
 const GLANCES: usize = 2;
 
+/// Records that are taken from the log that had the last one without a glance at another, if they were seen when its
+/// tail was read: what waits in an idle log waits for so many records for each log at most.
+const BURST: u32 = 8;
+
 impl Inlet {
     /// A look of a port with several logs. Whatever is found in one, be it a record or word of drops or of the log's end,
     /// it has had its turn.
     #[inline(never)]
     pub(super) fn find(&mut self, full: bool) -> Option<(usize, Look)> {
         let Self { sources, turns, left_full, .. } = self;
+        if !full
+            && self.burst < BURST
+            && let Some(log) = turns.stays()
+            && sources[log].reader.has_more()
+            && let Some(found) = sources[log].look(false)
+        {
+            self.burst += 1;
+            turns.stayed();
+            return Some((log, found));
+        }
+        self.burst = 0;
         // Several logs are busy: the next one mostly has something.
         let next = turns.first();
         if self.idle == 0
