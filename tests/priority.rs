@@ -160,28 +160,38 @@ fn drops_and_ends_are_noticed_beside_a_busy_log() {
     }
 }
 
-/// Also where the logs that have something take turns in step with the looks for what is no record.
+/// Also of each of several that end one after the other, whatever the priorities of the others.
 #[test]
-fn an_end_is_noticed_beside_logs_that_always_have_something() {
-    for busy in [&[0, 1, 3][..], &[0, 1], &[0, 3, 4], &[1]] {
+fn ends_are_noticed_beside_logs_that_always_have_something() {
+    for (priorities, busy) in [
+        ([7; 8], &[0, 1, 3][..]),
+        ([7; 8], &[1]),
+        ([7, 7, 7, 3, 3, 3, 3, 3], &[3, 4, 5, 6]),
+        ([7, 7, 7, 7, 5, 5, 5, 3], &[0, 1, 6]),
+    ] {
         let node = ringbus::Bus::private().unwrap().join("node").unwrap();
         let mut subscriber = node.subscriber::<usize>("t").unwrap();
-        let mut publishers: Vec<_> = (0..6).map(|_| Some(node.publisher::<usize>("t").unwrap())).collect();
+        let open = |priority| node.publisher_builder("t").priority(priority).open::<usize>().unwrap();
+        let mut publishers: Vec<_> = priorities.iter().map(|priority| Some(open(*priority))).collect();
         let publish = |port: &mut Option<ringbus::Publisher<usize>>, index| {
             port.as_mut().expect("a busy one").publish(&index).unwrap();
         };
         for _ in 0..20 {
             busy.iter().for_each(|index| publish(&mut publishers[*index], *index));
         }
-        for gone in (0..6).filter(|index| !busy.contains(index)) {
-            let before = subscriber.stats().peers;
+        let mut left = priorities.len();
+        for gone in (0..priorities.len()).filter(|index| !busy.contains(index)) {
             publishers[gone] = None;
+            left -= 1;
             let mut looks = 0;
-            while subscriber.stats().peers == before {
+            loop {
                 let index = *subscriber.recv_timeout(DEADLINE).unwrap().expect("a message");
                 publish(&mut publishers[index], index);
+                if subscriber.stats().peers == left {
+                    break;
+                }
                 looks += 1;
-                assert!(looks < 3000, "{busy:?} {gone}: the end of a log is not noticed");
+                assert!(looks < 3000, "{priorities:?} {busy:?} {gone}: the end of a log is not noticed");
             }
         }
     }

@@ -13,25 +13,23 @@ use super::node::NodeShared;
 use super::reading::{InletShared, Origin, Purpose, Source, new_cursor_segment};
 use super::stats::{Counters, PortStats};
 use super::topic::Filter;
-use super::turns::Turns;
 use crate::ring::{self, Bias, Look, Next, Waiter, layout};
 use crate::wake::{Bell, Habit, Patience, Then, Wait, barrier};
 
 mod changes;
-mod find;
+mod search;
 mod succession;
 
+use search::Search;
 use succession::Succession;
 
 /// Records on topics that are none of the port's that are passed over between two looks at the clock: a busy
 /// publisher over a pattern must not keep a caller beyond its timeout.
 const UNWANTED: usize = 64;
 
-/// Every so many looks, logs without a new record are looked at for what is no record: drops, the end; more seldom
-/// where there are several ([`MANY`]), as such looks take longer. Logs of lower priority are on each turn that they get,
-/// too.
+/// Every so many looks, a log without a new record is looked at for what is no record: drops, the end. Of several, each
+/// in turn.
 const FULLY: u32 = 64;
-const MANY: usize = 2;
 
 /// Records in a row, without parking, after which a port promises not to park. To take that back costs a barrier
 /// on other processors, some 12 µs: nothing beside so many records.
@@ -56,19 +54,15 @@ pub(super) struct Inlet {
     wait: Wait,
     habit: Habit,
     generation: u64,
-    /// In the order of `turns`.
+    /// In the order of `search`.
     sources: Vec<Source>,
-    turns: Turns,
-    /// Looks until logs are next looked at in full.
+    search: Search,
+    /// Looks until a log is next looked at in full.
     until_full: u32,
-    /// Logs that are still to be looked at in full: a look ends at the first that has something.
-    left_full: usize,
+    /// All logs are to be looked at in full now.
+    all_full: bool,
     /// Looks in vain since the last record.
     idle: u32,
-    /// The log that was glanced at last.
-    glanced: usize,
-    /// Records since then, of the log that had the last one.
-    burst: u32,
     /// Records since the last look in vain.
     run: u32,
     /// To be told to the user before anything else.
@@ -118,12 +112,10 @@ impl Inlet {
             habit: Habit::default(),
             generation: 0,
             sources: Vec::new(),
-            turns: Turns::default(),
+            search: Search::default(),
             until_full: 0,
-            left_full: 0,
+            all_full: false,
             idle: 0,
-            glanced: 0,
-            burst: 0,
             run: 0,
             failed: Vec::new(),
             ended: Vec::new(),
@@ -187,23 +179,20 @@ impl Inlet {
         if let Some(failed) = self.failed.pop() {
             return Err(Box::new(failed));
         }
-        if self.until_full == 0 {
-            self.until_full = FULLY * (1 + self.sources.len() / MANY) as u32;
-            self.left_full = self.sources.len().max(1); // of none too: such a look tells that the node has gone
-        }
-        self.until_full -= 1;
-        let full = self.left_full > 0;
+        let (all, one) = (std::mem::take(&mut self.all_full), self.until_full == 0);
+        self.until_full = if one { FULLY } else { self.until_full } - 1;
         loop {
             let found = match &mut self.sources[..] {
-                [only] => {
-                    self.left_full = 0;
-                    only.look(full).map(|found| (0, found))
-                }
-                _ => self.find(full),
+                [only] => only.look(all || one).map(|found| (0, found)),
+                sources if all => self.search.find_round(sources, true),
+                sources => match if one { self.search.find_rest(sources) } else { None } {
+                    None => self.search.find(sources, self.idle),
+                    found => found,
+                },
             };
             match found {
                 // Whoever never sleeps is not told by `arm`.
-                None if full && self.node.is_gone() => return Err(Box::new(RecvError::NodeGone)),
+                None if (all || one) && self.node.is_gone() => return Err(Box::new(RecvError::NodeGone)),
                 None => {
                     self.look_ahead();
                     return Ok(None);
@@ -249,7 +238,7 @@ impl Inlet {
         }
         if self.sources.len() <= FEW {
             self.sources.iter().for_each(|source| source.reader.prefetch());
-        } else if let Some(hot) = self.turns.hot().and_then(|hot| self.sources.get(hot)) {
+        } else if let Some(hot) = self.search.hot().and_then(|hot| self.sources.get(hot)) {
             hot.reader.prefetch();
         }
     }
@@ -292,7 +281,7 @@ impl Inlet {
     ) -> (Arc<Origin>, Option<RecvError>) {
         let source = self.sources.remove(index);
         let origin = source.origin.clone();
-        self.turns.remove(index);
+        self.search.remove(index);
         let missed = self.succeed(&source, closed_for);
         self.node.tell(Command::LogDone { port: self.shared.port, key: source.key, corrupt });
         if matches!(self.shared.purpose, Purpose::Client(_) | Purpose::Server { .. }) {
@@ -323,7 +312,7 @@ impl Inlet {
                 source.writer.ring();
             }
         }
-        self.until_full = 0; // whatever ends the sleep, or forbids it, may be no record
+        self.all_full = true; // whatever ends the sleep, or forbids it, may be no record
         self.streak = 0;
         self.bias.withdraw(&self.shared.segment, barrier::on_all_processes);
         self.shared.bell.drain();
@@ -426,7 +415,7 @@ impl Inlet {
         &mut self,
         wanted: &mut impl FnMut(&mut Self, usize) -> Result<bool, Box<RecvError>>,
     ) -> Result<bool, Box<RecvError>> {
-        self.until_full = 0;
+        self.all_full = true;
         Ok(self.take(wanted)? == Taken::Wanted)
     }
 }

@@ -10,17 +10,16 @@
 //!    something among those below the class that had such a turn last, else from the highest of them on.
 //! 3. A record from the lowest class, such a turn (taken or not), and a look that found nothing begin a new
 //!    row.
-//! 4. A log of the highest class that has a record, when a look all the way round its class has found none elsewhere,
-//!    may give up to [`STAY`] more without others being looked at, and more while whoever looks sees to the others
-//!    ([`Turns::hot`], [`Turns::go_on`]). They count in rule 2 as all others do.
+//!
+//! A port may take a record out of turn from a log of the highest class ([`Turn::first`]), where it sees to it that the
+//! others have none, or soon their turn; it counts in rule 2 as all others do.
 //!
 //! So a class that has something waits for at most `RUN + 1` records for each class but the highest.
 
+use std::ops::Range;
+
 /// Records taken in a row before one comes from a lower class.
 pub(super) const RUN: u32 = 16;
-
-/// Records that are taken from one log, all others of its class having had none, before these are looked at again.
-pub(super) const STAY: u32 = 64;
 
 /// The order of a port's logs. It knows their places in the port's list, not the logs.
 #[derive(Debug, Default)]
@@ -33,10 +32,6 @@ pub(super) struct Turns {
     last: u8,
     /// Priority of the class that had the last turn of rule 2; 0, below which there is none, at first.
     below: u8,
-    /// The log that had the last record, if it is of the highest class.
-    hot: Option<usize>,
-    /// Records that may still be taken from it by rule 4.
-    stay: u32,
 }
 
 #[derive(Debug)]
@@ -53,7 +48,7 @@ struct Class {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Turn {
     /// The log's place in the port's list.
-    pub(super) log: usize,
+    log: usize,
     class: usize,
     /// By rule 2.
     below: bool,
@@ -65,12 +60,22 @@ impl Turn {
     pub(super) fn first(log: usize) -> Self {
         Self { log, class: 0, below: false }
     }
+
+    #[inline(always)]
+    pub(super) fn log(self) -> usize {
+        self.log
+    }
+
+    /// Whether the log is of the highest class.
+    #[inline(always)]
+    pub(super) fn is_highest(self) -> bool {
+        self.class == 0
+    }
 }
 
 impl Turns {
     /// A log of this priority is there; its place in the list, where it is to be inserted.
     pub(super) fn insert(&mut self, priority: u8) -> usize {
-        (self.hot, self.stay) = (None, 0);
         let at = self.classes.partition_point(|class| class.priority > priority);
         if self.classes.get(at).is_none_or(|class| class.priority != priority) {
             let start = at.checked_sub(1).map_or(0, |above| self.classes[above].end);
@@ -86,7 +91,6 @@ impl Turns {
 
     /// The log at this place is no longer there; those after it move up.
     pub(super) fn remove(&mut self, log: usize) {
-        (self.hot, self.stay) = (None, 0);
         let at = self.classes.partition_point(|class| class.end <= log);
         let Some(class) = self.classes.get_mut(at) else { return };
         class.end -= 1;
@@ -110,14 +114,6 @@ impl Turns {
     /// as higher classes have something, it is the only look that a lower class gets.
     #[inline]
     pub(super) fn find<T>(&mut self, mut look: impl FnMut(usize, bool) -> Option<T>) -> Option<(Turn, T)> {
-        if self.stay > 0
-            && self.run < RUN
-            && let Some(log) = self.hot
-            && let Some(found) = look(log, false)
-        {
-            return Some((Turn::first(log), found));
-        }
-        self.stay = 0;
         if self.run >= RUN {
             if let Some(found) = self.find_below(&mut |log| look(log, true)) {
                 return Some(found);
@@ -136,39 +132,12 @@ impl Turns {
     /// The log at which [`Turns::find`] looks first; none where it is the turn of a lower class, or there are no logs.
     #[inline(always)]
     pub(super) fn first(&self) -> Option<usize> {
-        if self.run >= RUN {
-            return None;
-        }
-        if self.stay > 0 {
-            return self.hot;
-        }
-        self.classes.first().map(Class::first)
+        if self.run < RUN { self.classes.first().map(Class::first) } else { None }
     }
 
-    /// The log that may give more by rule 4, if it is its turn.
-    #[inline(always)]
-    pub(super) fn stays(&self) -> Option<usize> {
-        if self.stay > 0 && self.run < RUN { self.hot } else { None }
-    }
-
-    /// Another record was taken from [`Turns::stays`].
-    #[inline(always)]
-    pub(super) fn stayed(&mut self) {
-        self.stay -= 1;
-        self.run = if self.classes.len() > 1 { self.run + 1 } else { 0 };
-    }
-
-    /// Another log may have something: an end of rule 4.
-    #[inline(always)]
-    pub(super) fn go_on(&mut self) {
-        self.stay = 0;
-    }
-
-    /// The log that had the last record, if it is of the highest class: where a port that has many logs, and waits, looks
-    /// most of the time.
-    #[inline(always)]
-    pub(super) fn hot(&self) -> Option<usize> {
-        self.hot
+    /// The logs of the highest class.
+    pub(super) fn highest(&self) -> Range<usize> {
+        self.classes.first().map_or(0..0, |class| class.start..class.end)
     }
 
     #[cold]
@@ -186,13 +155,6 @@ impl Turns {
     pub(super) fn took(&mut self, turn: Turn) {
         let lowest = turn.class + 1 == self.classes.len();
         let class = &mut self.classes[turn.class];
-        if turn.class == 0 && self.hot == Some(turn.log) {
-            // All others of the class were passed over, in this look or the one that began the stay, or are seen to.
-            self.stay = if self.stay > 0 { self.stay - 1 } else { STAY };
-        } else {
-            self.hot = (turn.class == 0).then_some(turn.log);
-            self.stay = 0;
-        }
         class.next = turn.log + 1;
         if turn.below {
             self.below = class.priority;
@@ -243,13 +205,6 @@ mod tests {
         }
 
         fn take(&mut self) -> Option<u32> {
-            if let Some(log) = self.turns.stays()
-                && !self.logs[log].1.is_multiple_of(3)
-            {
-                self.turns.stayed();
-                self.logs[log].1 -= 1;
-                return Some(self.logs[log].0);
-            }
             let first = self.turns.first();
             let mut looked = None;
             let found = self.turns.find(|log, below| {
@@ -271,9 +226,6 @@ mod tests {
         classes: Vec<(u8, VecDeque<(u32, u32)>)>,
         row: Vec<u8>,
         turn: u8,
-        /// The log that had the last record, if of the highest class, and how many more it may have by rule 4.
-        hot: Option<u32>,
-        stay: u32,
     }
 
     impl Model {
@@ -287,31 +239,6 @@ mod tests {
         }
 
         fn take(&mut self) -> Option<u32> {
-            let highest = self.classes.iter().map(|(priority, _)| *priority).max()?;
-            if self.stay > 0 && self.row.len() < RUN as usize {
-                let (_, logs) = self.classes.iter_mut().find(|(class, _)| *class == highest)?;
-                let (name, records) = logs.back_mut()?;
-                if *records > 0 {
-                    (*records, self.stay) = (*records - 1, self.stay - 1);
-                    let name = *name;
-                    if self.classes.len() == 1 {
-                        self.row.clear()
-                    } else {
-                        self.row.push(highest)
-                    }
-                    return Some(name);
-                }
-            }
-            self.stay = 0;
-            let name = self.take_in_turn()?;
-            let (_, logs) = self.classes.iter().find(|(class, _)| *class == highest)?;
-            let is_highest = logs.back().is_some_and(|(last, _)| *last == name);
-            self.stay = if is_highest && self.hot == Some(name) { STAY } else { 0 };
-            self.hot = is_highest.then_some(name);
-            Some(name)
-        }
-
-        fn take_in_turn(&mut self) -> Option<u32> {
             let mut priorities: Vec<u8> = self.classes.iter().map(|(priority, _)| *priority).collect();
             priorities.sort_by(|a, b| b.cmp(a));
             if self.row.len() == RUN as usize {
@@ -351,19 +278,6 @@ mod tests {
         for (row, low) in taken.chunks(17).zip([2, 1, 2, 1]) {
             assert_eq!(row, [&[3; 16][..], &[low]].concat());
         }
-    }
-
-    #[test]
-    fn one_that_alone_has_something_is_not_left_for_a_while() {
-        let mut port = Port::default();
-        (0..64).for_each(|name| port.add(name, 7, 0));
-        port.logs[5].1 = 1000;
-        assert_eq!([port.take(), port.take()], [Some(5), Some(5)]);
-        port.logs[6].1 = 3;
-        // The second was found all the way round; those that follow it are taken without looking.
-        let taken: Vec<_> = std::iter::from_fn(|| port.take()).take(STAY as usize + 5).collect();
-        let turns = [6, 5, 6, 5, 6].into_iter();
-        assert_eq!(taken, std::iter::repeat_n(5, STAY as usize).chain(turns).collect::<Vec<_>>());
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Time, as plain numbers that travel between processes (clock_gettime(2)).
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::sync::OnceLock;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use nix::libc;
 
@@ -20,22 +21,18 @@ pub fn monotonic_ns() -> u64 {
     read(libc::CLOCK_MONOTONIC)
 }
 
-/// What is at least so far off is looked at by the time of the kernel's last tick, some milliseconds ago, which costs no
-/// look at the timer. It is never ahead, and a second late only while the whole host stands still.
-const FAR: u64 = 1_000_000_000;
-
-/// The time of [`monotonic_ns`] so long from now; of a second or more, some milliseconds before it, as of the last tick.
-/// `None` if it cannot be told.
-pub fn after(timeout: Duration) -> Option<u64> {
-    match u64::try_from(timeout.as_nanos()).ok()? {
-        near @ ..FAR => monotonic_ns().checked_add(near),
-        far => read(libc::CLOCK_MONOTONIC_COARSE).checked_add(far),
-    }
+/// The time of [`monotonic_ns`] at the kernel's last tick, some milliseconds ago: costs no look at the timer.
+pub fn ticked_ns() -> u64 {
+    read(libc::CLOCK_MONOTONIC_COARSE)
 }
 
 /// Whether this time of [`monotonic_ns`] is over.
+///
+/// One that is far off costs no look at the timer, but at the time of the kernel's last tick, some milliseconds ago:
+/// it is never ahead, and a second late only while the whole host stands still.
 pub fn is_over(ns: u64) -> bool {
-    ns <= read(libc::CLOCK_MONOTONIC_COARSE).saturating_add(FAR) && ns <= monotonic_ns()
+    const FAR: u64 = 1_000_000_000;
+    ns <= ticked_ns().saturating_add(FAR) && ns <= monotonic_ns()
 }
 
 /// How long this thread has been ready to run so far and had no processor (proc_pid_schedstat(5)); zero where the kernel
@@ -55,6 +52,25 @@ fn read(clock: libc::clockid_t) -> u64 {
     now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
 }
 
+/// The [`Instant`] at which [`monotonic_ns`] tells this time: both read the same clock. Never earlier, and at most
+/// the time later that it takes to read it.
+pub fn instant_at(ns: u64) -> Instant {
+    static BOTH: OnceLock<(u64, Instant)> = OnceLock::new();
+    let (then, instant) = *BOTH.get_or_init(|| {
+        // The best of some tries: a thread may lose its CPU between the two readings.
+        let read = || (monotonic_ns(), Instant::now(), monotonic_ns());
+        let shorter = |one: (u64, Instant, u64), other: (u64, Instant, u64)| {
+            if other.2 - other.0 < one.2 - one.0 { other } else { one }
+        };
+        let (before, instant, _) = (0..7).fold(read(), |best, _| shorter(best, read()));
+        (before, instant)
+    });
+    match ns.checked_sub(then) {
+        Some(later) => instant + Duration::from_nanos(later),
+        None => instant.checked_sub(Duration::from_nanos(then - ns)).unwrap_or(instant),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -72,14 +88,14 @@ mod tests {
     }
 
     #[test]
-    fn a_far_time_from_now_may_be_a_little_earlier() {
-        for ns in [0, 1, FAR - 1, FAR, 3600 * FAR] {
-            let before = monotonic_ns();
-            let time = after(Duration::from_nanos(ns)).expect("a time");
-            let earliest = before + ns - if ns < FAR { 0 } else { FAR / 2 }; // a host that stands still has its tick late
-            assert!(earliest <= time && time <= monotonic_ns() + ns, "{ns} ns from now");
+    fn both_faces_of_the_monotonic_clock_agree() {
+        for late in [0, 5_000_000_000, u64::from(u32::MAX) * 1_000_000_000] {
+            let (ns, now) = (monotonic_ns(), Instant::now());
+            let instant = instant_at(ns + late) - Duration::from_nanos(late);
+            assert!(instant + Duration::from_millis(100) > now, "{:?} early", now - instant);
+            assert!(instant < now + Duration::from_millis(100), "{:?} late", instant - now);
         }
-        assert_eq!([after(Duration::MAX), after(Duration::from_nanos(u64::MAX))], [None, None]);
+        assert!(instant_at(0) <= Instant::now());
     }
 
     #[test]

@@ -1,6 +1,5 @@
 //! A call that is about to be made, or was: which way it goes, and for how long.
 
-use std::cell::OnceCell;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -16,24 +15,40 @@ pub(super) struct Departure<'c> {
 }
 
 /// How long an answer is of use.
-#[derive(Clone)]
+///
+/// To read the clock takes a while, for which a request would wait. So a term of a second or more begins with the kernel's
+/// last tick; the caller's own deadline is told when its request is on its way.
+#[derive(Debug, Clone, Copy)]
 pub(super) struct Term {
-    timeout: Duration,
-    /// For the server, on the clock that all processes of the host share; `None` also where that would not tell it.
+    /// Nanoseconds; `None`: for ever, or beyond what can be told.
+    timeout: Option<u64>,
+    /// No later than the term began, and no more than this earlier where the host keeps up.
+    slack: u64,
+    /// For the server, on the clock that all processes of the host share.
     pub(super) deadline_ns: Option<u64>,
-    /// For the caller.
-    deadline: OnceCell<Option<Instant>>,
 }
 
+/// At most so long ago was the kernel's last tick (of a hundred a second).
+const TICK: u64 = 10_000_000;
+
 impl Term {
+    #[inline]
     pub(super) fn new(timeout: Duration) -> Self {
-        Self { timeout, deadline_ns: clock::after(timeout), deadline: OnceCell::new() }
+        let is_far = timeout >= Duration::from_secs(1);
+        let (begun, slack) = if is_far { (clock::ticked_ns(), TICK) } else { (clock::monotonic_ns(), 0) };
+        let timeout = u64::try_from(timeout.as_nanos()).ok();
+        Self { timeout, slack, deadline_ns: timeout.and_then(|timeout| begun.checked_add(timeout)) }
     }
 
-    /// When the caller gives up: counted from the first time that this is asked, which is before whatever takes long. Mostly
-    /// the request is on its way then, and does not wait for a clock to be read.
+    /// When the caller gives up: not before its time, and at most a tick later, whenever this is asked.
+    #[inline]
     pub(super) fn deadline(&self) -> Option<Instant> {
-        *self.deadline.get_or_init(|| Instant::now().checked_add(self.timeout))
+        let earliest = self.deadline_ns?;
+        let later = match self.slack {
+            0 => 0,
+            slack => clock::monotonic_ns().saturating_add(self.timeout?).saturating_sub(earliest).min(slack),
+        };
+        Some(clock::instant_at(earliest.saturating_add(later)))
     }
 }
 
@@ -58,5 +73,28 @@ impl Drop for Registered<'_> {
         if !self.kept && self.client.node.origin.is_here() {
             self.client.routes.calls.lock().forget(self.id);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_term_lasts_no_longer_though_it_takes_long_until_it_is_asked_for() {
+        for timeout in [1, 999, 1000, 60_000].map(Duration::from_millis) {
+            let before = Instant::now();
+            let term = Term::new(timeout);
+            let after = Instant::now();
+            let early = term.deadline().expect("a deadline");
+            std::thread::sleep(Duration::from_millis(30));
+            let late = term.deadline().expect("a deadline");
+            // Reading two clocks takes a moment; a host that stands still has its tick late, too.
+            let moment = Duration::from_millis(if timeout.as_secs() == 0 { 1 } else { 500 });
+            let tick = if timeout.as_secs() == 0 { Duration::ZERO } else { Duration::from_nanos(TICK) };
+            assert!(before + timeout <= early + moment && early <= late, "{timeout:?}");
+            assert!(late <= after + timeout + tick + Duration::from_millis(1), "{timeout:?}");
+        }
+        assert_eq!(Term::new(Duration::MAX).deadline(), None);
     }
 }

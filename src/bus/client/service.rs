@@ -97,8 +97,7 @@ impl<'c> Request<'c> {
     /// Chooses a server and registers the call, for [`Request::try_send`].
     fn enlist<T: FromAnswer>(self) -> Result<(Ticket, Pending<T>), Status> {
         let departure = self.depart(T::RAW)?;
-        departure.term.deadline(); // counts from now, though it may be sent much later
-        let ticket = Ticket { route: departure.route.clone(), term: departure.term.clone() };
+        let ticket = Ticket { route: departure.route.clone(), term: departure.term };
         Ok((ticket, Pending::new(self.client.clone(), departure, self.method, self.timeout)))
     }
 
@@ -113,7 +112,7 @@ impl<'c> Request<'c> {
         waits: bool,
     ) -> Result<bool, Status> {
         let call = Registered { client: self.client, id, kept: true };
-        let departure = Departure { route: ticket.route.clone(), call, term: ticket.term.clone() };
+        let departure = Departure { route: ticket.route.clone(), call, term: ticket.term };
         // A task must not wait on its thread for another's loan.
         self.attempt(&departure, encoding, &Bytes(payload), false, waits)
     }

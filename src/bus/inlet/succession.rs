@@ -78,7 +78,7 @@ impl Inlet {
     }
 
     fn insert(&mut self, source: Source) {
-        let place = self.turns.insert(source.origin.priority);
+        let place = self.search.insert(source.origin.priority);
         self.sources.insert(place, source);
     }
 
