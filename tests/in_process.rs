@@ -279,6 +279,10 @@ fn nodes_ports_and_messages_cross_threads() {
     sent::<ringbus::Subscriber<u32>>();
     sent::<ringbus::RawSubscriber>();
     shared::<ringbus::Message<u32>>();
+    shared::<ringbus::Client>();
+    shared::<ringbus::Server>();
+    shared::<ringbus::Request<'_>>();
+    shared::<ringbus::Pending<ringbus::Response<u32>>>();
     // A port sends values of any type to other threads' ports, whether or not the type crosses threads.
     sent::<ringbus::Publisher<std::rc::Rc<u32>>>();
 }
