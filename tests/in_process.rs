@@ -286,3 +286,20 @@ fn nodes_ports_and_messages_cross_threads() {
     // A port sends values of any type to other threads' ports, whether or not the type crosses threads.
     sent::<ringbus::Publisher<std::rc::Rc<u32>>>();
 }
+
+/// Many logs, of which a look sees few: "nothing" is said only after a look at all, whatever else these have.
+#[test]
+fn what_is_there_is_told_at_once_whatever_other_topics_have() {
+    const LOGS: usize = 12;
+    let node = Bus::private().unwrap().join("node").unwrap();
+    let mut subscriber = node.subscriber::<usize>("t/wanted").unwrap();
+    let mut publishers: Vec<_> = (0..LOGS).map(|_| node.publisher::<usize>("t/*").unwrap()).collect();
+    publishers[0].publish_to("t/wanted", &0).unwrap();
+    assert_eq!(*subscriber.recv().unwrap(), 0);
+    for (unwanted, wanted) in (0..500).map(|turn| (turn * 7 % LOGS, (turn * 5 + turn / LOGS) % LOGS)) {
+        publishers[unwanted].publish_to("t/other", &wanted).unwrap();
+        publishers[wanted].publish_to("t/wanted", &wanted).unwrap();
+        let message = subscriber.try_recv().unwrap().expect("what is there");
+        assert_eq!(*message, wanted, "beside {unwanted}");
+    }
+}

@@ -415,8 +415,14 @@ impl Inlet {
         &mut self,
         wanted: &mut impl FnMut(&mut Self, usize) -> Result<bool, Box<RecvError>>,
     ) -> Result<bool, Box<RecvError>> {
-        self.all_full = true;
-        Ok(self.take(wanted)? == Taken::Wanted)
+        for _ in 0..UNWANTED {
+            self.all_full = true; // also after a record that is not wanted
+            let Some(index) = self.next()? else { break };
+            if wanted(self, index)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 }
 

@@ -1,15 +1,15 @@
 //! Which of several logs is looked at: whose turn it is, with few looks at those that have nothing.
 //!
 //! A look at each log for each record would take longer than the record. So a port remembers which logs are busy, whose
-//! turns are taken as if there were no others; for each of them, or for few, it glances at the next of all logs, and goes
-//! all the way round when one that was not busy has something, and now and then.
+//! turns are taken as if there were no others; for each of them, or for few, it glances at the next of all logs. One that has
+//! something is busy from then on, and its turn has come. All are looked at where it may be the turn of a lower class.
 
 use crate::bus::reading::Source;
 use crate::bus::turns::{Turn, Turns};
 use crate::ring::Look;
 
 /// Looks in vain of which but one goes all the way round; the others are at the log that was busy last, and at a few of the
-/// rest ([`GLANCES`]).
+/// rest ([`GLANCES`]). (After a record of a lower class all go round.)
 const ROUND: u32 = 64;
 
 /// Glances for each look at a busy log in vain; one right after a record. So a port that waits for its busy log is never
@@ -112,7 +112,7 @@ impl Search {
     /// The log that alone is busy, or was: a port that waits looks there most of the time.
     #[inline(always)]
     pub(super) fn hot(&self) -> Option<usize> {
-        if let [hot] = self.busy[..] { Some(hot) } else { None }
+        if let ([hot], false) = (&self.busy[..], self.below) { Some(*hot) } else { None }
     }
 
     /// One look, after so many in vain.
@@ -133,9 +133,12 @@ impl Search {
         }
         self.burst = 0;
         for _ in 0..if idle == 0 { 1 } else { GLANCES } {
-            if !self.glance(logs) {
+            let Some(log) = self.glance(logs) else { continue };
+            if !self.turns.highest().contains(&log) {
                 return self.find_round(logs, false);
             }
+            self.add_busy(log);
+            break;
         }
         loop {
             if self.next >= self.busy.len() {
@@ -168,13 +171,10 @@ impl Search {
         let log = turn.log();
         self.below = !turn.is_highest();
         if !self.below {
-            let at = self.busy.iter().position(|busy| *busy == log).unwrap_or_else(|| {
-                self.is_busy[log] = true;
-                let at = self.next.min(self.busy.len()); // before the one whose turn it is: it has just had its own
-                self.busy.insert(at, log);
-                at
-            });
-            self.next = at + 1;
+            if !self.is_busy[log] {
+                self.add_busy(log);
+            }
+            self.next = self.busy.iter().position(|busy| *busy == log).map_or(0, |at| at + 1);
         }
         self.turns.took(turn);
         Some((log, found))
@@ -191,11 +191,20 @@ impl Search {
         Some((self.full, logs.look(self.full, true)?))
     }
 
-    /// Whether the next log has nothing, or is looked at anyway.
+    /// The next log, if it has something and is not looked at anyway.
     #[inline(always)]
-    fn glance<L: Logs + ?Sized>(&mut self, logs: &L) -> bool {
+    fn glance<L: Logs + ?Sized>(&mut self, logs: &L) -> Option<usize> {
         self.glanced = if self.glanced + 1 < logs.count() { self.glanced + 1 } else { 0 };
-        self.is_busy[self.glanced] || logs.is_quiet(self.glanced)
+        let log = self.glanced;
+        (!self.is_busy[log] && !logs.is_quiet(log)).then_some(log)
+    }
+
+    /// One more is busy: its turn has come.
+    #[cold]
+    fn add_busy(&mut self, log: usize) {
+        self.next = self.next.min(self.busy.len());
+        self.busy.insert(self.next, log);
+        self.is_busy[log] = true;
     }
 }
 
@@ -268,6 +277,24 @@ mod tests {
             let taken = busy.iter().map(|log| NEVER_ENDING - port.logs[*log].1);
             let (least, most) = (taken.clone().min().unwrap(), taken.max().unwrap());
             assert!(most - least <= 1, "{busy:?}: {least} and {most}");
+        }
+    }
+
+    #[test]
+    fn what_comes_to_an_idle_log_waits_for_nine_records_of_each_log_at_most() {
+        for logs in 2..20 {
+            for (busy, apart) in [(1, 1), (2, 1), (2, 2), (3, 1), (logs / 2, 2), (logs - 1, 1)] {
+                let mut port = Port::of(&vec![7; logs]);
+                let busy: Vec<usize> = (0..busy).map(|at| at * apart % logs).collect();
+                busy.iter().for_each(|log| port.logs[*log].1 = NEVER_ENDING);
+                (0..1000).for_each(|_| assert!(port.take().is_some()));
+                for idle in (0..logs).filter(|log| !busy.contains(log)) {
+                    port.logs[idle].1 = 1;
+                    let most = (BURST as usize + 1) * logs;
+                    let waits = (0..=most).take_while(|_| port.take() != Some(idle)).count();
+                    assert!(waits <= most, "{logs} logs, busy {busy:?}: {idle} waits");
+                }
+            }
         }
     }
 
