@@ -179,8 +179,11 @@ impl Inlet {
         if let Some(failed) = self.failed.pop() {
             return Err(Box::new(failed));
         }
-        let (all, one) = (std::mem::take(&mut self.all_full), self.until_full == 0);
-        self.until_full = if one { FULLY } else { self.until_full } - 1;
+        let all = std::mem::take(&mut self.all_full);
+        let one = !all && self.until_full == 0;
+        if !all {
+            self.until_full = if one { FULLY } else { self.until_full } - 1;
+        }
         loop {
             let found = match &mut self.sources[..] {
                 [only] => only.look(all || one).map(|found| (0, found)),

@@ -2,7 +2,7 @@
 //!
 //! A look at each log for each record would take longer than the record. So a port remembers which logs are busy, whose
 //! turns are taken as if there were no others; for each of them, or for few, it glances at the next of all logs. One that has
-//! something is busy from then on, and its turn has come. All are looked at where it may be the turn of a lower class.
+//! something is busy from then on. All are looked at where it may be the turn of a lower class.
 
 use crate::bus::reading::Source;
 use crate::bus::turns::{Turn, Turns};
@@ -17,7 +17,7 @@ const ROUND: u32 = 64;
 const GLANCES: usize = 2;
 
 /// Records that are taken from a log that alone is busy without a glance at another, if they were seen when its tail was
-/// loaded: so what comes to an idle log waits for nine records for each log at most.
+/// loaded: so what comes to an idle log waits for some nine records for each log at most.
 const BURST: u32 = 8;
 
 /// The logs of a port, by their places.
@@ -66,7 +66,7 @@ impl Logs for [Source] {
 pub(super) struct Search {
     turns: Turns,
     /// Logs of the highest class that had something when they were looked at last, or were not looked at yet, and the one
-    /// that was the last of them: they take turns, in this order.
+    /// that was the last of them: they take turns, in the order of their places.
     busy: Vec<usize>,
     /// Whose turn it is among them; at the end stands for the first.
     next: usize,
@@ -199,11 +199,12 @@ impl Search {
         (!self.is_busy[log] && !logs.is_quiet(log)).then_some(log)
     }
 
-    /// One more is busy: its turn has come.
+    /// One more is busy. They stand in the order of their places, in which a round goes, too: so nobody's turn is passed over.
     #[cold]
     fn add_busy(&mut self, log: usize) {
-        self.next = self.next.min(self.busy.len());
-        self.busy.insert(self.next, log);
+        let at = self.busy.partition_point(|busy| *busy < log);
+        self.busy.insert(at, log);
+        self.next += usize::from(at < self.next);
         self.is_busy[log] = true;
     }
 }
@@ -290,7 +291,7 @@ mod tests {
                 (0..1000).for_each(|_| assert!(port.take().is_some()));
                 for idle in (0..logs).filter(|log| !busy.contains(log)) {
                     port.logs[idle].1 = 1;
-                    let most = (BURST as usize + 1) * logs;
+                    let most = (BURST as usize + 1) * logs + busy.len();
                     let waits = (0..=most).take_while(|_| port.take() != Some(idle)).count();
                     assert!(waits <= most, "{logs} logs, busy {busy:?}: {idle} waits");
                 }
@@ -337,6 +338,29 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn all_that_are_busy_have_their_share_however_they_became_so(
+            priorities in prop::collection::vec(prop::sample::select(vec![1u8, 9, 9, 9, 9]), 2..24),
+            arrivals in prop::collection::vec((0..24usize, 0..60usize), 0..40),
+        ) {
+            let mut port = Port::of(&priorities);
+            let logs = priorities.len();
+            for (log, after) in arrivals {
+                port.logs[log % logs].1 = NEVER_ENDING;
+                (0..after).for_each(|_| _ = port.take());
+            }
+            port.logs.iter_mut().filter(|log| log.1 > 0).for_each(|log| log.1 = NEVER_ENDING);
+            (0..1000).for_each(|_| _ = port.take()); // after which it knows them
+            let before: Vec<u32> = port.logs.iter().map(|log| log.1).collect();
+            (0..2000).for_each(|_| _ = port.take());
+            for class in [1, 9] {
+                let taken = port.logs.iter().zip(&before).filter(|(log, left)| log.0 == class && **left > 0);
+                let taken: Vec<u32> = taken.map(|(log, left)| left - log.1).collect();
+                let (least, most) = (taken.iter().min(), taken.iter().max());
+                prop_assert!(least.zip(most).is_none_or(|(least, most)| most - least <= 1), "{:?}", taken);
+            }
+        }
+
         #[test]
         fn what_is_written_is_taken_soon_and_in_order_of_the_classes(
             priorities in prop::collection::vec(prop::sample::select(vec![1u8, 128, 255]), 1..20),
