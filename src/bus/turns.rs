@@ -55,7 +55,7 @@ pub(super) struct Turn {
 }
 
 impl Turn {
-    /// At a log of the highest class that was looked at out of turn, or at [`Turns::first`].
+    /// At a log of the highest class that was looked at out of turn.
     #[inline(always)]
     pub(super) fn first(log: usize) -> Self {
         Self { log, class: 0, below: false }
@@ -114,7 +114,7 @@ impl Turns {
     /// as higher classes have something, it is the only look that a lower class gets.
     #[inline]
     pub(super) fn find<T>(&mut self, mut look: impl FnMut(usize, bool) -> Option<T>) -> Option<(Turn, T)> {
-        if self.run >= RUN {
+        if self.is_due_below() {
             if let Some(found) = self.find_below(&mut |log| look(log, true)) {
                 return Some(found);
             }
@@ -129,10 +129,10 @@ impl Turns {
         None
     }
 
-    /// The log at which [`Turns::find`] looks first; none where it is the turn of a lower class, or there are no logs.
+    /// Whether it is the turn of a lower class, by rule 2.
     #[inline(always)]
-    pub(super) fn first(&self) -> Option<usize> {
-        if self.run < RUN { self.classes.first().map(Class::first) } else { None }
+    pub(super) fn is_due_below(&self) -> bool {
+        self.run >= RUN
     }
 
     /// The logs of the highest class.
@@ -205,14 +205,7 @@ mod tests {
         }
 
         fn take(&mut self) -> Option<u32> {
-            let first = self.turns.first();
-            let mut looked = None;
-            let found = self.turns.find(|log, below| {
-                looked.get_or_insert((!below).then_some(log));
-                (self.logs[log].1 > 0).then_some(())
-            });
-            assert!(first.is_none() || Some(first) == looked, "{first:?}, but {looked:?}");
-            let (turn, ()) = found?;
+            let (turn, ()) = self.turns.find(|log, _| (self.logs[log].1 > 0).then_some(()))?;
             self.turns.took(turn);
             self.logs[turn.log].1 -= 1;
             Some(self.logs[turn.log].0)

@@ -20,11 +20,10 @@ pub(super) struct Departure<'c> {
 /// last tick; the caller's own deadline is told when its request is on its way.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Term {
-    /// Nanoseconds; `None`: for ever, or beyond what can be told.
-    timeout: Option<u64>,
-    /// No later than the term began, and no more than this earlier where the host keeps up.
+    /// When it began, or up to `slack` earlier where the host keeps up.
+    begun: u64,
     slack: u64,
-    /// For the server, on the clock that all processes of the host share.
+    /// For the server, on the clock that all processes of the host share; `None`: never, or beyond what it tells.
     pub(super) deadline_ns: Option<u64>,
 }
 
@@ -37,7 +36,7 @@ impl Term {
         let is_far = timeout >= Duration::from_secs(1);
         let (begun, slack) = if is_far { (clock::ticked_ns(), TICK) } else { (clock::monotonic_ns(), 0) };
         let timeout = u64::try_from(timeout.as_nanos()).ok();
-        Self { timeout, slack, deadline_ns: timeout.and_then(|timeout| begun.checked_add(timeout)) }
+        Self { begun, slack, deadline_ns: timeout.and_then(|timeout| begun.checked_add(timeout)) }
     }
 
     /// When the caller gives up: not before its time, and at most a tick later, whenever this is asked.
@@ -46,7 +45,7 @@ impl Term {
         let earliest = self.deadline_ns?;
         let later = match self.slack {
             0 => 0,
-            slack => clock::monotonic_ns().saturating_add(self.timeout?).saturating_sub(earliest).min(slack),
+            slack => clock::monotonic_ns().saturating_sub(self.begun).min(slack),
         };
         Some(clock::instant_at(earliest.saturating_add(later)))
     }

@@ -119,7 +119,7 @@ impl Search {
     #[inline(never)]
     pub(super) fn find<L: Logs + ?Sized>(&mut self, logs: &mut L, idle: u32) -> Option<(usize, L::Found)> {
         // It may be the turn of a lower class, by the rule or since those above have had nothing.
-        if self.busy.is_empty() || self.below || self.turns.first().is_none() || idle % ROUND == ROUND - 1 {
+        if self.busy.is_empty() || self.below || self.turns.is_due_below() || idle % ROUND == ROUND - 1 {
             return self.find_round(logs, false);
         }
         if self.burst < BURST
@@ -174,7 +174,7 @@ impl Search {
             if !self.is_busy[log] {
                 self.add_busy(log);
             }
-            self.next = self.busy.iter().position(|busy| *busy == log).map_or(0, |at| at + 1);
+            self.next = self.busy.partition_point(|busy| *busy <= log);
         }
         self.turns.took(turn);
         Some((log, found))
