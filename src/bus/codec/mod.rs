@@ -3,6 +3,7 @@
 mod any;
 mod error;
 mod number;
+mod ordered;
 mod read;
 mod write;
 
@@ -135,7 +136,15 @@ pub(super) fn encode(value: &(impl Serialize + ?Sized)) -> Result<Vec<u8>, Strin
 /// Decodes a value from private memory. Both forms are read: maps with field names, and arrays.
 #[inline(always)]
 pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, DecodeError> {
-    T::deserialize(&mut Reader::new(bytes, MAX_DEPTH))
+    let mut reader = Reader::new(bytes, MAX_DEPTH);
+    let value = T::deserialize(&mut reader);
+    if reader.may_be_ordered { value } else { decode_by_names(bytes) }
+}
+
+#[cold]
+#[inline(never)]
+fn decode_by_names<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, DecodeError> {
+    T::deserialize(&mut Reader::by_names(bytes, MAX_DEPTH))
 }
 
 /// [`decode`], if that is how it is encoded.

@@ -15,6 +15,7 @@ use serde::de::{DeserializeSeed, Error as _, MapAccess, SeqAccess, Visitor};
 
 use super::any::{Unit, Variant};
 use super::error::DecodeError as Error;
+use super::ordered;
 use crate::segment::text;
 
 /// Reads one value after the other from private memory.
@@ -25,12 +26,19 @@ pub(super) struct Reader<'de> {
     depth: usize,
     /// Elements that may still be made ready for before they are read: each takes a byte at least.
     unclaimed: usize,
+    /// Whether structs may be read in the order of their fields. No longer, once that went wrong: what was read is void.
+    pub(super) may_be_ordered: bool,
 }
 
 impl<'de> Reader<'de> {
     #[inline(always)]
     pub(super) fn new(bytes: &'de [u8], depth: usize) -> Self {
-        Self { rest: bytes, depth, unclaimed: bytes.len() }
+        Self { rest: bytes, depth, unclaimed: bytes.len(), may_be_ordered: true }
+    }
+
+    /// The same, from the beginning: by names alone.
+    pub(super) fn by_names(bytes: &'de [u8], depth: usize) -> Self {
+        Self { may_be_ordered: false, ..Self::new(bytes, depth) }
     }
 
     #[inline(never)]
@@ -272,6 +280,9 @@ impl<'de> Deserializer<'de> for &mut Reader<'de> {
             _ => return self.array(visitor), // `compact`, or something else
         };
         self.rest = rest;
+        if ordered::suits::<V>(self, fields, len) {
+            return self.deeper(|reader| ordered::read(reader, fields, visitor));
+        }
         self.deeper(|reader| {
             let mut map = Fields { reader, fields, next: 0, left: len };
             let value = visitor.visit_map(&mut map)?;
@@ -351,7 +362,7 @@ impl<'de> Fields<'_, 'de> {
 
 /// What follows this name, if it is what comes now, in the form that names mostly have.
 #[inline(always)]
-fn after_name<'de>(bytes: &'de [u8], name: &[u8]) -> Option<&'de [u8]> {
+pub(super) fn after_name<'de>(bytes: &'de [u8], name: &[u8]) -> Option<&'de [u8]> {
     let (&marker, rest) = bytes.split_first()?;
     let (found, rest) = rest.split_at_checked(name.len())?;
     (usize::from(marker ^ 0xa0) == name.len() && is_same(found, name)).then_some(rest)

@@ -158,7 +158,7 @@ fn mixed() -> impl Strategy<Value = Mixed> {
     })
 }
 
-fn by_rmp<T: DeserializeOwned>(bytes: &[u8]) -> Option<T> {
+pub(super) fn by_rmp<T: DeserializeOwned>(bytes: &[u8]) -> Option<T> {
     let mut rmp = rmp_serde::Deserializer::from_read_ref(bytes);
     rmp.set_max_depth(MAX_DEPTH);
     T::deserialize(&mut rmp).ok()
@@ -207,7 +207,10 @@ proptest! {
 }
 
 /// NaN is not itself.
-fn same_text(ours: impl std::fmt::Debug, theirs: impl std::fmt::Debug) -> Result<(), TestCaseError> {
+pub(super) fn same_text(
+    ours: impl std::fmt::Debug,
+    theirs: impl std::fmt::Debug,
+) -> Result<(), TestCaseError> {
     prop_assert_eq!(format!("{ours:?}"), format!("{theirs:?}"));
     Ok(())
 }
