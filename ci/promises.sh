@@ -146,7 +146,7 @@ filtered --lib store_buffers a_ring_from_another_thread
 promise 15 "fork, exec, threads, drops in any order and unwinding: no deadlock, no leak"
 filtered ends executes_another_program any_order when_it_is_dropped when_it_is_killed a_panic_that_unwinds
 filtered fork forked_child every_use_after_a_fork
-filtered calls whatever_is_dropped_first a_panic_is_internal
+filtered calls whatever_is_dropped_first a_panic_is_internal a_waker_that_panics lent_and_leaked
 filtered in_process nodes_ports_and_messages_cross_threads a_node_leaves_with_its_last
 
 promise 16 "drain ends a node gracefully"

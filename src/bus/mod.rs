@@ -49,6 +49,7 @@ mod topic;
 #[cfg(feature = "tower")]
 pub mod tower;
 mod turns;
+mod unwind;
 
 pub use access::{Access, AccessError, Action, Denial, Denials, Grant};
 pub use client::{Client, ClientBuilder, FromAnswer, Pending, RawResponse, Request, RequestLoan, Response};

@@ -30,6 +30,9 @@ use loan::{ALIGN, Lent};
 pub(super) use sending::Sending;
 
 /// What happens when a publisher's log is full because a subscriber has not kept up.
+///
+/// A subscriber counts from the moment that the log is promised to it, some milliseconds before it reads: a log that is full
+/// by then is full for it, too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Overflow {

@@ -275,3 +275,32 @@ fn a_call_that_was_polled_and_then_waited_for_lets_its_node_go() {
     drop((client, client_node));
     eventually("it has left", || server_node.peers().is_empty());
 }
+
+#[test]
+fn a_request_that_is_lent_and_leaked_keeps_its_log_and_nothing_else() {
+    let dir = Dir::new();
+    let server = start(&dir, "server", &[]);
+    let (_node, client) = client_of(&dir, 1);
+    std::mem::forget(client.request("mirror").loan(16).unwrap());
+    let call = client.request("double").timeout(Duration::from_millis(100));
+    let status = call.send::<i64, i64>(&1).map(|n| *n).unwrap_err();
+    assert_eq!(status.code(), Code::DeadlineExceeded);
+    assert!(status.message().contains("is being filled"), "{status}");
+    within_the_deadline("dropping the client", move || drop(client));
+    let (_node, client) = client_of(&dir, 1);
+    works(&client);
+    server.finish();
+}
+
+#[test]
+fn a_server_has_a_thousand_workers_at_most() {
+    let dir = Dir::new();
+    let node = dir.join("server");
+    for (workers, starts) in [(100_000, false), (1025, false), (20, true)] {
+        let spawned = servant::service(&node, Box::new(|_| {})).workers(workers).spawn();
+        match spawned {
+            Ok(_) => assert!(starts, "{workers}"),
+            Err(error) => assert!(!starts && error.to_string().contains("1024"), "{workers}: {error}"),
+        }
+    }
+}

@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
@@ -10,7 +11,7 @@ use std::time::{Duration, Instant};
 use ringbus::{Code, Pending, Response, Status, Wait};
 
 use crate::servant::{SERVICE, client_of, start, works};
-use crate::support::{DEADLINE, Dir};
+use crate::support::{DEADLINE, Dir, eventually};
 
 /// Wakes the thread that polls.
 struct Unpark(Thread);
@@ -190,4 +191,56 @@ fn a_future_outlives_its_client_and_wakes_whoever_polled_last() {
     let call = other.join().unwrap();
     assert_eq!(*block_on(call).unwrap(), 100);
     drop(server);
+}
+
+/// A task whose waker panics.
+struct Panics(AtomicBool);
+
+impl Wake for Panics {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, SeqCst);
+        panic!("a waker");
+    }
+}
+
+/// Polls once, with a waker that will panic.
+fn poll_to_panic<F: Future + Unpin>(call: &mut F) -> Arc<Panics> {
+    let panics = Arc::new(Panics(AtomicBool::new(false)));
+    let waker = Waker::from(panics.clone());
+    assert!(Pin::new(call).poll(&mut Context::from_waker(&waker)).is_pending());
+    panics
+}
+
+#[test]
+fn a_waker_that_panics_ends_no_other_call() {
+    let dir = Dir::new();
+    let server = start(&dir, "server", &[]);
+    let (_node, client) = client_of(&dir, 1);
+    // By an answer, by a deadline, and by a server that goes.
+    let mut answered: Pending<Response<u64>> = client.request("sleep").start(&50).unwrap();
+    let panicked = poll_to_panic(&mut answered);
+    eventually("it was woken", || panicked.0.load(SeqCst));
+    assert_eq!(
+        block_on(async { client.request("double").start(&1)?.await.map(|n: Response<i64>| *n) }),
+        Ok(2)
+    );
+
+    let call = client.request("hold").timeout(Duration::from_millis(100));
+    let mut late: Pending<Response<i64>> = call.start(&1).unwrap();
+    let panicked = poll_to_panic(&mut late);
+    eventually("it was woken", || panicked.0.load(SeqCst));
+    let short: Pending<Response<i64>> =
+        client.request("hold").timeout(Duration::from_millis(100)).start(&2).unwrap();
+    assert_eq!(block_on(short).map(|n| *n).unwrap_err().code(), Code::DeadlineExceeded);
+
+    let mut lost: Pending<Response<i64>> = client.request("hold").start(&3).unwrap();
+    let panicked = poll_to_panic(&mut lost);
+    let other: Pending<Response<i64>> = client.request("hold").start(&4).unwrap();
+    server.kill();
+    assert_eq!(block_on(other).map(|n| *n).unwrap_err().code(), Code::Unavailable);
+    eventually("it was woken", || panicked.0.load(SeqCst));
+    // Whoever is still interested finds each call over.
+    assert_eq!(block_on(answered).map(|ms| *ms), Ok(50));
+    let _ = block_on(late); // or its answer, which has come meanwhile
+    assert_eq!(block_on(lost).map(|n| *n).unwrap_err().code(), Code::Unavailable);
 }

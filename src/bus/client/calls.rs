@@ -19,6 +19,7 @@ use slab::Slab;
 use super::answer::Answer;
 use super::routes::List;
 use crate::bus::status::Status;
+use crate::bus::unwind;
 
 /// Bits of a call's id that say where it stands in the table: the rest are never used twice.
 const INDEX_BITS: u32 = 24;
@@ -48,7 +49,7 @@ impl Waiter {
         match self {
             Waiter::None => {}
             Waiter::Thread(thread) => thread.unpark(),
-            Waiter::Task(waker) => waker.wake(),
+            Waiter::Task(waker) => unwind::wake(waker),
         }
     }
 }
@@ -215,7 +216,7 @@ impl Drop for Locked<'_> {
         if let Some(mut table) = self.0.take().filter(|table| !table.discarded.is_empty()) {
             let discarded = std::mem::take(&mut table.discarded);
             drop(table);
-            drop(discarded);
+            discarded.into_iter().for_each(unwind::discard);
         }
     }
 }

@@ -16,6 +16,7 @@ use super::request::{finish, overdue};
 use super::wait::Mine;
 use super::{ClientShared, Handle};
 use crate::bus::status::Status;
+use crate::bus::unwind;
 
 /// Stack of the thread that waits for tasks: it keeps its state on the heap, but runs their wakers.
 const STACK: usize = 256 * 1024;
@@ -141,7 +142,7 @@ impl Tasks {
         self.stop.store(true, Release); // before the unpark; pairs with the Acquire in `run`
         self.thread.thread().unpark();
         if self.thread.thread().id() != std::thread::current().id() && self.thread.join().is_err() {
-            tracing::error!("a task's waker has panicked");
+            tracing::error!("the thread that waits for calls has panicked");
         }
     }
 }
@@ -187,7 +188,7 @@ impl ClientShared {
             let failed = table.take_failed();
             if !failed.is_empty() {
                 drop(table);
-                failed.into_iter().for_each(|task| task.wake());
+                failed.into_iter().for_each(unwind::wake);
                 continue;
             }
             let deadline = match table.next_deadline(Instant::now()) {

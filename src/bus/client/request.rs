@@ -26,6 +26,7 @@ use crate::frame::{Code, Encoding, Head, PortUp};
 
 /// Why a request was not sent in time.
 pub(super) const NO_ROOM: &str = "no room in the log of requests: the server does not read";
+const LENT: &str = "another request to this server is being filled";
 /// How long whoever waits for another that writes does before it looks whether that is a loan.
 const MOMENT: Duration = Duration::from_millis(1);
 
@@ -113,8 +114,7 @@ impl<'c> Request<'c> {
                 Some(deadline) => log.try_lock_arc_until(deadline),
                 None => Some(log.lock_arc()),
             };
-            let mut requests =
-                requests.ok_or_else(|| self.late("another request to this server is being filled"))?;
+            let mut requests = requests.ok_or_else(|| self.late(LENT))?;
             let lent = {
                 let requests = self.prepare(&departure.route, &mut requests)?;
                 self.with_head(departure, |head| requests.loan(&head, Encoding::Raw, len))?
@@ -289,7 +289,8 @@ impl<'c> Request<'c> {
         let waiting = || self.attempt(departure, encoding, body, false, true);
         let sent = self.client.send_when_room(departure.term.deadline(), waiting);
         self.client.stop_waiting(&departure.route);
-        if sent? { Ok(()) } else { Err(self.late(NO_ROOM)) }
+        let is_lent = departure.route.lent.load(Relaxed);
+        if sent? { Ok(()) } else { Err(self.late(if is_lent { LENT } else { NO_ROOM })) }
     }
 
     /// Publishes the request if there is room, and the log is not lent (or that is over: `sits_out`). Whoever

@@ -17,6 +17,9 @@ use crate::bus::status::Status;
 use crate::control::NodeId;
 use crate::frame::Frame;
 
+/// How long a client that is closed waits for whoever writes a request, in each log.
+const FAREWELL: Duration = Duration::from_millis(250);
+
 /// One server, as a client reaches it.
 pub(in crate::bus) struct Route {
     pub(in crate::bus) node: NodeInfo,
@@ -208,7 +211,10 @@ impl Routes {
     pub(super) fn close(&self) {
         let routes = std::mem::take(&mut self.calls.lock().servers.routes);
         for route in routes {
-            drop(route.requests.lock().take());
+            // Its lock is had for ever by a loan that was leaked: then so is the log.
+            if let Some(mut requests) = route.requests.try_lock_for(FAREWELL) {
+                drop(requests.take());
+            }
         }
     }
 }

@@ -1,8 +1,6 @@
 //! Handlers, typed and raw, behind one face.
 
-use std::any::Any;
 use std::marker::PhantomData;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -12,6 +10,7 @@ use super::pair::Outgoing;
 use crate::bus::codec::{self, Body, Value};
 use crate::bus::metadata::Digits;
 use crate::bus::status::Status;
+use crate::bus::unwind;
 use crate::frame::Encoding;
 
 /// A method's handler. Answers the call itself, with whatever comes of it.
@@ -52,7 +51,7 @@ where
             (self.handler)(context, arguments)
         });
         answer(context, result.as_ref().map(|value| Value { value, compact: false }), Encoding::MessagePack);
-        discard(result);
+        unwind::discard(result);
     }
 }
 
@@ -84,25 +83,10 @@ where
 
 /// Runs a handler: its panic ends the call, not the server.
 pub(super) fn guard<T>(handler: impl FnOnce() -> Result<T, Status>) -> Result<T, Status> {
-    catch_unwind(AssertUnwindSafe(handler)).unwrap_or_else(|panic| {
-        let why = panic_text(&*panic);
+    unwind::catch(handler).unwrap_or_else(|why| {
         tracing::error!(%why, "handler panicked");
-        discard(panic);
         Err(Status::internal(format!("the handler panicked: {why}")))
     })
-}
-
-/// Drops what is not ours: its drop may panic as well.
-fn discard<T>(value: T) {
-    if let Err(panic) = catch_unwind(AssertUnwindSafe(|| drop(value))) {
-        tracing::error!(why = %panic_text(&*panic), "dropping a handler's result panicked");
-        std::mem::forget(panic); // and so on: a leak ends it
-    }
-}
-
-fn panic_text(panic: &(dyn Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
-    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "(no message)".to_owned())
 }
 
 pub(super) fn answer(context: &Context, result: Result<impl Body, &Status>, encoding: Encoding) {

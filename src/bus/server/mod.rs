@@ -11,6 +11,7 @@
 //! ```
 
 use std::fmt;
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
 use std::thread::JoinHandle;
@@ -57,6 +58,8 @@ use slot::Slot;
 const FAREWELL: Duration = Duration::from_millis(250);
 /// Requests that may wait for a worker unless asked otherwise.
 const QUEUE: usize = 16_384;
+/// Workers that a server has at most: each is a thread.
+const MOST_WORKERS: usize = 1024;
 
 /// A service about to be served; from [`Node::service`](crate::Node::service).
 ///
@@ -174,7 +177,7 @@ impl<'n> ServiceBuilder<'n> {
         self
     }
 
-    /// How many handlers may run at a time, each on a thread of its own; default 1, and 0 counts as 1.
+    /// How many handlers may run at a time, each on a thread of its own; default 1, and 0 counts as 1. At most 1024.
     pub fn workers(mut self, workers: usize) -> Self {
         self.workers = workers.max(1);
         self
@@ -283,6 +286,11 @@ impl<'n> ServiceBuilder<'n> {
     fn open(self) -> Result<Arc<ServerShared>, OpenError> {
         let service = Filter::of_service(self.name)?;
         super::log::check_capacity(self.capacity)?;
+        if self.workers > MOST_WORKERS {
+            let most =
+                format!("{} workers are more than the {MOST_WORKERS} that a server may have", self.workers);
+            return Err(OpenError::Thread { source: io::Error::new(io::ErrorKind::InvalidInput, most) });
+        }
         let mut names: Vec<_> = self.methods.iter().map(|(name, _)| name.clone()).collect();
         names.sort();
         if let Some(twice) = names.windows(2).find(|pair| pair[0] == pair[1]) {

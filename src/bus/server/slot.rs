@@ -7,6 +7,9 @@ use std::task::Waker;
 #[cfg(feature = "tower")]
 use parking_lot::Mutex;
 
+#[cfg(feature = "tower")]
+use crate::bus::unwind;
+
 /// Names a call within a server: the pair's number, and the client's for the call.
 pub(super) type CallId = (u64, u64);
 
@@ -57,7 +60,7 @@ impl Slot {
     pub(super) fn wake_cancelled(&self) {
         if self.is_cancelled() {
             let waker = self.waker.lock().clone();
-            waker.into_iter().for_each(Waker::wake); // a call that has begun meanwhile looks in vain
+            waker.into_iter().for_each(unwind::wake); // a call that has begun meanwhile looks in vain
         }
     }
 
