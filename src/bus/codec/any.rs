@@ -95,7 +95,9 @@ impl<'de> Reader<'de> {
                 visitor.visit_unit()
             }
             [0xca..=0xd3, ..] | [] => Err(ended()),
-            [marker, ..] => Err(Error::custom(format_args!("no number begins with {marker:#04x}"))),
+            [0xc1, ..] => Err(Error::custom("no value begins with 0xc1")),
+            // The visitor may take it, or says what it wants.
+            [..] => self.any(visitor, true),
         }
     }
 

@@ -53,6 +53,37 @@ fn what_is_no_such_value_is_an_error_not_a_panic() {
 }
 
 #[test]
+fn another_type_is_named_and_so_is_the_one_that_was_wanted() {
+    let told = |bytes: &[u8]| decode::<u32>(bytes).unwrap_err().to_string();
+    assert_eq!(told(b"\xa3abc"), r#"invalid type: string "abc", expected u32"#);
+    assert_eq!(told(&[0x91, 1]), "invalid type: sequence, expected u32");
+    assert_eq!(told(&[0x80]), "invalid type: map, expected u32");
+    assert_eq!(told(&[0xc4, 1, 1]), "invalid type: byte array, expected u32");
+    assert_eq!(told(&[0xc1]), "no value begins with 0xc1");
+    // As rmp-serde has it, a visitor that takes a number may take something else as well.
+    struct Either;
+    impl<'de> serde::de::Visitor<'de> for Either {
+        type Value = u64;
+
+        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("a number, or its digits")
+        }
+
+        fn visit_u64<E>(self, number: u64) -> Result<u64, E> {
+            Ok(number)
+        }
+
+        fn visit_str<E: serde::de::Error>(self, digits: &str) -> Result<u64, E> {
+            digits.parse().map_err(E::custom)
+        }
+    }
+    for bytes in [&[0xcd, 0x01, 0x02][..], b"\xa3258"] {
+        let number = serde::Deserializer::deserialize_u64(&mut Reader::new(bytes, MAX_DEPTH), Either);
+        assert_eq!(number.unwrap(), 258);
+    }
+}
+
+#[test]
 fn an_unserialisable_value_says_so() {
     struct No;
     impl Serialize for No {
