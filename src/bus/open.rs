@@ -160,9 +160,11 @@ impl BusBuilder {
         self
     }
 
-    /// Shares the bus between the users of a group (a name, or a number): the directory is `01770`, the
-    /// sockets `0660`, and nodes of its members are admitted. They may do nothing to this node's ports but what
-    /// [`BusBuilder::allow`] says, and their payloads are always copied.
+    /// Shares the bus between the users of a group (a name, or a number), in a directory that all of them can enter and
+    /// write: [`BusBuilder::dir`] or `$RINGBUS_DIR` has to name it, for the default ones are one user's; the first node
+    /// creates it (`01770`) if it is missing. The bus's own directory in it is `01770`, the sockets `0660`, and nodes of the
+    /// group's members are admitted. They may do nothing to this node's ports but what [`BusBuilder::allow`] says, and
+    /// their payloads are always copied.
     pub fn group(mut self, group: impl Into<String>) -> Self {
         self.group = Some(group.into());
         self
@@ -177,6 +179,7 @@ impl BusBuilder {
     /// use ringbus::{Access, Bus};
     ///
     /// let bus = Bus::builder("agents")
+    ///     .dir("/run/ringbus")
     ///     .group("robots")
     ///     .allow(Access::publish("sensor/**").to_user("camera"))
     ///     .allow(Access::call("math").to_group("robots"))
@@ -204,12 +207,19 @@ impl BusBuilder {
     /// Opens the bus.
     ///
     /// # Errors
-    /// Those of [`Bus::open`]; [`BusError::Group`] if there is no such group; [`BusError::Access`] if the access list
+    /// Those of [`Bus::open`]; [`BusError::Group`] if there is no such group, [`BusError::Directory`] if there is a group and
+    /// no directory was named; [`BusError::Access`] if the access list
     /// is not valid, or there is one without a group.
     pub fn open(self) -> Result<Bus, BusError> {
         let location = self.location()?;
         let access = Arc::new(self.rules(&location)?);
         let directory = Directory::open(&location, &self.name)?;
+        if location.is_out_of_reach() {
+            tracing::warn!(
+                dir = %location.base().display(),
+                "only its owner can enter this directory: other members of the group do not find the bus in it"
+            );
+        }
         let (trust, quotas) = (self.trust, self.quotas);
         Ok(Bus { name: self.name, location, directory, trust, access, quotas, private: None })
     }

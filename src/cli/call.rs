@@ -59,8 +59,7 @@ pub(super) struct Options {
 }
 
 pub(super) fn run(common: &Common, options: &Options) -> Outcome {
-    let interrupt = Interrupt::new()?;
-    let node = common.join("ringbus-call")?;
+    let (node, interrupt) = common.join_until_interrupted("ringbus-call")?;
     let value = options.value.as_deref();
     let mut opened = None;
     each_value(value, options.text, &interrupt, |argument| {

@@ -21,7 +21,8 @@ const INTERVAL: Duration = Duration::from_millis(300);
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
 Asks every node twice, 300 ms apart, for what its ports have counted. LAG is what the slowest subscriber
-of a publisher has not read yet, or what a subscriber has not read yet, in bytes; DROPPED counts messages
+of a publisher has not read yet, or what a subscriber has not read yet, in bytes (what it has taken counts
+until it looks for more, up to an eighth of its log); DROPPED counts messages
 that a publisher has dropped or a subscriber has missed; EVICTED how often a publisher has cut a subscriber
 off; BLOCKED is time spent waiting for slow readers.
 
@@ -85,7 +86,7 @@ struct ListedRefusal {
 
 pub(super) fn run(common: &Common, options: &Options) -> Outcome {
     let bus = common.bus_name();
-    let location = Location::new(common.dir(), None);
+    let location = Location::new(common.dir.clone(), None);
     let mut listing = Listing {
         dir: location.base().display().to_string(),
         other_buses: location.buses().into_iter().filter(|name| *name != bus).collect(),
@@ -96,8 +97,7 @@ pub(super) fn run(common: &Common, options: &Options) -> Outcome {
     };
     // To look for a bus must not make one.
     if let Some(path) = common.builder().examine()? {
-        let interrupt = Interrupt::new()?;
-        let node = common.join("ringbus-ls")?;
+        let (node, interrupt) = common.join_until_interrupted("ringbus-ls")?;
         listing.nodes = survey(&node, &interrupt)?;
         listing.refused = node.refused().into_iter().map(listed_refusal).collect();
         let listed = |id: &String| listing.nodes.iter().any(|node| node.id == *id);
@@ -193,6 +193,9 @@ impl Listing {
         let Self { bus, dir, nodes, other_buses, refused, silent } = self;
         let mut text = match nodes.len() {
             0 if !silent.is_empty() => format!("nobody answers on bus {bus} in {dir}\n"),
+            0 if !std::path::Path::new(dir).exists() => {
+                format!("nobody is on bus {bus}: there is no directory {dir}\n")
+            }
             0 => format!("nobody is on bus {bus} in {dir}\n"),
             1 => format!("1 node on bus {bus} in {dir}\n"),
             many => format!("{many} nodes on bus {bus} in {dir}\n"),

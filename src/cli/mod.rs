@@ -29,6 +29,7 @@ use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
+use self::interrupt::Interrupt;
 use crate::wake::barrier;
 use crate::{Access, Bus, BusBuilder, Node};
 
@@ -36,6 +37,7 @@ mod bench;
 mod call;
 mod chaos;
 mod demo;
+mod denials;
 mod doctor;
 mod interrupt;
 mod json;
@@ -63,14 +65,13 @@ struct Cli {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Global options")]
 struct Common {
-    /// Bus to use [default: default]
-    #[arg(long, global = true, value_name = "NAME", env = "RINGBUS_BUS", hide_env_values = true)]
-    #[arg(value_parser = NonEmptyStringValueParser::new())]
+    /// Bus to use [default: $RINGBUS_BUS, else default]
+    #[arg(long, global = true, value_name = "NAME", value_parser = NonEmptyStringValueParser::new())]
     bus: Option<String>,
-    /// Directory that holds buses [default: $XDG_RUNTIME_DIR/ringbus, else /tmp/ringbus-UID]
-    #[arg(long, global = true, value_name = "DIR", env = "RINGBUS_DIR", hide_env_values = true)]
+    /// Directory that holds buses [default: $RINGBUS_DIR, else $XDG_RUNTIME_DIR/ringbus, else /tmp/ringbus-UID]
+    #[arg(long, global = true, value_name = "DIR")]
     dir: Option<PathBuf>,
-    /// Group that the bus is shared with, if it is; all its nodes name the same one
+    /// Group that the bus is shared with, if it is; all its nodes name the same one, and the same --dir
     #[arg(long, global = true, value_name = "GROUP")]
     group: Option<String>,
     /// Let nodes of another user in the group do something to this one: `publish TOPICS to uid USER`; also `subscribe`,
@@ -180,7 +181,7 @@ fn command() -> clap::Command {
             _ => "0 success, 130 ended by Ctrl-C",
         };
         let help = command.get_after_long_help().map(ToString::to_string).unwrap_or_default();
-        let codes = format!("Exit codes: {interrupted}, 1 failure, 2 a mistake on the command line.");
+        let codes = format!("Exit codes: {interrupted}, 1 failure, 2 arguments that cannot be read.");
         command.after_long_help(format!("{help}\n\n{codes}"))
     })
 }
@@ -228,17 +229,12 @@ fn log_to_stderr(verbose: u8) {
 
 impl Common {
     fn bus_name(&self) -> String {
-        // clap takes an empty variable for a value.
-        self.bus.clone().filter(|name| !name.is_empty()).unwrap_or_else(Bus::default_name)
-    }
-
-    fn dir(&self) -> Option<PathBuf> {
-        self.dir.clone().filter(|dir| !dir.as_os_str().is_empty())
+        self.bus.clone().unwrap_or_else(Bus::default_name)
     }
 
     fn builder(&self) -> BusBuilder {
         let mut builder = Bus::builder(&self.bus_name());
-        if let Some(dir) = self.dir() {
+        if let Some(dir) = &self.dir {
             builder = builder.dir(dir);
         }
         if let Some(group) = &self.group {
@@ -253,6 +249,12 @@ impl Common {
     /// Opens the bus and joins it.
     fn join(&self, default_name: &str) -> Outcome<Node> {
         Ok(self.builder().open()?.join(self.name.as_deref().unwrap_or(default_name))?)
+    }
+
+    /// The same; from then on the command is asked to end, and before that a signal ends it at once.
+    fn join_until_interrupted(&self, default_name: &str) -> Outcome<(Node, Interrupt)> {
+        let node = self.join(default_name)?;
+        Ok((node, Interrupt::new()?))
     }
 }
 

@@ -11,19 +11,17 @@ use rmpv::Value;
 
 use super::interrupt::Interrupt;
 use super::json::parse_lenient;
-use super::{Common, Failure, Outcome, end, note, silent};
-use crate::{Action, Denial, Node, Overflow, PublishError, Publisher, WaitError};
+use super::{Common, Failure, Outcome, denials, end, note, silent};
+use crate::{Node, Overflow, PublishError, Publisher, WaitError};
 
 /// The VALUE that stands for those on stdin.
 pub(super) const STDIN: &str = "-";
 /// How often a wait for others looks whether it was interrupted.
 const LOOK: Duration = Duration::from_millis(100);
-/// How long other nodes may take to say what they refuse.
-const SETTLED: Duration = Duration::from_millis(250);
 /// Of the log, unless asked otherwise.
 const CAPACITY: u64 = 256 * 1024;
-/// Longest line of stdin: the largest payload of all.
-const LONGEST_LINE: usize = 1 << 30;
+/// Longest line of stdin: some times the largest payload that is published, since its JSON may be longer.
+const LONGEST_LINE: usize = 512 << 20;
 
 /// Publish a value, or one a line from stdin
 #[derive(Debug, Args)]
@@ -123,10 +121,15 @@ pub(super) fn run(common: &Common, options: &Options) -> Outcome {
         Some(text) if !from_stdin => parse(text, options.text)?,
         _ => Value::Nil,
     };
-    let interrupt = Interrupt::new()?;
-    let node = common.join("ringbus-pub")?;
+    let (node, interrupt) = common.join_until_interrupted("ringbus-pub")?;
     let mut port = Port::open(&node, options, &interrupt)?;
-    end(&node, port.wait_for_subscribers())?;
+    let waited = port.wait_for_subscribers();
+    if let Err(Failure::Error(_)) = waited
+        && !denials::note_of_publisher(&node, topic)
+    {
+        silent::note_all(common, &node);
+    }
+    end(&node, waited)?;
     let alone = port.publisher.stats().peers == 0;
     let published = match from_stdin {
         true => each_line(&interrupt, options.text, |value| port.publish(&value)),
@@ -141,7 +144,7 @@ pub(super) fn run(common: &Common, options: &Options) -> Outcome {
         note(format!("note: cut off {} {subscribers} that did not read", stats.evicted));
     }
     end(&node, published)?;
-    if port.published > 0 && note_denials(&node, topic) {
+    if port.published > 0 && denials::note_of_publisher(&node, topic) {
         return Ok(());
     }
     if alone && port.published > 0 && port.publisher.stats().peers == 0 {
@@ -152,39 +155,6 @@ pub(super) fn run(common: &Common, options: &Options) -> Outcome {
         silent::note_all(common, &node);
     }
     Ok(())
-}
-
-/// Tells of nodes of other users that the messages did not get to, which look like no subscriber at all; whether there
-/// are any.
-fn note_denials(node: &Node, topic: &str) -> bool {
-    let uid = node.info().uid();
-    if node.peers().iter().all(|peer| peer.uid() == uid) {
-        return false;
-    }
-    // A peer that answers has said before what it refuses.
-    node.survey(SETTLED);
-    let denials = node.denials().latest;
-    let count = |by_this_node, action| {
-        let matching = |denial: &&Denial| {
-            denial.by_this_node == by_this_node && denial.action == action && denial.topic == topic
-        };
-        denials.iter().filter(matching).count()
-    };
-    let nodes = |n| if n == 1 { "1 node".to_owned() } else { format!("{n} nodes") };
-    let (by_others, here) = (count(false, Action::Publish), count(true, Action::Subscribe));
-    if by_others > 0 {
-        note(format!(
-            "note: {} of other users refused what was published: their access lists need `allow publish {topic} to uid {uid}`",
-            nodes(by_others)
-        ));
-    }
-    if here > 0 {
-        note(format!(
-            "note: {} of other users may not subscribe here: --allow 'subscribe {topic} to uid UID' lets them",
-            nodes(here)
-        ));
-    }
-    by_others + here > 0
 }
 
 /// A value from the command line or stdin: text if it is to be, else JSON if it can be.
@@ -355,11 +325,18 @@ impl<'a> Lines<'a> {
         self.buffer.drain(..self.start);
         self.searched -= std::mem::take(&mut self.start);
         if self.buffer.len() > LONGEST_LINE {
-            return Err(format!("line {} of stdin is over 1 GiB long", self.number + 1).into());
+            return Err(format!("line {} of stdin is over 512 MiB long", self.number + 1).into());
         }
         self.interrupt.wait_readable(self.stdin.as_fd())?;
         let mut chunk = [0; 64 * 1024];
         let read = self.stdin.read(&mut chunk).map_err(|error| format!("cannot read stdin: {error}"))?;
+        if self.buffer.try_reserve(read).is_err() {
+            let (line, len) = (self.number + 1, self.buffer.len());
+            return Err(format!(
+                "line {line} of stdin has over {len} bytes: too many for this process's memory (`ulimit -v`)"
+            )
+            .into());
+        }
         self.buffer.extend_from_slice(&chunk[..read]);
         self.ended = read == 0;
         Ok(())

@@ -9,7 +9,7 @@ use clap::Args;
 use nix::poll::{PollFd, PollFlags};
 use rmpv::Value;
 
-use super::interrupt::{Interrupt, wait};
+use super::interrupt::wait;
 use super::{Common, Outcome, end, print, status};
 use crate::{Code, Context, Status};
 
@@ -38,9 +38,8 @@ pub(super) struct Options {
 }
 
 pub(super) fn run(common: &Common, options: &Options) -> Outcome {
-    let interrupt = Interrupt::new()?;
+    let (node, interrupt) = common.join_until_interrupted("ringbus-serve-echo")?;
     let stopped = Arc::new(AtomicBool::new(false));
-    let node = common.join("ringbus-serve-echo")?;
     let is_stopped = stopped.clone();
     let server = node
         .service(&options.service)

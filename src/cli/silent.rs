@@ -3,6 +3,7 @@
 
 use std::fmt;
 use std::fs;
+use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 
 use serde::Serialize;
@@ -31,7 +32,13 @@ pub(super) fn of(node: &Node, directory: &Path) -> Outcome<Vec<Silent>> {
         format!("cannot look who is on the bus: {}: {error}: is `ulimit -n` too low?", directory.display())
     })?;
     let entries = entries.flatten();
-    let id = |entry: fs::DirEntry| Some(entry.file_name().to_str()?.strip_suffix(".sock")?.to_owned());
+    // Whatever else is there, `doctor` tells of.
+    let id = |entry: fs::DirEntry| {
+        let is_socket = entry.file_type().is_ok_and(|kind| kind.is_socket());
+        let name = entry.file_name();
+        let id = name.to_str()?.strip_suffix(".sock")?;
+        (is_socket && NodeId::parse(id).is_some()).then(|| id.to_owned())
+    };
     let mut ids: Vec<String> = entries.filter_map(id).collect();
     ids.sort();
     let known: Vec<String> = std::iter::once(node.info().id())

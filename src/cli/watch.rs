@@ -31,8 +31,7 @@ pub(super) struct Options {
 }
 
 pub(super) fn run(common: &Common, options: &Options) -> Outcome {
-    let interrupt = Interrupt::new()?;
-    let node = common.join("ringbus-watch")?;
+    let (node, interrupt) = common.join_until_interrupted("ringbus-watch")?;
     match end(&node, watch(node.presence()?, &interrupt, options.json)) {
         // The normal end.
         Err(Failure::Interrupted(_)) => Ok(()),

@@ -23,6 +23,8 @@ const SOCKET_NAME: usize = 38;
 pub(crate) const LONGEST_PATH: usize = SOCKET_PATH - SOCKET_NAME;
 /// How often a socket is placed whose temporary name somebody has removed.
 const PLACINGS: u32 = 3;
+/// The setgid bit of a directory's mode: what is made in it has its group, and the bit.
+const SETGID: u32 = 0o2000;
 /// Connections that may wait to be accepted; beyond that a dial is retried.
 const BACKLOG: u32 = 256;
 
@@ -47,7 +49,7 @@ pub enum DirectoryError {
         path: PathBuf,
     },
     /// It belongs to somebody else.
-    #[error("{} belongs to user {owner}, not to user {uid}: choose another bus name or RINGBUS_DIR", .path.display())]
+    #[error("{} belongs to user {owner}, not to user {uid}: choose another directory (`--dir`, RINGBUS_DIR) or bus name", .path.display())]
     NotOurs {
         /// What was found.
         path: PathBuf,
@@ -66,8 +68,16 @@ pub enum DirectoryError {
         /// The group asked for.
         group: u32,
     },
+    /// In a group's bus: no directory was named, and the default ones are their user's alone.
+    #[error("{} is for this user's own buses, which others do not find: name the directory of the bus that group {group} shares (`--dir`, RINGBUS_DIR or `BusBuilder::dir`), one that its members can enter and write (`install -d -m 1770 -g {group} DIRECTORY`)", .path.display())]
+    NotShared {
+        /// The default directory.
+        path: PathBuf,
+        /// The group asked for.
+        group: u32,
+    },
     /// Others could reach into it.
-    #[error("{} has mode {mode:04o}, not {expected:04o}: it lets others in, or was made with another `group(..)`; name the same group, or run `chmod {expected:04o}` on it if you trust what is in there", .path.display())]
+    #[error("{} has mode {mode:04o}, not {expected:04o}: it lets others in, or was made for another group; name the same group (`--group`, `BusBuilder::group`), remove it if nobody is on that bus, or run `chmod {expected:04o}` on it if you trust what is in there", .path.display())]
     TooOpen {
         /// What was found.
         path: PathBuf,
@@ -102,6 +112,8 @@ pub enum DirectoryError {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Location {
     base: PathBuf,
+    /// Nobody has named it: it is this user's.
+    is_default: bool,
     /// The group that shares the bus; `None`: this user alone.
     group: Option<u32>,
 }
@@ -110,13 +122,16 @@ impl Location {
     /// `base`, else `$RINGBUS_DIR`, else `$XDG_RUNTIME_DIR/ringbus`, else `/tmp/ringbus-<uid>`.
     pub(crate) fn new(base: Option<PathBuf>, group: Option<u32>) -> Self {
         let set = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-        let base = base
-            .or_else(|| set("RINGBUS_DIR"))
-            .or_else(|| set("XDG_RUNTIME_DIR").map(|dir| dir.join("ringbus")))
+        let named = base.or_else(|| set("RINGBUS_DIR"));
+        let is_default = named.is_none();
+        // One that depends on where a process was started is none, says the XDG Base Directory Specification.
+        let runtime = || set("XDG_RUNTIME_DIR").filter(|dir| dir.is_absolute());
+        let base = named
+            .or_else(|| runtime().map(|dir| dir.join("ringbus")))
             .unwrap_or_else(|| PathBuf::from(format!("/tmp/ringbus-{}", credentials::euid())));
         // The process may change its working directory between two joins.
         let base = std::path::absolute(&base).unwrap_or(base);
-        Self { base, group }
+        Self { base, is_default, group }
     }
 
     pub(crate) fn base(&self) -> &Path {
@@ -127,8 +142,17 @@ impl Location {
         self.group
     }
 
+    /// Whether it is to be shared with a group, and nobody but its owner can enter the directory that buses are in.
+    pub(crate) fn is_out_of_reach(&self) -> bool {
+        let closed = |found: fs::Metadata| found.mode() & 0o011 == 0;
+        self.group.is_some() && fs::metadata(&self.base).is_ok_and(closed)
+    }
+
     /// The directory of the bus of this name.
     fn path(&self, bus: &str) -> Result<PathBuf, DirectoryError> {
+        if let (true, Some(group)) = (self.is_default, self.group) {
+            return Err(DirectoryError::NotShared { path: self.base.clone(), group });
+        }
         let path = self.base.join(bus);
         match path.as_os_str().len() > LONGEST_PATH {
             true => Err(DirectoryError::TooLong { path, limit: LONGEST_PATH }),
@@ -139,7 +163,11 @@ impl Location {
     /// Names of the buses that have a directory here, sorted.
     pub(crate) fn buses(&self) -> Vec<String> {
         let Ok(entries) = fs::read_dir(&self.base) else { return Vec::new() };
-        let directories = entries.flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+        let is_bus = |found: fs::Metadata| {
+            let bits = found.mode() & 0o7777 & !SETGID;
+            found.is_dir() && (bits == mode(None) || bits == mode(Some(0)))
+        };
+        let directories = entries.flatten().filter(|entry| entry.metadata().is_ok_and(is_bus));
         let names = directories.filter_map(|entry| entry.file_name().into_string().ok());
         let mut names: Vec<String> = names.filter(|name| !name.starts_with('.')).collect();
         names.sort();
@@ -268,7 +296,7 @@ impl Directory {
 fn open_base(location: &Location) -> Result<(), DirectoryError> {
     let base = &location.base;
     let io = |source| DirectoryError::Io { what: "create", path: base.clone(), source };
-    create_all(base).map_err(io)?;
+    create_all(base, location.group).map_err(io)?;
     check_base(location)
 }
 
@@ -289,11 +317,11 @@ fn check_base(location: &Location) -> Result<(), DirectoryError> {
     Ok(())
 }
 
-fn create_all(path: &Path) -> io::Result<()> {
-    match (create(path, None), path.parent()) {
+fn create_all(path: &Path, group: Option<u32>) -> io::Result<()> {
+    match (create(path, group), path.parent()) {
         (Err(error), Some(parent)) if error.kind() == io::ErrorKind::NotFound => {
-            create_all(parent)?;
-            create(path, None)
+            create_all(parent, group)?;
+            create(path, group)
         }
         (created, _) => created,
     }
@@ -393,7 +421,7 @@ fn check(handle: &File, path: &Path, group: Option<u32>) -> Result<(), Directory
     }
     let (found, expected) = (found.mode() & 0o7777, mode(group));
     // A directory made in one with the setgid bit has it as well: it lets nobody in.
-    let setgid = if group.is_some() { 0o2000 } else { 0 };
+    let setgid = if group.is_some() { SETGID } else { 0 };
     if found & !setgid != expected {
         return Err(DirectoryError::TooOpen { path, mode: found, expected });
     }

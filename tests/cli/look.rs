@@ -206,3 +206,14 @@ fn doctor_tells_of_a_path_that_is_too_long() {
     assert_eq!(output.status.code(), Some(1));
     assert!(text(&output.stdout).contains("a socket needs a path of at most"));
 }
+
+#[test]
+fn what_is_no_nodes_socket_is_told_by_doctor_alone() {
+    let place = Place::new();
+    let _node = place.join("worker");
+    fs::write(place.bus_dir().join(format!("{}.sock", "1".repeat(32))), "").unwrap();
+    let _unbound = std::os::unix::net::UnixListener::bind(place.bus_dir().join("Z.sock")).unwrap();
+    let listing = json(&place.succeed(&["ls", "--json"]));
+    assert_eq!(listing["silent"], serde_json::json!([]));
+    assert!(place.succeed(&["doctor"]).contains("2 that are not of the bus: "));
+}

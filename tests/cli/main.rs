@@ -22,6 +22,7 @@ mod look;
 mod mail;
 mod memory;
 mod messages;
+mod shared;
 mod stalls;
 mod watch;
 

@@ -1,4 +1,4 @@
-//! What `ringbus sub` takes in memory.
+//! What `ringbus sub` takes in memory, and of descriptors.
 
 use super::*;
 
@@ -12,9 +12,14 @@ const SPARE: [(usize, bool); 2] = [(100, true), (8, false)];
 /// A `sub` with so many MiB of address space, if it is limited.
 fn sub(place: &Place, mib: Option<usize>) -> Running {
     let limit = mib.map_or_else(|| "unlimited".to_owned(), |mib| (mib << 10).to_string());
-    let bare = place.command(&["sub", "--count", "2", "t"]);
+    limited(place, &format!("-v {limit}"), &["sub", "--count", "2", "t"])
+}
+
+/// A command with a limit.
+fn limited(place: &Place, limit: &str, args: &[&str]) -> Running {
+    let bare = place.command(args);
     let mut command = Command::new("sh");
-    command.args(["-c", &format!(r#"ulimit -v {limit}; exec "$0" "$@""#)]);
+    command.args(["-c", &format!(r#"ulimit {limit}; exec "$0" "$@""#)]);
     command.arg(bare.get_program()).args(bare.get_args()).env("RINGBUS_DIR", place.dir());
     // Else each thread reserves 64 MiB of address space.
     command.env("MALLOC_ARENA_MAX", "1").env_remove("RUST_LOG").env_remove("RINGBUS_BUS");
@@ -59,5 +64,29 @@ fn a_huge_array_of_nothing_is_printed_or_told_to_be_too_large() {
         drop(lines);
         assert!(sub.wait().success());
         eventually("its end", || publisher.stats().peers == 0);
+    }
+}
+
+#[test]
+fn too_few_descriptors_are_told_whatever_runs_out_of_them() {
+    let place = Place::new();
+    let node = place.join("watcher");
+    for files in 6.. {
+        let mut sub = limited(&place, &format!("-n {files}"), &["sub", "t"]);
+        let errors = sub.errors();
+        let (mut seen, mut runs) = (None, false);
+        eventually("its port, for a while, or its end", || {
+            let has_port = node.peers().iter().any(|peer| !peer.ports().is_empty());
+            let since = *seen.get_or_insert_with(Instant::now);
+            seen = has_port.then_some(since);
+            runs = has_port && since.elapsed() > Duration::from_millis(300);
+            runs || sub.child.try_wait().unwrap().is_some()
+        });
+        if runs {
+            assert!(files > 8, "it takes more than that");
+            break;
+        }
+        let told = errors.rest().join(" ");
+        assert!(told.contains("error: ") && told.contains("`ulimit -n`"), "{files}: {told}");
     }
 }

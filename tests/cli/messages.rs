@@ -230,9 +230,9 @@ fn mistakes_are_told_in_a_line() {
         (&["sub", "t", "--dir", &below_a_file], 1, "cannot create"),
         (&["sub", "t", "--group", "no-such-group-here"], 1, "getent group"),
         (&["sub", "t", "--allow", "publish a to everybody"], 2, "is no rule"),
-        (&["sub", "t", "--allow", "publish a to uid 1"], 1, "group("),
-        (&["ls", "--allow", "publish a to uid 1"], 1, "group("),
-        (&["doctor", "--allow", "publish a to uid 1"], 1, "group("),
+        (&["sub", "t", "--allow", "publish a to uid 1"], 1, "--group"),
+        (&["ls", "--allow", "publish a to uid 1"], 1, "--group"),
+        (&["doctor", "--allow", "publish a to uid 1"], 1, "--group"),
         (&["sub", "t", "--access", "/nowhere/at/all"], 2, "cannot read access list"),
         (&["sub", "t", "--group", "0", "--allow", "call a to gid no-such-group-here"], 1, "getent group"),
         (&["ls", "--bus", "a b"], 1, "bus name"),
@@ -420,41 +420,4 @@ fn the_overflow_policy_of_pub_is_what_was_asked_for() {
             listing["nodes"].as_array().unwrap().iter().flat_map(|node| node["ports"].as_array().unwrap());
         ports.into_iter().any(|port| port["role"] == "publisher" && port["evicted"] == 1)
     });
-}
-
-#[test]
-fn what_another_users_node_refuses_is_told() {
-    use std::os::unix::fs::PermissionsExt;
-    use std::os::unix::process::CommandExt;
-    if !nix::unistd::geteuid().is_root() {
-        eprintln!("what_another_users_node_refuses_is_told: not shown: only root can play other users");
-        return;
-    }
-    const GROUP: u32 = 54_321;
-    const OTHER: u32 = 12_345;
-    let place = Place::new();
-    std::fs::set_permissions(place.dir(), PermissionsExt::from_mode(0o755)).expect("chmod");
-    let bus = ringbus::Bus::builder("default").dir(place.dir()).group(GROUP.to_string());
-    let bus = bus.allow("publish open/* to uid 12345".parse().expect("a rule")).open().expect("a bus");
-    let node = bus.join("home").expect("to join");
-    let mut open = node.subscriber::<u64>("open/a").expect("a port");
-    let _closed = [(); 2].map(|()| node.subscriber::<u64>("closed").expect("a port"));
-    let publish = |topic: &str, allowed: &str| {
-        let allow = format!("subscribe {allowed} to uid 0");
-        let args = ["pub", "--group", &GROUP.to_string(), "--allow", &allow, topic, "7"];
-        let mut command = place.command(&args);
-        command.gid(GROUP).uid(OTHER);
-        let output = Running::start(command).output();
-        assert!(output.status.success(), "{}", text(&output.stderr));
-        text(&output.stderr)
-    };
-    let refused = publish("closed", "**");
-    assert_eq!(refused.lines().count(), 1, "{refused}");
-    assert!(refused.contains("1 node") && refused.contains("allow publish closed to uid 12345"), "{refused}");
-    // The other way round: the command's own list.
-    let here = publish("open/a", "other");
-    assert!(here.contains("--allow 'subscribe open/a to uid UID'"), "{here}");
-    assert!(open.try_recv().expect("the port").is_none());
-    assert_eq!(publish("open/a", "open/*"), "");
-    assert_eq!(*open.recv_timeout(DEADLINE).expect("the port").expect("a message"), 7);
 }

@@ -36,7 +36,7 @@ pub enum AccessError {
     },
     /// Other users are not let in at all, so there is nothing to allow.
     #[error(
-        "an access list is about nodes of other users, and this bus is its user's alone: name the group that shares it with `group(..)`"
+        "an access list is about nodes of other users, and this bus is its user's alone: name the group that shares it (`--group`, `BusBuilder::group`)"
     )]
     NoGroup,
     /// The file could be changed by somebody else.

@@ -31,7 +31,7 @@ impl Side<'_> {
 
     /// A name in the bench's own directory, for a socket.
     pub(super) fn path(self, name: &str) -> Outcome<std::path::PathBuf> {
-        Ok(self.0.dir().ok_or("no directory was said")?.join(name))
+        Ok(self.0.dir.clone().ok_or("no directory was said")?.join(name))
     }
 
     /// Says that this side is prepared, and waits for the other one; what that has made.

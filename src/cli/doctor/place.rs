@@ -18,7 +18,7 @@ const DIRECTORY: &str = "directory";
 /// Looks at the directory, and at what is in it.
 pub(super) fn checks(common: &Common, leftovers: &mut Leftovers) -> Outcome<Vec<Check>> {
     let bus = common.bus_name();
-    let path = Location::new(common.dir(), None).base().join(&bus);
+    let path = Location::new(common.dir.clone(), None).base().join(&bus);
     match common.builder().examine() {
         Ok(Some(path)) => Ok(vec![found(&path), head_room(&path), leftovers.sockets(&path)]),
         Ok(None) => Ok(vec![missing(&path), head_room(&path)]),
@@ -42,6 +42,17 @@ fn found(path: &Path) -> Check {
     };
     let (mode, uid, gid) = (found.mode() & 0o7777, found.uid(), found.gid());
     let whose = if mode & 0o070 == 0 { String::new() } else { format!(", group {gid}") };
+    let above = path.parent().unwrap_or(path);
+    if mode & 0o070 != 0 && fs::metadata(above).is_ok_and(|above| above.mode() & 0o011 == 0) {
+        let above = above.display();
+        return Check::warn(
+            DIRECTORY,
+            format!("{shown} is shared with group {gid}, but only its owner can enter {above}"),
+            format!(
+                "let the group in (`chgrp {gid} {above}`, `chmod 1770 {above}`), or choose another --dir"
+            ),
+        );
+    }
     Check::ok(DIRECTORY, format!("{shown}, mode {mode:04o}, user {uid}{whose}"))
 }
 

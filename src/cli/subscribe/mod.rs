@@ -19,6 +19,7 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use nix::poll::{PollFd, PollFlags};
 
+use super::denials::Teller;
 use super::interrupt::{Interrupt, wait};
 use super::{Common, Failure, Outcome, end, note};
 use crate::{Node, RawInbox, RawSubscriber, RecvError, Sample};
@@ -99,24 +100,22 @@ struct Output {
 }
 
 pub(super) fn run(common: &Common, options: &Options) -> Outcome {
-    let interrupt = Interrupt::new()?;
-    let node = common.join("ringbus-sub")?;
+    let (node, interrupt) = common.join_until_interrupted("ringbus-sub")?;
     let subscriber = subscribe(&node, options)?;
-    show(node, subscriber, &options.output, &interrupt)
+    show(common, node, subscriber, &options.output, &interrupt)
 }
 
 pub(super) fn run_inbox(common: &Common, options: &InboxOptions) -> Outcome {
     if common.name.is_some() {
         return Err("the inbox is that of the name it joins as: leave --name out".into());
     }
-    let interrupt = Interrupt::new()?;
-    let node = common.join(&options.join_as)?;
+    let (node, interrupt) = common.join_until_interrupted(&options.join_as)?;
     let inbox = node.raw_inbox()?;
-    show(node, inbox, &options.output, &interrupt)
+    show(common, node, inbox, &options.output, &interrupt)
 }
 
 /// Prints what the port receives.
-fn show(node: Node, port: impl Port, output: &Output, interrupt: &Interrupt) -> Outcome {
+fn show(common: &Common, node: Node, port: impl Port, output: &Output, interrupt: &Interrupt) -> Outcome {
     let buffer = Buffer::new(output.buffer);
     let (notices, complaints) = sync_channel(NOTICES);
 
@@ -126,9 +125,11 @@ fn show(node: Node, port: impl Port, output: &Output, interrupt: &Interrupt) -> 
         let count = output.count.unwrap_or(u64::MAX);
         Task::spawn("stdout", move || line::write_all(&buffer, json, count, &notices))?
     };
-    let mut drain = Drain { buffer: &buffer, notices, dropped: 0, told: Instant::now() };
+    let denials = common.group.is_some().then(|| Teller::new(&node));
+    let mut drain = Drain { buffer: &buffer, notices, denials, dropped: 0, told: Instant::now() };
     let mut outcome = end(&node, drain.run(port, interrupt, &stdout.ended));
-    drop((drain, node)); // goodbye: nothing more is wanted
+    drop(drain);
+    drop(node); // goodbye: nothing more is wanted
 
     buffer.close();
     if outcome.is_ok() {
@@ -186,8 +187,10 @@ impl Port for RawInbox {
 struct Drain<'a> {
     buffer: &'a Buffer,
     notices: SyncSender<String>,
+    /// On a group's bus.
+    denials: Option<Teller<'a>>,
     dropped: u64,
-    /// When drops were last told.
+    /// When drops were last told, and denials.
     told: Instant,
 }
 
@@ -197,12 +200,14 @@ impl Drain<'_> {
         let stdout = io::stdout();
         loop {
             self.take(&mut port)?;
-            if self.dropped > 0 && self.told.elapsed() >= TELL {
+            let tells = self.dropped > 0 || self.denials.is_some();
+            if tells && self.told.elapsed() >= TELL {
                 self.tell_drops();
+                self.tell_denials();
             }
             let timeout = match port.arm()? {
                 false => Some(Duration::ZERO),
-                true if self.dropped > 0 => Some(TELL),
+                true if tells => Some(TELL),
                 true => None,
             };
             let readable = PollFlags::POLLIN;
@@ -253,19 +258,26 @@ impl Drain<'_> {
         Ok(true)
     }
 
+    fn tell_denials(&mut self) {
+        for denial in self.denials.iter_mut().flat_map(Teller::look) {
+            let _ = self.notices.try_send(denial);
+        }
+    }
+
     fn tell_drops(&mut self) {
+        self.told = Instant::now();
+        if self.dropped == 0 {
+            return;
+        }
         let (dropped, limit) = (std::mem::take(&mut self.dropped), self.buffer.limit());
         let notice = format!("dropped {dropped} messages: stdout is not read, and --buffer {limit} is full");
         let _ = self.notices.try_send(notice);
-        self.told = Instant::now();
     }
 }
 
 impl Drop for Drain<'_> {
     fn drop(&mut self) {
-        if self.dropped > 0 {
-            self.tell_drops();
-        }
+        self.tell_drops();
     }
 }
 
@@ -283,8 +295,11 @@ struct Task<T> {
 }
 
 impl<T: Send + 'static> Task<T> {
-    fn spawn(name: &str, work: impl FnOnce() -> T + Send + 'static) -> io::Result<Self> {
-        let (ended, at_end) = UnixStream::pair()?;
+    fn spawn(name: &str, work: impl FnOnce() -> T + Send + 'static) -> Outcome<Self> {
+        let refuse = |error| {
+            format!("cannot start a thread: {error}: raise the limit (`ulimit -n`, `ulimit -u`, `ulimit -v`)")
+        };
+        let (ended, at_end) = UnixStream::pair().map_err(refuse)?;
         let thread = thread::Builder::new().name(name.into()).spawn(move || {
             let _at_end = at_end;
             work()

@@ -27,7 +27,9 @@ pub enum Refusal {
         group: u32,
     },
     /// It runs as another user, and the bus is not a group's.
-    #[error("it runs as user {uid}: open the bus with `group(..)` on all nodes to share it between users")]
+    #[error(
+        "it runs as user {uid}: open the bus with a group (`--group`, `BusBuilder::group`) on all nodes to share it between users"
+    )]
     OtherUser {
         /// The other node's user id, as the kernel tells it.
         uid: u32,
