@@ -10,7 +10,7 @@
 use ringbus::{Access, Bus};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    // All members have to reach and write the directory: mode 2770, and the group's.
+    // All members have to reach and write the directory: mode 1770, and the group's.
     let dir = tempfile::tempdir()?;
     let group = nix::unistd::getegid().as_raw();
 

@@ -32,6 +32,22 @@ enum Kind {
     Named { at: f32, id: u64 },
 }
 
+#[derive(Debug, Deserialize)]
+#[allow(dead_code)]
+struct Names {
+    a: u8,
+    #[serde(alias = "c")]
+    b: u8,
+}
+
+#[derive(Debug, Deserialize)]
+#[allow(dead_code)]
+struct Long {
+    a: Option<Box<Long>>,
+    a_name_of_more_than_thirty_one_bytes: u8,
+    b: Vec<Names>,
+}
+
 fn same<T: DeserializeOwned + Debug>(bytes: &[u8]) {
     let read = ringbus::fuzzing::decode::<T>(bytes);
     let mut rmp = rmp_serde::Deserializer::from_read_ref(bytes);
@@ -44,6 +60,7 @@ fn same<T: DeserializeOwned + Debug>(bytes: &[u8]) {
 
 fuzz_target!(|bytes: &[u8]| {
     same::<Mixed>(bytes);
+    same::<Long>(bytes);
     same::<Vec<Option<i64>>>(bytes);
     same::<(u8, String, Kind)>(bytes);
 });

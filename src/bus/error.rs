@@ -113,6 +113,14 @@ pub enum OpenError {
         /// Its name.
         method: String,
     },
+    /// A service is to have more workers than one may have.
+    #[error("a service has at most {most} workers, each a thread: {asked} were asked for")]
+    Workers {
+        /// How many were asked for.
+        asked: usize,
+        /// How many there may be.
+        most: usize,
+    },
     /// No thread can be started.
     #[error("cannot start a thread: {source}: raise the limit (`ulimit -u`) or ask for fewer `workers`")]
     Thread {

@@ -66,7 +66,8 @@ impl Bus {
     /// Opens the bus of this name, creating its directory if it is the first to.
     ///
     /// The directory is `$RINGBUS_DIR/<name>`, else `$XDG_RUNTIME_DIR/ringbus/<name>`, else
-    /// `/tmp/ringbus-<uid>/<name>`; it is this user's alone.
+    /// `/tmp/ringbus-<uid>/<name>`; it is this user's alone. A variable that is empty counts as not set, as does a relative
+    /// `$XDG_RUNTIME_DIR`.
     ///
     /// # Errors
     /// [`BusError`]: the name is not one path component of printable characters, or the directory cannot be
@@ -85,7 +86,9 @@ impl Bus {
 
     /// What [`Bus::from_env`] opens.
     pub fn default_name() -> String {
-        std::env::var(BUS_VARIABLE).ok().filter(|name| !name.is_empty()).unwrap_or_else(|| DEFAULT_BUS.into())
+        let name = std::env::var_os(BUS_VARIABLE).filter(|name| !name.is_empty());
+        // A name that is no text is some other bus's, not the default one's.
+        name.map_or_else(|| DEFAULT_BUS.into(), |name| name.to_string_lossy().into_owned())
     }
 
     /// Opens a bus with other than the usual settings.
@@ -217,7 +220,7 @@ impl BusBuilder {
         if location.is_out_of_reach() {
             tracing::warn!(
                 dir = %location.base().display(),
-                "only its owner can enter this directory: other members of the group do not find the bus in it"
+                "the group cannot read and enter this directory: its other members do not find the bus in it"
             );
         }
         let (trust, quotas) = (self.trust, self.quotas);

@@ -105,6 +105,9 @@ impl<'n> SubscriberBuilder<'n> {
 
 /// Receives values of one type from every publisher whose topic its filters match.
 ///
+/// A value's `Deserialize` may run twice for a message: where serde has derived it, fields are first taken to come in their
+/// order, and looked for by name if they do not.
+///
 /// # Examples
 /// ```
 /// # use std::time::Duration;

@@ -67,8 +67,9 @@ impl<'a> Teller<'a> {
         let Denial { node, by_this_node, action, topic } = denial;
         match by_this_node {
             true => format!(
-                "node {node} of user {} may not {action} {topic} here: --allow '{action} {topic} to uid {}' lets it",
+                "node {node} of user {} may not {action} {topic} here: --allow '{action} {} to uid {}' lets it",
                 node.uid(),
+                topic.replace('\'', r"'\''"), // it is somebody else's, and this for a shell
                 node.uid()
             ),
             false => format!(

@@ -76,6 +76,16 @@ pub enum DirectoryError {
         /// The group asked for.
         group: u32,
     },
+    /// In a group's bus: this user may not read it.
+    #[error("user {uid} may not read {}: add that user to group {group} (its next session is in it), have the directory's owner let the group read and enter (as `install -d -m 1770 -g {group} DIRECTORY` does), or choose another one", .path.display())]
+    NotLetIn {
+        /// What was found.
+        path: PathBuf,
+        /// Who asks.
+        uid: u32,
+        /// The group asked for.
+        group: u32,
+    },
     /// Others could reach into it.
     #[error("{} has mode {mode:04o}, not {expected:04o}: it lets others in, or was made for another group; name the same group (`--group`, `BusBuilder::group`), remove it if nobody is on that bus, or run `chmod {expected:04o}` on it if you trust what is in there", .path.display())]
     TooOpen {
@@ -142,10 +152,9 @@ impl Location {
         self.group
     }
 
-    /// Whether it is to be shared with a group, and nobody but its owner can enter the directory that buses are in.
+    /// Whether it is to be shared with a group that cannot reach the directory that buses are in.
     pub(crate) fn is_out_of_reach(&self) -> bool {
-        let closed = |found: fs::Metadata| found.mode() & 0o011 == 0;
-        self.group.is_some() && fs::metadata(&self.base).is_ok_and(closed)
+        self.group.is_some_and(|group| !lets_in(&self.base, group))
     }
 
     /// The directory of the bus of this name.
@@ -187,11 +196,11 @@ impl Directory {
     pub(crate) fn open(location: &Location, bus: &str) -> Result<Self, DirectoryError> {
         let path = location.path(bus)?;
         open_base(location)?;
-        if let Err(source) = create(&path, location.group) {
+        if let Err(source) = create(&path, location.group, mode(location.group)) {
             return Err(DirectoryError::Io { what: "create", path, source });
         }
         // All further looks go through this handle: the name could be exchanged meanwhile.
-        let handle = open_directory(&path)?;
+        let handle = open_directory(&path, location.group)?;
         check(&handle, &path, location.group)?;
         Ok(Self { path, group: location.group })
     }
@@ -207,7 +216,7 @@ impl Directory {
         if is_missing(&path) {
             return Ok(None);
         }
-        check(&open_directory(&path)?, &path, location.group)?;
+        check(&open_directory(&path, location.group)?, &path, location.group)?;
         Ok(Some(Self { path, group: location.group }))
     }
 
@@ -293,17 +302,26 @@ impl Directory {
     }
 }
 
+/// Whether a group's members may read and enter a directory, as far as its mode says.
+pub(crate) fn lets_in(directory: &Path, group: u32) -> bool {
+    let says_so = |found: fs::Metadata| {
+        let has = |bits: u32| found.mode() & bits == bits;
+        has(0o005) || (found.gid() == group && has(0o050))
+    };
+    fs::metadata(directory).is_ok_and(says_so)
+}
+
 fn open_base(location: &Location) -> Result<(), DirectoryError> {
     let base = &location.base;
     let io = |source| DirectoryError::Io { what: "create", path: base.clone(), source };
-    create_all(base, location.group).map_err(io)?;
+    create_all(base, location.group, mode(location.group)).map_err(io)?;
     check_base(location)
 }
 
 fn check_base(location: &Location) -> Result<(), DirectoryError> {
     let base = &location.base;
     let io = |source| DirectoryError::Io { what: "look at", path: base.clone(), source };
-    let found = open_directory(base)?.metadata().map_err(io)?;
+    let found = open_directory(base, location.group)?.metadata().map_err(io)?;
     let (owner, uid) = (found.uid(), credentials::euid());
     let mode = found.mode() & 0o7777;
     // Whoever can rename in the base can put another directory in the bus's place.
@@ -317,11 +335,12 @@ fn check_base(location: &Location) -> Result<(), DirectoryError> {
     Ok(())
 }
 
-fn create_all(path: &Path, group: Option<u32>) -> io::Result<()> {
-    match (create(path, group), path.parent()) {
+/// With whatever is missing above it: of that a group may no more than pass.
+fn create_all(path: &Path, group: Option<u32>, mode: u32) -> io::Result<()> {
+    match (create(path, group, mode), path.parent()) {
         (Err(error), Some(parent)) if error.kind() == io::ErrorKind::NotFound => {
-            create_all(parent, group)?;
-            create(path, group)
+            create_all(parent, group, if group.is_some() { 0o750 } else { 0o700 })?;
+            create(path, group, mode)
         }
         (created, _) => created,
     }
@@ -330,14 +349,14 @@ fn create_all(path: &Path, group: Option<u32>) -> io::Result<()> {
 /// Creates a directory, unless something has its name: what that is, is for the caller to check.
 ///
 /// It has its mode and its group before it has its name, since another node may look at any moment.
-fn create(path: &Path, group: Option<u32>) -> io::Result<()> {
+fn create(path: &Path, group: Option<u32>, mode: u32) -> io::Result<()> {
     if fs::symlink_metadata(path).is_ok() {
         return Ok(());
     }
     let temporary = path.with_file_name(format!(".{}.tmp", NodeId(random::id128()?)));
     DirBuilder::new().mode(0o700).create(&temporary)?;
     // Replaces at most an empty directory that another node has put there in this moment.
-    let placed = own(&temporary, group).and_then(|()| fs::rename(&temporary, path));
+    let placed = own(&temporary, group, mode).and_then(|()| fs::rename(&temporary, path));
     if placed.is_err() {
         let _ = fs::remove_dir(&temporary);
     }
@@ -350,22 +369,26 @@ fn is_missing(path: &Path) -> bool {
 }
 
 /// The directory itself; a symbolic link is not followed.
-fn open_directory(path: &Path) -> Result<File, DirectoryError> {
+fn open_directory(path: &Path, group: Option<u32>) -> Result<File, DirectoryError> {
     let flags = libc::O_DIRECTORY | libc::O_NOFOLLOW | libc::O_CLOEXEC;
     match OpenOptions::new().read(true).custom_flags(flags).open(path) {
         Ok(handle) => Ok(handle),
         Err(error) if matches!(error.raw_os_error(), Some(libc::ENOTDIR | libc::ELOOP)) => {
             Err(DirectoryError::NotADirectory { path: path.to_owned() })
         }
-        Err(source) => match fs::symlink_metadata(path) {
-            // Somebody else's 0700: the more telling error.
-            Ok(found) if found.uid() != credentials::euid() => Err(DirectoryError::NotOurs {
-                path: path.to_owned(),
-                owner: found.uid(),
-                uid: credentials::euid(),
-            }),
-            _ => Err(DirectoryError::Io { what: "open", path: path.to_owned(), source }),
-        },
+        Err(source) => {
+            let (path, uid) = (path.to_owned(), credentials::euid());
+            // Somebody else's that may not be read: the more telling errors.
+            match (group, fs::symlink_metadata(&path)) {
+                (Some(group), Ok(_)) if source.kind() == io::ErrorKind::PermissionDenied => {
+                    Err(DirectoryError::NotLetIn { path, uid, group })
+                }
+                (None, Ok(found)) if found.uid() != uid => {
+                    Err(DirectoryError::NotOurs { path, owner: found.uid(), uid })
+                }
+                _ => Err(DirectoryError::Io { what: "open", path, source }),
+            }
+        }
     }
 }
 
@@ -390,13 +413,13 @@ fn mode(group: Option<u32>) -> u32 {
     if group.is_some() { 0o1770 } else { 0o700 }
 }
 
-fn own(path: &Path, group: Option<u32>) -> io::Result<()> {
+fn own(path: &Path, group: Option<u32>, mode: u32) -> io::Result<()> {
     // A umask may have kept even the owner out.
-    fs::set_permissions(path, fs::Permissions::from_mode(mode(None)))?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o700))?;
     let flags = libc::O_DIRECTORY | libc::O_NOFOLLOW | libc::O_CLOEXEC;
     let handle = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
     std::os::unix::fs::fchown(&handle, None, group)?;
-    handle.set_permissions(fs::Permissions::from_mode(mode(group)))
+    handle.set_permissions(fs::Permissions::from_mode(mode))
 }
 
 fn check(handle: &File, path: &Path, group: Option<u32>) -> Result<(), DirectoryError> {

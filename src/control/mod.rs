@@ -28,9 +28,9 @@ mod session;
 mod tests;
 
 pub use directory::DirectoryError;
-#[cfg(feature = "cli")]
-pub(crate) use directory::LONGEST_PATH;
 pub(crate) use directory::{Directory, Location};
+#[cfg(feature = "cli")]
+pub(crate) use directory::{LONGEST_PATH, lets_in};
 pub(crate) use driver::{BEAT, Driver};
 pub use hub::{Admission, Event, Gone, Refusal};
 #[cfg(fuzzing)]

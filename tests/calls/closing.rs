@@ -277,7 +277,7 @@ fn a_call_that_was_polled_and_then_waited_for_lets_its_node_go() {
 }
 
 #[test]
-fn a_request_that_is_lent_and_leaked_keeps_its_log_and_nothing_else() {
+fn a_request_that_is_lent_and_leaked_hangs_nobody() {
     let dir = Dir::new();
     let server = start(&dir, "server", &[]);
     let (_node, client) = client_of(&dir, 1);

@@ -225,7 +225,7 @@ fn a_waker_that_panics_ends_no_other_call() {
         Ok(2)
     );
 
-    let call = client.request("hold").timeout(Duration::from_millis(100));
+    let call = client.request("hold").timeout(Duration::from_secs(1));
     let mut late: Pending<Response<i64>> = call.start(&1).unwrap();
     let panicked = poll_to_panic(&mut late);
     eventually("it was woken", || panicked.0.load(SeqCst));

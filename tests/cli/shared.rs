@@ -95,16 +95,20 @@ fn a_group_wants_a_directory_that_its_members_reach() {
     let dir = shared.to_str().expect("UTF-8");
     let _running = place.start(&["sub", "a", "--group", &group, "--dir", dir]);
     eventually("a directory", || shared.join("default").exists());
-    for made in [&shared, &place.dir().join("of")] {
+    for (made, mode) in [(&shared, 0o1770), (&place.dir().join("of"), 0o750)] {
         let found = made.metadata().expect("made");
-        assert_eq!((found.mode() & 0o7777, found.gid().to_string()), (0o1770, group.clone()));
+        assert_eq!((found.mode() & 0o7777, found.gid().to_string()), (mode, group.clone()));
     }
     let doctor = place.succeed(&["doctor", "--group", &group, "--dir", dir]);
-    assert!(!doctor.contains("only its owner"), "{doctor}");
-    // One that is there may let nobody in.
-    std::fs::set_permissions(&shared, Permissions::from_mode(0o700)).expect("chmod");
-    let doctor = place.succeed(&["doctor", "--group", &group, "--dir", dir]);
-    assert!(doctor.contains("warn  directory") && doctor.contains("only its owner can enter"), "{doctor}");
+    assert!(!doctor.contains("cannot read and enter"), "{doctor}");
+    // One that is there may not let the group in.
+    for mode in [0o700, 0o710, 0o711] {
+        std::fs::set_permissions(&shared, Permissions::from_mode(mode)).expect("chmod");
+        let doctor = place.succeed(&["doctor", "--group", &group, "--dir", dir]);
+        assert!(doctor.contains("warn  directory") && doctor.contains("cannot read and enter"), "{doctor}");
+    }
+    std::fs::set_permissions(&shared, Permissions::from_mode(0o705)).expect("chmod");
+    assert!(!place.succeed(&["doctor", "--group", &group, "--dir", dir]).contains("cannot read and enter"));
 }
 
 #[test]

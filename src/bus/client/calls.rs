@@ -331,7 +331,9 @@ impl Table {
     /// This task is about to wait until there may be room for its request, which it watches too.
     #[cfg(feature = "tower")]
     pub(super) fn cramp_task(&mut self, id: u64, waker: &Waker) {
-        self.cramped_tasks.insert(id, waker.clone());
+        if let Some(before) = self.cramped_tasks.insert(id, waker.clone()) {
+            self.discarded.push(before);
+        }
     }
 
     /// Those that wait for room, to be woken.
@@ -376,6 +378,13 @@ impl Table {
         let before = std::mem::replace(&mut self.call(id)?.waiter, waiter);
         self.tasks = self.tasks + usize::from(is_task) - usize::from(matches!(before, Waiter::Task(_)));
         Some(before)
+    }
+
+    /// All wakers: nobody waits any more.
+    pub(super) fn discard_wakers(&mut self) {
+        let failed = std::mem::take(&mut self.failed);
+        let cramped = std::mem::take(&mut self.cramped_tasks).into_values();
+        self.discarded.extend(failed.into_iter().chain(cramped));
     }
 
     /// Tasks whose calls have failed, to be woken.

@@ -209,9 +209,12 @@ impl Routes {
 
     /// Drops every log of requests: the client is closed.
     pub(super) fn close(&self) {
-        let routes = std::mem::take(&mut self.calls.lock().servers.routes);
+        let mut table = self.calls.lock();
+        table.discard_wakers();
+        let routes = std::mem::take(&mut table.servers.routes);
+        drop(table);
         for route in routes {
-            // Its lock is had for ever by a loan that was leaked: then so is the log.
+            // Its lock is had for ever by a loan that was leaked: then so is the log, and the node, which it counts on.
             if let Some(mut requests) = route.requests.try_lock_for(FAREWELL) {
                 drop(requests.take());
             }

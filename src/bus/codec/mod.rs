@@ -138,7 +138,11 @@ pub(super) fn encode(value: &(impl Serialize + ?Sized)) -> Result<Vec<u8>, Strin
 pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, DecodeError> {
     let mut reader = Reader::new(bytes, MAX_DEPTH);
     let value = T::deserialize(&mut reader);
-    if reader.may_be_ordered { value } else { decode_by_names(bytes) }
+    if reader.may_be_ordered {
+        return value;
+    }
+    drop(value); // what it takes is not taken twice
+    decode_by_names(bytes)
 }
 
 #[cold]

@@ -7,6 +7,7 @@
 //!
 //! That a visitor takes for the first element what it would take for the first of the fields is known only of those that
 //! serde derives: by hand one may as well take a sequence as something else, such as coordinates the other way round.
+//! (Two fields of one name, of which rustc warns, are no error here.)
 
 use std::any::type_name;
 use std::marker::PhantomData;
@@ -62,7 +63,10 @@ impl<'de> SeqAccess<'de> for Ordered<'_, 'de> {
     #[inline(always)]
     fn next_element_seed<T: DeserializeSeed<'de>>(&mut self, seed: T) -> Result<Option<T::Value>, Error> {
         let [name, fields @ ..] = *self.fields else { return Ok(None) };
-        self.reader.rest = after_name(self.reader.rest, name.as_bytes()).ok_or_else(out_of_order)?;
+        self.reader.rest = match after_name(self.reader.rest, name.as_bytes()) {
+            Some(rest) => rest,
+            None => self.reader.after_long_name(name).ok_or_else(out_of_order)?,
+        };
         *self.fields = fields;
         seed.deserialize(&mut *self.reader).map(Some)
     }
@@ -71,6 +75,15 @@ impl<'de> SeqAccess<'de> for Ordered<'_, 'de> {
     #[inline(always)]
     fn next_element<T: Deserialize<'de>>(&mut self) -> Result<Option<T>, Error> {
         self.next_element_seed(PhantomData)
+    }
+}
+
+impl<'de> Reader<'de> {
+    /// As [`after_name`], of names in any form.
+    #[cold]
+    fn after_long_name(&self, name: &str) -> Option<&'de [u8]> {
+        let (found, rest) = self.short_string()?;
+        (found == name.as_bytes()).then_some(rest)
     }
 }
 
@@ -138,6 +151,31 @@ mod tests {
         assert!(wrong.to_string().contains("1048576"), "{wrong}");
         let missing = decode::<Three>(&map(&[("first", 1), ("second", 2), ("fourth", 3)])).unwrap_err();
         assert!(missing.to_string().contains("missing field `third`"), "{missing}");
+    }
+
+    #[test]
+    fn long_names_are_in_order_too() {
+        #[derive(Debug, Deserialize, PartialEq)]
+        struct Long {
+            first: Counted,
+            a_name_of_more_than_thirty_one_bytes: u8,
+            a_name_of_exactly_thirty_2_bytes: u8,
+        }
+        let (long, exactly) = ("a_name_of_more_than_thirty_one_bytes", "a_name_of_exactly_thirty_2_bytes");
+        let bytes = map(&[("first", 1), (long, 2), (exactly, 3)]);
+        READ.set(0);
+        let expected = Long {
+            first: Counted(1),
+            a_name_of_more_than_thirty_one_bytes: 2,
+            a_name_of_exactly_thirty_2_bytes: 3,
+        };
+        assert_eq!((decode::<Long>(&bytes).unwrap(), READ.get()), (expected, 1));
+        // No name begins with 0x80, though 0xa0 ^ 32 is that.
+        assert_eq!(exactly.len(), 32);
+        let at = bytes.len() - 1 - 32 - 2;
+        assert_eq!(bytes[at..at + 2], [0xd9, 32]);
+        let broken = [&bytes[..at], &[0x80], &bytes[at + 2..]].concat();
+        assert!(by_rmp::<Long>(&broken).is_none() && decode::<Long>(&broken).is_err());
     }
 
     /// Takes a sequence the other way round.

@@ -76,7 +76,7 @@ impl<'de> Reader<'de> {
 
     /// A string of at most 255 bytes that is all there, and what follows it.
     #[inline(always)]
-    fn short_string(&self) -> Option<(&'de [u8], &'de [u8])> {
+    pub(super) fn short_string(&self) -> Option<(&'de [u8], &'de [u8])> {
         match *self.rest {
             [marker @ 0xa0..=0xbf, ref rest @ ..] => rest.split_at_checked(usize::from(marker & 0x1f)),
             [0xd9, len, ref rest @ ..] => rest.split_at_checked(usize::from(len)),
@@ -365,7 +365,8 @@ impl<'de> Fields<'_, 'de> {
 pub(super) fn after_name<'de>(bytes: &'de [u8], name: &[u8]) -> Option<&'de [u8]> {
     let (&marker, rest) = bytes.split_first()?;
     let (found, rest) = rest.split_at_checked(name.len())?;
-    (usize::from(marker ^ 0xa0) == name.len() && is_same(found, name)).then_some(rest)
+    let is_so_long = name.len() < 32 && usize::from(marker ^ 0xa0) == name.len();
+    (is_so_long && is_same(found, name)).then_some(rest)
 }
 
 /// Whether two names are equal. They are short: a few words, where the C library's comparison is a call.

@@ -11,7 +11,6 @@
 //! ```
 
 use std::fmt;
-use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
 use std::thread::JoinHandle;
@@ -287,9 +286,7 @@ impl<'n> ServiceBuilder<'n> {
         let service = Filter::of_service(self.name)?;
         super::log::check_capacity(self.capacity)?;
         if self.workers > MOST_WORKERS {
-            let most =
-                format!("{} workers are more than the {MOST_WORKERS} that a server may have", self.workers);
-            return Err(OpenError::Thread { source: io::Error::new(io::ErrorKind::InvalidInput, most) });
+            return Err(OpenError::Workers { asked: self.workers, most: MOST_WORKERS });
         }
         let mut names: Vec<_> = self.methods.iter().map(|(name, _)| name.clone()).collect();
         names.sort();

@@ -10,7 +10,7 @@ use super::super::{Common, Outcome};
 use super::Check;
 use super::leftovers::Leftovers;
 use crate::BusError;
-use crate::control::{LONGEST_PATH, Location};
+use crate::control::{LONGEST_PATH, Location, lets_in};
 use crate::sys::credentials;
 
 const DIRECTORY: &str = "directory";
@@ -43,14 +43,12 @@ fn found(path: &Path) -> Check {
     let (mode, uid, gid) = (found.mode() & 0o7777, found.uid(), found.gid());
     let whose = if mode & 0o070 == 0 { String::new() } else { format!(", group {gid}") };
     let above = path.parent().unwrap_or(path);
-    if mode & 0o070 != 0 && fs::metadata(above).is_ok_and(|above| above.mode() & 0o011 == 0) {
+    if mode & 0o070 != 0 && !lets_in(above, gid) {
         let above = above.display();
         return Check::warn(
             DIRECTORY,
-            format!("{shown} is shared with group {gid}, but only its owner can enter {above}"),
-            format!(
-                "let the group in (`chgrp {gid} {above}`, `chmod 1770 {above}`), or choose another --dir"
-            ),
+            format!("{shown} is shared with group {gid}, which cannot read and enter {above}"),
+            format!("choose another --dir, such as one made by `install -d -m 1770 -g {gid} DIRECTORY`"),
         );
     }
     Check::ok(DIRECTORY, format!("{shown}, mode {mode:04o}, user {uid}{whose}"))
