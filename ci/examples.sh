@@ -7,17 +7,18 @@ RINGBUS_DIR=$(mktemp -d)
 export RINGBUS_DIR
 trap 'rm -rf "$RINGBUS_DIR"' EXIT
 
-cargo build --quiet --locked --examples
-timeout 60 cargo run --quiet --locked --example zero_copy
-timeout 60 cargo run --quiet --locked --example large
-timeout 60 cargo run --quiet --locked --example request
-timeout 60 cargo run --quiet --locked --example agents
-timeout 60 cargo run --quiet --locked --example lossy
-timeout 60 cargo run --quiet --locked --example access
-timeout 60 cargo run --quiet --locked --example drain
-timeout 60 cargo run --quiet --locked --example pipe --features pipe
-timeout 60 cargo run --quiet --locked --example tower_service --features tower
-timeout 60 cargo run --quiet --locked --example subscribe &
+# With the features that the tests were built with: nothing is compiled twice.
+cargo build --quiet --locked --all-features --examples
+timeout 60 cargo run --quiet --locked --all-features --example zero_copy
+timeout 60 cargo run --quiet --locked --all-features --example large
+timeout 60 cargo run --quiet --locked --all-features --example request
+timeout 60 cargo run --quiet --locked --all-features --example agents
+timeout 60 cargo run --quiet --locked --all-features --example lossy
+timeout 60 cargo run --quiet --locked --all-features --example access
+timeout 60 cargo run --quiet --locked --all-features --example drain
+timeout 60 cargo run --quiet --locked --all-features --example pipe
+timeout 60 cargo run --quiet --locked --all-features --example tower_service
+timeout 60 cargo run --quiet --locked --all-features --example subscribe &
 subscriber=$!
-timeout 60 cargo run --quiet --locked --example publish
+timeout 60 cargo run --quiet --locked --all-features --example publish
 wait "$subscriber"

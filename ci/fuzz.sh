@@ -11,15 +11,25 @@ if ! cargo +nightly --version >/dev/null 2>&1; then
 fi
 cargo fuzz --version >/dev/null 2>&1 || cargo install --quiet --locked cargo-fuzz
 
-targets=$(cargo +nightly fuzz list)
-for target in $targets; do
-    echo "fuzz: $target for $each s"
-    # Quiet unless it finds something: libFuzzer reports on stderr.
-    log=$(mktemp)
-    if ! cargo +nightly fuzz run "$target" -- -max_total_time="$each" >"$log" 2>&1; then
-        cat "$log"
-        exit 1
+log=$(mktemp -d)
+trap 'rm -rf "$log"' EXIT
+export log each
+
+# Quiet unless something is found: compilers and libFuzzer report on stderr.
+if ! cargo +nightly fuzz build >"$log/build" 2>&1; then
+    cat "$log/build"
+    exit 1
+fi
+
+fuzz() { # TARGET
+    if ! cargo +nightly fuzz run "$1" -- -max_total_time="$each" >"$log/$1" 2>&1; then
+        cat "$log/$1"
+        echo "fuzz: $1 failed"
+        return 1
     fi
-    grep -E '^Done|stat::number_of_executed_units' "$log" || tail -n 1 "$log"
-    rm -f "$log"
-done
+    echo "fuzz: $1 for $each s: $(grep -E '^Done|stat::number_of_executed_units' "$log/$1" || tail -n 1 "$log/$1")"
+}
+export -f fuzz
+
+# One for each of the two processors that this takes.
+cargo +nightly fuzz list | xargs -P 2 -I '{}' bash -c 'fuzz {}'

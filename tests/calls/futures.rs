@@ -229,8 +229,9 @@ fn a_waker_that_panics_ends_no_other_call() {
     let mut late: Pending<Response<i64>> = call.start(&1).unwrap();
     let panicked = poll_to_panic(&mut late);
     eventually("it was woken", || panicked.0.load(SeqCst));
-    let short: Pending<Response<i64>> =
-        client.request("hold").timeout(Duration::from_millis(100)).start(&2).unwrap();
+    let long = DEADLINE.as_millis() as u64;
+    let short: Pending<Response<u64>> =
+        client.request("sleep").timeout(Duration::from_millis(100)).start(&long).unwrap();
     assert_eq!(block_on(short).map(|n| *n).unwrap_err().code(), Code::DeadlineExceeded);
 
     let mut lost: Pending<Response<i64>> = client.request("hold").start(&3).unwrap();
