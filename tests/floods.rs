@@ -28,6 +28,15 @@ fn never_reads(parent: &mut Parent, args: &[&str]) {
     parent.stay();
 }
 
+/// Ends the other threads, however the measuring ends.
+struct Over<'a>(&'a AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Relaxed);
+    }
+}
+
 #[test]
 fn a_flood_to_a_stopped_subscriber_takes_little_from_other_pairs() {
     let windows = support::count(WINDOWS, 10);
@@ -57,10 +66,9 @@ fn a_flood_to_a_stopped_subscriber_takes_little_from_other_pairs() {
     let mut rates: [Vec<f64>; 2] = [Vec::new(), Vec::new()];
     thread::scope(|scope| {
         scope.spawn(|| {
-            while let Some(message) = at_other.recv_timeout(Duration::from_millis(100)).transpose() {
-                let Ok(message) = message else { return };
-                if back.publish(&message).is_err() {
-                    return;
+            while !is_over.load(Relaxed) {
+                if let Some(message) = at_other.recv_timeout(Duration::from_millis(100)).unwrap() {
+                    back.publish(&message).unwrap();
                 }
             }
         });
@@ -74,6 +82,7 @@ fn a_flood_to_a_stopped_subscriber_takes_little_from_other_pairs() {
                 thread::sleep(Duration::from_micros(500));
             }
         });
+        let _over = Over(&is_over);
         let mut value = 0;
         for window in 0..2 * windows {
             to.store(window % 2, Relaxed);
@@ -85,7 +94,6 @@ fn a_flood_to_a_stopped_subscriber_takes_little_from_other_pairs() {
             }
             rates[window % 2].push((value - first) as f64 / start.elapsed().as_secs_f64());
         }
-        is_over.store(true, Relaxed);
     });
     let dropped = floods[1].stats().dropped;
     let flooded = flooded.map(AtomicU64::into_inner);

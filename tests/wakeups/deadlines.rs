@@ -12,6 +12,14 @@ use super::support::{self, Child, Dir, Parent};
 const LATE: Duration = Duration::from_millis(20);
 const STRATEGIES: [Wait; 3] = [Wait::Spin, Wait::Adaptive, Wait::Park];
 
+/// How long other machines on this host have had this one's processors, where it is told so (proc_stat(5)).
+fn stolen() -> Duration {
+    const TICK: Duration = Duration::from_millis(10);
+    let stat = std::fs::read_to_string("/proc/stat").unwrap();
+    let ticks = stat.lines().next().and_then(|all| all.split_whitespace().nth(8)?.parse().ok());
+    TICK * ticks.unwrap_or(0)
+}
+
 #[test]
 fn deadlines_are_met_within_20_ms() {
     let rounds = setting("RINGBUS_TEST_ROUNDS", || 60);
@@ -52,11 +60,12 @@ pub fn waits_in_vain(parent: &mut Parent, args: &[&str]) {
 
     let mut worst = Duration::ZERO;
     let mut check = |what: &str, timeout: Duration, wait: &mut dyn FnMut()| {
-        let (start, queued) = (Instant::now(), clock::queued());
+        let (start, queued, stolen) = (Instant::now(), clock::queued(), stolen());
         wait();
         let took = start.elapsed();
-        // That other processes had the processor is nobody's fault here.
-        let took = took.saturating_sub(clock::queued() - queued).max(took.min(timeout));
+        // That other processes had the processor, or other machines, is nobody's fault here.
+        let others = clock::queued() - queued + self::stolen().saturating_sub(stolen);
+        let took = took.saturating_sub(others).max(took.min(timeout));
         assert!(took >= timeout && took <= timeout + LATE, "{what}: {took:?} instead of {timeout:?}");
         worst = worst.max(took - timeout);
     };
