@@ -30,7 +30,7 @@ use crate::control::{Admission, Card, Directory, Driver, NodeId};
 use crate::frame::Role;
 use crate::segment::SegmentError;
 use crate::sys::fork::Origin;
-use crate::sys::{clock, credentials, random};
+use crate::sys::{clock, credentials, random, thread};
 use crate::wake::{Bell, barrier};
 
 /// Stack of the control thread: it keeps its state on the heap.
@@ -104,10 +104,7 @@ impl Node {
         let gone = Arc::new(AtomicBool::new(false));
         let (next_port, next_log) = (AtomicU64::new(1), Arc::new(AtomicU64::new(1)));
         let core = Core::new(driver, queue, info.clone(), pulse, bus, gone.clone(), next_log.clone());
-        let thread = std::thread::Builder::new()
-            .name("ringbus".into())
-            .stack_size(STACK)
-            .spawn(move || core.run(joined))
+        let thread = thread::spawn("ringbus", Some(STACK), move || core.run(joined))
             .map_err(io("start the control thread"))?;
         // It answers after 200 ms at the latest; if it is gone instead, so is the node.
         match wait.recv() {

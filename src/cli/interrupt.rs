@@ -14,6 +14,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use super::{Failure, Outcome};
+use crate::sys::thread;
 
 /// A second signal this soon is the first one's echo: a parent and the terminal both passed it on.
 const ECHO: Duration = Duration::from_millis(300);
@@ -40,7 +41,7 @@ impl Interrupt {
         let hangup = (!ignores_hangup()).then_some(SIGHUP);
         let mut signals = Signals::new([SIGINT, SIGTERM].into_iter().chain(hangup))?;
         let told = signal.clone();
-        std::thread::Builder::new().name("signals".into()).spawn(move || {
+        thread::spawn("signals", None, move || {
             let mut first = None;
             for number in signals.forever() {
                 let first = *first.get_or_insert_with(Instant::now);

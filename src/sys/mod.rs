@@ -17,6 +17,7 @@ pub mod poll;
 pub mod random;
 pub mod seqpacket;
 pub mod shm;
+pub mod thread;
 pub mod timerfd;
 
 #[cfg(test)]

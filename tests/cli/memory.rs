@@ -1,4 +1,4 @@
-//! What `ringbus sub` takes in memory, and of descriptors.
+//! What commands take in memory, and of descriptors.
 
 use super::*;
 
@@ -90,4 +90,28 @@ fn too_few_descriptors_are_told_whatever_runs_out_of_them() {
         told += 1;
     }
     assert!(told > 0, "the first is far too few");
+}
+
+#[test]
+fn too_little_address_space_is_told_wherever_a_process_can_begin_at_all() {
+    let place = Place::new();
+    let idle = limited(&place, "-v unlimited", &["sub", "t"]);
+    eventually("its port", || place.join("watcher").peers().iter().any(|peer| !peer.ports().is_empty()));
+    let program = peak(&idle) << 10;
+    drop(idle);
+    let mut told = 0;
+    for kib in (program - (12 << 10)..).step_by(128) {
+        let output = limited(&place, &format!("-v {kib}"), &["pub", "t", "1"]).output();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        match output.status.code() {
+            Some(0) => break,
+            Some(1) if said.starts_with("error: ") => {
+                assert!(said.contains("`ulimit -v`"), "{kib}: {said}");
+                told += 1;
+            }
+            // The loader, or std before there is a program.
+            code => assert_eq!(told, 0, "{kib} KiB: {code:?}: {said}"),
+        }
+    }
+    assert!(told > 5, "a thread and its log alone take more than {told} steps");
 }

@@ -17,6 +17,7 @@ use super::wait::Mine;
 use super::{ClientShared, Handle};
 use crate::bus::status::Status;
 use crate::bus::unwind;
+use crate::sys::thread;
 
 /// Stack of the thread that waits for tasks: it keeps its state on the heap, but runs their wakers.
 const STACK: usize = 256 * 1024;
@@ -154,10 +155,7 @@ impl ClientShared {
         let Some(tasks) = &*tasks else {
             let stop = Arc::new(AtomicBool::new(false));
             let (client, stopped) = (self.me.clone(), stop.clone());
-            let thread = std::thread::Builder::new()
-                .name("ringbus-calls".into())
-                .stack_size(STACK)
-                .spawn(move || run(&client, &stopped))?;
+            let thread = thread::spawn("ringbus-calls", Some(STACK), move || run(&client, &stopped))?;
             self.routes.calls.watched_by(thread.thread().clone());
             *tasks = Some(Tasks { stop, thread });
             return Ok(());

@@ -30,6 +30,7 @@ use super::stats::PortStats;
 use super::status::Status;
 use super::topic::Filter;
 use crate::frame::PortUp;
+use crate::sys::thread;
 use crate::wake::{Bell, Wait};
 
 mod context;
@@ -413,7 +414,7 @@ impl Server {
         run: impl FnOnce(&Arc<ServerShared>) + Send + 'static,
     ) -> Result<(), OpenError> {
         let shared = self.shared.clone();
-        let thread = std::thread::Builder::new().name(name.into()).spawn(move || run(&shared));
+        let thread = thread::spawn(name, None, move || run(&shared));
         self.threads.push(thread.map_err(|source| OpenError::Thread { source })?);
         Ok(())
     }

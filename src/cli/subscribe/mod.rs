@@ -13,7 +13,7 @@ use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::thread::{self, JoinHandle};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use clap::Args;
@@ -22,6 +22,7 @@ use nix::poll::{PollFd, PollFlags};
 use super::denials::Teller;
 use super::interrupt::{Interrupt, wait};
 use super::{Common, Failure, Outcome, end, note};
+use crate::sys::thread;
 use crate::{Node, RawInbox, RawSubscriber, RecvError, Sample};
 
 mod buffer;
@@ -300,10 +301,11 @@ impl<T: Send + 'static> Task<T> {
             format!("cannot start a thread: {error}: raise the limit (`ulimit -n`, `ulimit -u`, `ulimit -v`)")
         };
         let (ended, at_end) = UnixStream::pair().map_err(refuse)?;
-        let thread = thread::Builder::new().name(name.into()).spawn(move || {
+        let work = move || {
             let _at_end = at_end;
             work()
-        })?;
+        };
+        let thread = thread::spawn(name, None, work).map_err(refuse)?;
         Ok(Self { thread, ended })
     }
 
