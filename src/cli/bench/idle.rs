@@ -3,6 +3,8 @@
 use std::fs;
 use std::time::{Duration, Instant};
 
+use nix::libc;
+
 use super::super::Outcome;
 use super::child::Side;
 use super::figures::{Figures, median_of};
@@ -86,7 +88,12 @@ fn cpu_seconds(pid: u32) -> Outcome<f64> {
     let mut total = 0;
     for task in fs::read_dir(format!("/proc/{pid}/task"))? {
         let path = task?.path().join("schedstat");
-        let text = fs::read_to_string(&path).map_err(|error| format!("{}: {error}", path.display()))?;
+        let text = match fs::read_to_string(&path) {
+            Ok(text) => text,
+            // The thread has ended meanwhile.
+            Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ESRCH)) => continue,
+            Err(error) => return Err(format!("{}: {error}", path.display()).into()),
+        };
         let ns = text.split_whitespace().next().and_then(|field| field.parse::<u64>().ok());
         total += ns.ok_or_else(|| format!("{} does not tell a time", path.display()))?;
     }
