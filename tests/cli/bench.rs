@@ -76,6 +76,14 @@ fn throughput() {
     }
 }
 
+/// One that is through within a moment takes its ring with it.
+#[test]
+fn a_sender_is_not_through_before_its_receiver_has_opened_the_ring() {
+    let _alone = alone();
+    let moments = ["--repetitions", "40", "--seconds", "0.001", "--json"];
+    Place::new().succeed(&[&["bench", "throughput", "--payload", "3"][..], &moments].concat());
+}
+
 #[test]
 fn fanout() {
     for more in [&[][..], &["--separate"]] {

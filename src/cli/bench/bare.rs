@@ -51,7 +51,11 @@ impl Half {
     }
 
     /// A writer that every cursor of the other process holds up, and a reader for each cursor of this one.
-    fn connect(self, place: &Place) -> Outcome<(BareWriter, Vec<BareReader>)> {
+    fn connect(self, side: Side<'_>) -> Outcome<(BareWriter, Vec<BareReader>)> {
+        side.exchange(self.place(), |place| self.open(place))
+    }
+
+    fn open(self, place: &Place) -> Outcome<(BareWriter, Vec<BareReader>)> {
         let gates = Arc::new(Gates::new());
         for index in 1..place.fds.len() {
             let cursors = Arc::new(open(place, index)?);
@@ -151,8 +155,7 @@ pub(super) struct Line {
 impl Line {
     pub(super) fn open(kind: &BareLine, side: Side<'_>) -> Outcome<Self> {
         let half = Half::new(super::capacity(kind.payload), 1)?;
-        let place = side.exchange(half.place())?;
-        let (writer, mut readers) = half.connect(&place)?;
+        let (writer, mut readers) = half.connect(side)?;
         let reader = readers.pop().ok_or("no reader")?;
         Ok(Self { writer, reader, loan: kind.loan, spin: kind.spin, bytes: vec![7; kind.payload] })
     }
@@ -177,16 +180,14 @@ impl line::Line for Line {
 
 pub(super) fn send(kind: &BareFlow, seconds: f64, side: Side<'_>) -> Outcome<Measured> {
     let half = Half::new(super::capacity(kind.payload), 0)?;
-    let place = side.exchange(half.place())?;
-    let (writer, _) = half.connect(&place)?;
+    let (writer, _) = half.connect(side)?;
     let (loan, spin, bytes) = (kind.loan, kind.spin, vec![7; kind.payload]);
     flow::send(&mut Sender { writer, loan, spin, bytes }, kind.payload, seconds)
 }
 
 pub(super) fn receive(kind: &BareFlow, side: Side<'_>) -> Outcome<Measured> {
     let half = Half::new(MIN_CAPACITY, kind.readers)?;
-    let place = side.exchange(half.place())?;
-    let (_, readers) = half.connect(&place)?;
+    let (_, readers) = half.connect(side)?;
     flow::receive(&mut Receiver { readers, spin: kind.spin, turn: 0 }, kind.readers)
 }
 

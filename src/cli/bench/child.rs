@@ -43,9 +43,12 @@ impl Side<'_> {
         }
     }
 
-    /// The same, where the other side has to have made something.
-    pub(super) fn exchange(self, made: Place) -> Outcome<Place> {
-        self.ready(Some(made))?.ok_or_else(|| "the other side has made nothing".into())
+    /// The same, where each side opens what the other one has made: both have, afterwards.
+    pub(super) fn exchange<T>(self, made: Place, open: impl FnOnce(&Place) -> Outcome<T>) -> Outcome<T> {
+        let place = self.ready(Some(made))?.ok_or("the other side has made nothing")?;
+        let opened = open(&place)?;
+        self.ready(None)?;
+        Ok(opened)
     }
 }
 

@@ -67,6 +67,11 @@ impl<'a> Crew<'a> {
     /// Gives a process its task, and waits until it is prepared.
     pub(super) fn prepare(&mut self, at: usize, task: Task) -> Outcome<Option<Place>> {
         self.order(at, &Order::Prepare(task))?;
+        self.ready(at)
+    }
+
+    /// Waits until a process is ready to go on.
+    pub(super) fn ready(&mut self, at: usize) -> Outcome<Option<Place>> {
         match self.hear(at, Duration::ZERO)? {
             Report::Ready(place) => Ok(place),
             other => Err(self.unexpected(at, &other)),

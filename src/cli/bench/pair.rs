@@ -44,10 +44,20 @@ impl<'a> Pair<'a> {
             theirs = crew.prepare(index + 1, task.clone())?;
         }
         let ours = crew.prepare(FIRST, first)?;
+        let opens = ours.is_some() || theirs.is_some();
         for index in 1..=others.len() {
             crew.order(index, &Order::Go(ours.clone()))?;
         }
         crew.order(FIRST, &Order::Go(theirs))?;
+        if opens {
+            // What the other side has made is gone once that is through: first all have opened it.
+            for index in FIRST..=others.len() {
+                crew.ready(index)?;
+            }
+            for index in FIRST..=others.len() {
+                crew.order(index, &Order::Go(None))?;
+            }
+        }
         // Twice, for what warms up and for what goes beyond its time.
         let measured = crew.done(FIRST, Duration::from_secs_f64(seconds * 4.0))?;
         let mut ends = Vec::new();

@@ -21,8 +21,9 @@ const WORD: usize = 0;
 impl Line {
     pub(super) fn open(side: Side<'_>) -> Outcome<Self> {
         let own = Sealed::create("ringbus-bench-line", page_size(), true)?;
-        let place = side.exchange(Place { pid: std::process::id(), fds: vec![fd_of(&own)] })?;
-        Ok(Self { own, peer: open(&place, 0)?, seen: 0 })
+        let place = Place { pid: std::process::id(), fds: vec![fd_of(&own)] };
+        let peer = side.exchange(place, |place| open(place, 0))?;
+        Ok(Self { own, peer, seen: 0 })
     }
 }
 
