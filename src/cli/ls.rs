@@ -45,6 +45,9 @@ struct Listing {
     bus: String,
     #[serde(skip)]
     dir: String,
+    /// Whether the directory is there.
+    #[serde(skip)]
+    is_there: bool,
     nodes: Vec<ListedNode>,
     other_buses: Vec<String>,
     refused: Vec<ListedRefusal>,
@@ -89,6 +92,7 @@ pub(super) fn run(common: &Common, options: &Options) -> Outcome {
     let location = Location::new(common.dir.clone(), None);
     let mut listing = Listing {
         dir: location.base().display().to_string(),
+        is_there: location.base().exists(),
         other_buses: location.buses().into_iter().filter(|name| *name != bus).collect(),
         nodes: Vec::new(),
         refused: Vec::new(),
@@ -190,12 +194,10 @@ fn unanswered(id: u64, role: &'static str, lossy: bool, name: String) -> ListedP
 
 impl Listing {
     fn text(&self) -> String {
-        let Self { bus, dir, nodes, other_buses, refused, silent } = self;
+        let Self { bus, dir, is_there, nodes, other_buses, refused, silent } = self;
         let mut text = match nodes.len() {
             0 if !silent.is_empty() => format!("nobody answers on bus {bus} in {dir}\n"),
-            0 if !std::path::Path::new(dir).exists() => {
-                format!("nobody is on bus {bus}: there is no directory {dir}\n")
-            }
+            0 if !is_there => format!("nobody is on bus {bus}: there is no directory {dir}\n"),
             0 => format!("nobody is on bus {bus} in {dir}\n"),
             1 => format!("1 node on bus {bus} in {dir}\n"),
             many => format!("{many} nodes on bus {bus} in {dir}\n"),
