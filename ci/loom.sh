@@ -6,4 +6,4 @@ cd "$(dirname "$0")/.."
 [ $# -gt 0 ] || set -- ring::models
 # A target directory of its own: --cfg loom rebuilds everything, and would do so again for the next step.
 RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-target}/loom" \
-    cargo test --quiet --release --locked --lib -- "$@"
+    cargo test --quiet --profile loom --locked --lib -- "$@"
