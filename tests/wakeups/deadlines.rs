@@ -60,7 +60,7 @@ pub fn waits_in_vain(parent: &mut Parent, args: &[&str]) {
     let client = node.client("slow").unwrap();
     client.wait_for_server(support::DEADLINE).unwrap();
 
-    let mut late = Vec::new();
+    let mut worst = Duration::ZERO;
     let mut check = |what: &str, timeout: Duration, wait: &mut dyn FnMut()| {
         let (start, before) = (Instant::now(), taken());
         wait();
@@ -70,11 +70,8 @@ pub fn waits_in_vain(parent: &mut Parent, args: &[&str]) {
         }
         // That others had the processor is nobody's fault here.
         let took = took.saturating_sub(taken().saturating_sub(before)).max(took.min(timeout));
-        assert!(took >= timeout, "{what}: {took:?} instead of {timeout:?}");
-        if took > timeout + LATE {
-            eprintln!("{what}: {took:?} instead of {timeout:?}"); // shown if that is too many
-        }
-        late.push(took - timeout);
+        assert!(took >= timeout && took <= timeout + LATE, "{what}: {took:?} instead of {timeout:?}");
+        worst = worst.max(took - timeout);
     };
     for _ in 0..rounds {
         let short = Duration::from_micros(dice.below(30_000));
@@ -90,13 +87,12 @@ pub fn waits_in_vain(parent: &mut Parent, args: &[&str]) {
         }
         let short = short + Duration::from_millis(1);
         check("call", short, &mut || {
-            // An answer comes so late that whoever gets one was late itself, which is counted.
+            // An answer comes three times as late as whoever gets it may be, but for the time that others had.
             if let Err(status) = client.request("sleep").timeout(short).send::<_, ()>(&()) {
                 assert_eq!(status.code(), Code::DeadlineExceeded);
             }
         });
     }
-    support::all_within(LATE, "RINGBUS_TEST_ROUNDS", &late);
-    parent.say(&format!("{} waits in vain, late by: {}", rounds * 7, support::figures(&mut late)));
+    parent.say(&format!("{} waits in vain, at most {worst:?} late", rounds * 7));
     parent.stay();
 }
