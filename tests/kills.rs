@@ -10,6 +10,7 @@ use nix::sys::signal::Signal;
 use ringbus::{Client, Code, Departure, Node, PeerChange, Pending, Presence, Response, Status};
 
 mod support;
+use support::stopwatch::Stopwatch;
 use support::{Child, DEADLINE, Dir, Forked, Parent, all_within, eventually, figures};
 
 /// How many processes are killed.
@@ -129,15 +130,15 @@ fn kill(victim: Child, presence: &mut Presence, pending: Pending<Response<()>>) 
         status
     });
     is_ready.recv().unwrap();
-    let killed = Instant::now();
+    let (killed, stopwatch) = (Instant::now(), Stopwatch::start());
     victim.signal(Signal::SIGKILL);
     let change = presence.recv_timeout(DEADLINE).unwrap().expect("its death");
-    let told = killed.elapsed();
+    let told = stopwatch.took(TOLD);
     let PeerChange::Left(peer, why) = &change else { panic!("{change}") };
     assert_eq!((peer.pid(), why), (victim.pid(), &Departure::Died));
     let failed = failed.recv_timeout(DEADLINE).unwrap().saturating_duration_since(killed);
     let status = waits.join().unwrap();
     assert_eq!(status.code(), Code::Unavailable, "{status}");
     victim.ends_by_kill();
-    (told, failed)
+    (told, stopwatch.less_stolen(failed, UNAVAILABLE))
 }

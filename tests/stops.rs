@@ -10,6 +10,7 @@ use nix::unistd::Pid;
 use ringbus::{Node, NodeId, PeerChange, Presence, Publisher, Subscriber, Wait};
 
 mod support;
+use support::stopwatch::Stopwatch;
 use support::{Child, DEADLINE, Dir, Parent, all_within, figures};
 
 /// How many short stops there are, how many that others are told of, and how long the longest is.
@@ -87,13 +88,13 @@ impl Stage {
     /// Joins, opens and sends beside the stopped process.
     fn goes_on(&mut self) {
         self.send();
-        let start = Instant::now();
+        let start = Stopwatch::start();
         let joined = self.dir.join("joins");
-        self.joins.push(start.elapsed());
+        self.joins.push(start.took(NOT_HELD_UP));
         for node in [&self.node, &joined] {
-            let start = Instant::now();
+            let start = Stopwatch::start();
             let (port, other) = (node.raw_publisher("other").unwrap(), node.raw_subscriber("there").unwrap());
-            self.opens.push(start.elapsed() / 2);
+            self.opens.push(start.took(2 * NOT_HELD_UP) / 2);
             drop((port, other));
         }
         self.send();

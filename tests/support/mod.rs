@@ -17,6 +17,8 @@
 //! leaves behind is killed.
 #![allow(dead_code)] // each test file uses its share
 
+pub mod stopwatch;
+
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};

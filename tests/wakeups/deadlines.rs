@@ -7,19 +7,15 @@ use ringbus::{Code, Overflow, PublishError, Wait};
 
 use super::delays::Dice;
 use super::setting;
+use super::support::stopwatch::{let_steal_be_counted, stolen};
 use super::support::{self, Child, Dir, Parent};
 
 const LATE: Duration = Duration::from_millis(20);
-/// Of the kernel, at most: then it counts what was stolen.
-const TICK: Duration = Duration::from_millis(10);
 const STRATEGIES: [Wait; 3] = [Wait::Spin, Wait::Adaptive, Wait::Park];
 
-/// How long others have had this thread's processor: other processes while it was ready to run, and other machines on
-/// this host where it is told so (proc_stat(5)).
+/// How long others have had this thread's processor: other processes while it was ready to run, and other machines.
 fn taken() -> Duration {
-    let stat = std::fs::read_to_string("/proc/stat").unwrap();
-    let ticks = stat.lines().next().and_then(|all| all.split_whitespace().nth(8)?.parse().ok());
-    clock::queued() + TICK * ticks.unwrap_or(0)
+    clock::queued() + stolen()
 }
 
 #[test]
@@ -66,7 +62,7 @@ pub fn waits_in_vain(parent: &mut Parent, args: &[&str]) {
         wait();
         let took = start.elapsed();
         if took > timeout + LATE {
-            std::thread::sleep(2 * TICK);
+            let_steal_be_counted();
         }
         // That others had the processor is nobody's fault here.
         let took = took.saturating_sub(taken().saturating_sub(before)).max(took.min(timeout));
