@@ -73,10 +73,10 @@ impl ServerShared {
         }
         let mut queue = self.queue.lock();
         *next = queue.pop();
-        self.note_queued(queue.len());
         if let Some(job) = next {
             slot.begin(job.call()); // under the queue's lock: whoever cancels finds it here or there
         }
+        self.note_queued(queue.len()); // after it: `unfinished` looks here first
     }
 
     #[inline]
