@@ -137,8 +137,9 @@ fn kill(victim: Child, presence: &mut Presence, pending: Pending<Response<()>>) 
     let PeerChange::Left(peer, why) = &change else { panic!("{change}") };
     assert_eq!((peer.pid(), why), (victim.pid(), &Departure::Died));
     let failed = failed.recv_timeout(DEADLINE).unwrap().saturating_duration_since(killed);
+    let failed = stopwatch.less_stolen(failed, UNAVAILABLE);
     let status = waits.join().unwrap();
     assert_eq!(status.code(), Code::Unavailable, "{status}");
     victim.ends_by_kill();
-    (told, stopwatch.less_stolen(failed, UNAVAILABLE))
+    (told, failed)
 }

@@ -9,6 +9,7 @@ use nix::sys::signal::Signal;
 use ringbus::{Code, Pending, Response, Wait};
 
 use crate::servant::{self, SERVICE, client_of, counts, start, stop, works};
+use crate::support::stopwatch::Stopwatch;
 use crate::support::{self, Child, DEADLINE, Dir, Parent, eventually};
 
 #[test]
@@ -19,6 +20,7 @@ fn a_full_queue_refuses_promptly_and_answers_the_rest() {
     for round in 0..3 {
         let first: Pending<Response<i64>> = client.request("hold").timeout(DEADLINE).start(&round).unwrap();
         server.expect(&format!("holds {round}"));
+        let begun = Stopwatch::start();
         let mut calls: Vec<Pending<Response<u64>>> =
             (0..20).map(|n: u64| client.request("sleep").timeout(DEADLINE).start(&n).unwrap()).collect();
         // The first eight wait; the others are told so while the first is still at work.
@@ -27,6 +29,7 @@ fn a_full_queue_refuses_promptly_and_answers_the_rest() {
             assert_eq!(status.code(), Code::ResourceExhausted);
             assert!(status.message().contains("queue"), "{status}");
         }
+        begun.within(Duration::from_millis(600));
         drop(first);
         server.expect(&format!("lets go of {round}"));
         for (n, answered) in (0..).zip(calls) {

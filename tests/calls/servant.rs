@@ -13,6 +13,9 @@ use crate::support::{self, Child, DEADLINE, Dir, Parent};
 /// Its name on the bus.
 pub const SERVICE: &str = "test";
 
+/// A caller whose deadline was over so long ago has given up.
+pub const LONG_AFTER: Duration = Duration::from_secs(2);
+
 /// Says what handlers do, as they do it.
 pub type Tell = Box<dyn Fn(String) + Send + Sync>;
 
@@ -48,7 +51,7 @@ pub fn service(node: &Node, tell: Tell) -> ServiceBuilder<'_> {
             hold(context)?;
             tell(format!("lets go of {n}"));
             // An answer at the very deadline would still be in time if its caller is a little late.
-            std::thread::sleep(Duration::from_millis(500));
+            std::thread::sleep(LONG_AFTER);
             Ok(n)
         })
         .raw_method("mirror", |_, bytes| Ok(bytes.to_vec()))

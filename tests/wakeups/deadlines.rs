@@ -7,16 +7,11 @@ use ringbus::{Code, Overflow, PublishError, Wait};
 
 use super::delays::Dice;
 use super::setting;
-use super::support::stopwatch::{let_steal_be_counted, stolen};
+use super::support::stopwatch::Stopwatch;
 use super::support::{self, Child, Dir, Parent};
 
 const LATE: Duration = Duration::from_millis(20);
 const STRATEGIES: [Wait; 3] = [Wait::Spin, Wait::Adaptive, Wait::Park];
-
-/// How long others have had this thread's processor: other processes while it was ready to run, and other machines.
-fn taken() -> Duration {
-    clock::queued() + stolen()
-}
 
 #[test]
 fn deadlines_are_met_within_20_ms() {
@@ -58,14 +53,12 @@ pub fn waits_in_vain(parent: &mut Parent, args: &[&str]) {
 
     let mut worst = Duration::ZERO;
     let mut check = |what: &str, timeout: Duration, wait: &mut dyn FnMut()| {
-        let (start, before) = (Instant::now(), taken());
+        let (stopwatch, queued, start) = (Stopwatch::start(), clock::queued(), Instant::now());
         wait();
         let took = start.elapsed();
-        if took > timeout + LATE {
-            let_steal_be_counted();
-        }
-        // That others had the processor is nobody's fault here.
-        let took = took.saturating_sub(taken().saturating_sub(before)).max(took.min(timeout));
+        // That others had the processor, here or on other machines, is nobody's fault here.
+        let queued = clock::queued().saturating_sub(queued);
+        let took = stopwatch.less_stolen(took.saturating_sub(queued).max(took.min(timeout)), timeout + LATE);
         assert!(took >= timeout && took <= timeout + LATE, "{what}: {took:?} instead of {timeout:?}");
         worst = worst.max(took - timeout);
     };

@@ -376,8 +376,12 @@ impl ServerShared {
         }
     }
 
+    fn queued(&self) -> usize {
+        self.queued.load(Acquire) // pairs with the Release below; the queue itself has a lock
+    }
+
     fn has_queued(&self) -> bool {
-        self.queued.load(Acquire) > 0 // pairs with the Release below; the queue itself has a lock
+        self.queued() > 0
     }
 
     fn note_queued(&self, queued: usize) {
@@ -450,7 +454,7 @@ impl Server {
 
     /// Requests that wait for a worker just now.
     pub fn queued(&self) -> usize {
-        self.shared.queued.load(Relaxed)
+        self.shared.queued()
     }
 }
 

@@ -114,7 +114,7 @@ impl ServerShared {
     /// is missed then, for it looks for them in the order in which they move on.
     pub(in crate::bus) fn unfinished(&self) -> usize {
         let standing_in = self.rota.standing_in.load(SeqCst); // pairs with `stand_in`, whose look at refusals follows
-        let queued = usize::from(self.has_queued()) * self.queued.load(Relaxed);
+        let queued = self.queued();
         let running = self.slots.iter().filter(|slot| slot.look().0).count();
         let backlogged = self.backlogged.load(Relaxed); // ordered by the look at the slots
         (queued + running + backlogged).max(standing_in.into())
