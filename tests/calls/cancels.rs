@@ -39,9 +39,7 @@ fn a_deadline_ends_the_call_on_both_sides() {
     let mut server = start(&dir, "server", &[]);
     let (_node, client) = client_of(&dir, 1);
     let begun = Instant::now();
-    // Long enough for the server to begin with it on any host: what comes too late is not run. And less than a second,
-    // from which on a call's time is counted from the kernel's last tick.
-    let timeout = Duration::from_millis(900);
+    let timeout = servant::TIME_TO_BEGIN;
     let status = client.request("overstay").timeout(timeout).send::<_, i64>(&1).unwrap_err();
     assert_eq!(status.code(), Code::DeadlineExceeded);
     assert!(status.message().contains("test.overstay") && status.message().contains("900ms"), "{status}");

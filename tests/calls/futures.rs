@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use ringbus::{Code, Pending, Response, Status, Wait};
 
-use crate::servant::{SERVICE, client_of, start, works};
+use crate::servant::{self, SERVICE, client_of, start, works};
 use crate::support::{DEADLINE, Dir, eventually};
 
 /// Wakes the thread that polls.
@@ -103,7 +103,7 @@ fn the_deadline_of_a_future_needs_nobody_else() {
     let mut server = start(&dir, "server", &[]);
     let (_node, client) = client_of(&dir, 1);
     let begun = Instant::now();
-    let timeout = Duration::from_millis(50);
+    let timeout = servant::TIME_TO_BEGIN;
     let call: Pending<Response<i64>> = client.request("overstay").timeout(timeout).start(&1).unwrap();
     let status = block_on(call).map(|n| *n).unwrap_err();
     assert_eq!(status.code(), Code::DeadlineExceeded);

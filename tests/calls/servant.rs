@@ -13,6 +13,9 @@ use crate::support::{self, Child, DEADLINE, Dir, Parent};
 /// Its name on the bus.
 pub const SERVICE: &str = "test";
 
+/// A call's time that is long enough for a server to begin with it on any host: what comes too late is not run. And less
+/// than a second, from which on such a time is counted from the kernel's last tick.
+pub const TIME_TO_BEGIN: Duration = Duration::from_millis(900);
 /// A caller whose deadline was over so long ago has given up.
 pub const LONG_AFTER: Duration = Duration::from_secs(2);
 
