@@ -70,6 +70,8 @@ fn count(shown: Option<&str>) -> Result<Vec<(String, f64)>, String> {
     let program = std::env::current_exe().map_err(|error| error.to_string())?;
     let output = Command::new("valgrind")
         .args(["--tool=callgrind", "--quiet", "--compress-strings=no", "--compress-pos=no"])
+        // Or a thread that looks for what another is to do may keep that from running for a minute.
+        .arg("--fair-sched=yes")
         .arg(format!("--callgrind-out-file={}", out.display()))
         .arg("--toggle-collect=instructions::kernels::measured*")
         .arg("--zero-before=instructions::kernels::begins*")
