@@ -27,7 +27,7 @@ impl Stopwatch {
     }
 
     /// The time since the start. What is above this bound is reduced by what was stolen, for that nothing ran here is
-    /// nobody's fault here; a time that is ten times the bound stays what it is.
+    /// nobody's fault here; more than ten times the bound stays what it is.
     pub fn took(&self, bound: Duration) -> Duration {
         self.less_stolen(self.start.elapsed(), bound)
     }

@@ -11,9 +11,7 @@ use super::event::Event;
 use super::figures::{Figures, median};
 use super::{Bench, Effort};
 use crate::bus::codec::{self, Body, Value};
-use crate::frame::{
-    Encoding, Headers, begin_event, decode_head, finish_payload, plain_event, plain_event_head,
-};
+use crate::frame::{Encoding, Headers, begin_event, finish_payload, plain_event, plain_event_head};
 use crate::sys::affinity;
 
 /// Encoding and decoding of an event's frame, beside rmp-serde and JSON
@@ -31,8 +29,6 @@ pub(super) struct Options {
 
 /// Times of operations between two readings of the clock.
 const BATCH: u64 = 1_000;
-/// Bytes of a frame that a subscriber looks at first.
-const PREFIX: usize = 256;
 
 /// An event's frame, as rmp-serde sees it.
 #[derive(Serialize, Deserialize)]
@@ -78,13 +74,9 @@ fn typed_encode(out: &mut [u8], event: &Event) -> Outcome<usize> {
     Ok(start + len)
 }
 
-/// The bytes of a frame's payload, as a port finds them: it tries for the commonest head first.
+/// The bytes of a frame's payload, as a port finds them: by the commonest head, which these frames have.
 fn decode(frame: &[u8]) -> Outcome<&[u8]> {
-    let prefix = &frame[..frame.len().min(PREFIX)];
-    let span = match plain_event(prefix, frame.len()) {
-        Some(span) => span,
-        None => decode_head(prefix, frame.len())?.1,
-    };
+    let span = plain_event(frame, frame.len()).ok_or("the frame has another head")?;
     Ok(&frame[span.start..span.start + span.len])
 }
 
