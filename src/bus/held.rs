@@ -27,6 +27,12 @@ impl Held {
         }
     }
 
+    /// Takes it out of what is about to be dropped.
+    #[inline(always)]
+    pub(super) fn take(&mut self) -> Self {
+        Self(self.0.take())
+    }
+
     #[cold]
     fn another(origin: &Arc<Origin>) -> Self {
         Self(Some(origin.clone()))

@@ -8,7 +8,7 @@ use super::node::NodeShared;
 use super::reading::{InletShared, Source};
 use super::spare::Spare;
 use crate::frame::{self, Frame, Head, HeadError, PayloadSpan};
-use crate::ring::{Kind, Lent, Record};
+use crate::ring::{Kind, Lent};
 use crate::segment::PeerSegment;
 
 /// Bytes of a frame that are copied at once to read its head: nearly all heads are shorter, and many frames.
@@ -34,33 +34,46 @@ pub(super) struct InPlace {
     _port: Option<Arc<dyn Any + Send + Sync>>,
 }
 
+impl Default for Payload {
+    fn default() -> Self {
+        Payload::Copied { frame: Spare::default(), payload: 0..0 }
+    }
+}
+
 impl Payload {
-    /// Takes the payload of the record in hand, in place if that is wanted and allowed; `copy` is what
-    /// [`with_head`] has copied of it.
-    #[inline]
+    /// Takes the payload of the record in hand, of `len` bytes, in place if that is wanted and allowed; `copy` is what
+    /// [`copy_prefix`] has copied of it.
     pub(super) fn take(
         source: &mut Source,
-        record: &Record,
+        (kind, len): (Kind, usize),
         span: &PayloadSpan,
         place: Option<Place<'_>>,
         copy: &mut Spare,
     ) -> Self {
-        let payload = span.start..span.start + span.len;
         if let Some(Place { node, reader, port }) = place.filter(|_| source.lend)
             && let Some(frame) = source.reader.lend()
         {
+            let payload = span.start..span.start + span.len;
             let (node, reader, _port) = (node.clone(), reader.clone(), port);
-            let large = record.kind == Kind::Blob;
+            let large = kind == Kind::Blob;
             let place = InPlace { frame: Some(frame), payload, large, node, reader, _port };
             return Payload::InPlace(Box::new(place));
         }
-        let len = record.len as usize;
-        if len <= PREFIX {
-            return Payload::Copied { frame: std::mem::take(copy), payload };
-        }
+        Self::copied(source, len, span, copy)
+    }
+
+    /// The same, never in place.
+    #[inline(always)]
+    pub(super) fn copied(source: &Source, len: usize, span: &PayloadSpan, copy: &mut Spare) -> Self {
+        let frame = if len <= PREFIX { std::mem::take(copy) } else { Self::copy(source, len) };
+        Payload::Copied { frame, payload: span.start..span.start + span.len }
+    }
+
+    #[inline(never)]
+    fn copy(source: &Source, len: usize) -> Spare {
         let mut frame = Spare::of(len);
         source.reader.copy(0, &mut frame[..len]);
-        Payload::Copied { frame, payload }
+        frame
     }
 }
 
@@ -117,25 +130,30 @@ pub(super) enum Incoming<'a> {
     Cancel(u64),
 }
 
-/// Reads a record's head from a private copy of it, which is left in `copy`: all of the frame, or its first
-/// [`PREFIX`] bytes at least.
-///
-/// # Errors
-/// What is wrong with it, in words.
-#[inline]
-pub(super) fn with_head<T>(
-    source: &Source,
-    record: &Record,
-    copy: &mut Spare,
-    found: impl FnOnce(Result<Incoming<'_>, String>) -> T,
-) -> T {
-    let len = record.len as usize;
+/// A private copy of the first bytes of the record in hand, of `len` bytes, left in `copy`: all of the frame, or
+/// [`PREFIX`] bytes.
+#[inline(always)]
+pub(super) fn copy_prefix<'c>(source: &Source, len: usize, copy: &'c mut Spare) -> &'c [u8] {
     if copy.len() < PREFIX {
         *copy = Spare::of(PREFIX);
     }
     let prefix = &mut copy[..PREFIX.min(len)];
     source.reader.copy(0, prefix);
-    match frame::decode_head(prefix, len) {
+    prefix
+}
+
+/// Reads the head of a record of `len` bytes, of which [`copy_prefix`] has left the first bytes in `copy`.
+///
+/// # Errors
+/// What is wrong with it, in words.
+#[inline(never)]
+pub(super) fn with_head<T>(
+    source: &Source,
+    len: usize,
+    copy: &mut Spare,
+    found: impl FnOnce(Result<Incoming<'_>, String>) -> T,
+) -> T {
+    match frame::decode_head(&copy[..PREFIX.min(len)], len) {
         Ok((head, span)) => found(Ok(Incoming::Message(head, span))),
         Err(HeadError::Invalid(error)) => found(Err(error.to_string())),
         Err(HeadError::NoPayload(_)) => with_long_head(source, len, len.min(frame::MAX_HEAD), copy, found),

@@ -13,7 +13,7 @@ use crate::bus::peer::NodeInfo;
 use crate::bus::status::Status;
 use crate::frame::{Code, Encoding};
 
-/// An answer to a request, successful or not.
+/// An answer to a request, successful or not. It stays where it was put until its parts are taken out of it.
 pub(super) struct Answer {
     pub(super) id: u64,
     pub(super) origin: Held,
@@ -49,7 +49,7 @@ mod sealed {
         const RAW: bool;
 
         #[allow(private_interfaces)] // called by the client alone
-        fn from_answer(answer: Answer, service: &str, method: &str) -> Result<Self, Status>;
+        fn from_answer(answer: &mut Answer, service: &str, method: &str) -> Result<Self, Status>;
     }
 }
 
@@ -133,19 +133,40 @@ impl<T: DeserializeOwned> Sealed for Response<T> {
     const RAW: bool = false;
 
     #[allow(private_interfaces)]
-    fn from_answer(answer: Answer, service: &str, method: &str) -> Result<Self, Status> {
-        answer.check()?;
-        let Answer { id, origin, headers, encoding, payload, .. } = answer;
-        if encoding != Encoding::MessagePack {
-            return Err(Status::internal(format!(
-                "the answer of {service}.{method} is {encoding:?}, not MessagePack: call it with `send_raw`"
-            )));
-        }
-        let value = codec::decode(&payload).map_err(|reason| {
-            Status::internal(format!("the answer of {service}.{method} is another type: {reason}"))
-        })?;
-        Ok(Self { id, origin, headers, value })
+    #[inline]
+    fn from_answer(answer: &mut Answer, service: &str, method: &str) -> Result<Self, Status> {
+        let value = decode(answer, service, method)?;
+        let headers = std::mem::take(&mut answer.headers);
+        Ok(Self { id: answer.id, origin: answer.origin.take(), headers, value })
     }
+}
+
+/// A call's result, and nothing that came along.
+pub(super) struct Alone<T>(pub(super) T);
+
+impl<T: DeserializeOwned> FromAnswer for Alone<T> {}
+
+impl<T: DeserializeOwned> Sealed for Alone<T> {
+    const RAW: bool = false;
+
+    #[inline]
+    fn from_answer(answer: &mut Answer, service: &str, method: &str) -> Result<Self, Status> {
+        decode(answer, service, method).map(Self)
+    }
+}
+
+#[inline(always)]
+fn decode<T: DeserializeOwned>(answer: &Answer, service: &str, method: &str) -> Result<T, Status> {
+    answer.check()?;
+    if answer.encoding != Encoding::MessagePack {
+        return Err(Status::internal(format!(
+            "the answer of {service}.{method} is {:?}, not MessagePack: call it with `send_raw`",
+            answer.encoding
+        )));
+    }
+    codec::decode(&answer.payload).map_err(|reason| {
+        Status::internal(format!("the answer of {service}.{method} is another type: {reason}"))
+    })
 }
 
 /// A call's result as bytes, read where the server has put them (unless [`Trust`](crate::Trust) forbids, or
@@ -193,9 +214,10 @@ impl Sealed for RawResponse {
     const RAW: bool = true;
 
     #[allow(private_interfaces)]
-    fn from_answer(answer: Answer, _: &str, _: &str) -> Result<Self, Status> {
+    fn from_answer(answer: &mut Answer, _: &str, _: &str) -> Result<Self, Status> {
         answer.check()?;
-        let Answer { id, origin, headers, encoding, payload, .. } = answer;
-        Ok(Self { id, origin, headers, encoding, payload })
+        let headers = std::mem::take(&mut answer.headers);
+        let payload = std::mem::take(&mut answer.payload);
+        Ok(Self { id: answer.id, origin: answer.origin.take(), headers, encoding: answer.encoding, payload })
     }
 }

@@ -14,7 +14,6 @@ use std::thread::Thread;
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
-use slab::Slab;
 
 use super::answer::Answer;
 use super::routes::List;
@@ -24,10 +23,16 @@ use crate::bus::unwind;
 /// Bits of a call's id that say where it stands in the table: the rest are never used twice.
 const INDEX_BITS: u32 = 24;
 
+/// No call's id.
+const VACANT: u64 = u64::MAX;
+
 /// How a call ended, for whoever began it.
 pub(super) type Outcome = Result<Answer, Status>;
 
+/// A place in the table. It stays when its call is over, and the next call there says only what differs: nothing is
+/// built and moved in for a call.
 struct Call {
+    /// [`VACANT`] if no call has the place: then there is no outcome and nobody waits.
     id: u64,
     /// Number of the route that it went.
     route: u32,
@@ -68,7 +73,9 @@ pub(super) enum Watched {
 pub(super) struct Table {
     /// The servers: here, so that a call takes one lock to choose one and to be registered.
     pub(super) servers: List,
-    calls: Slab<Call>,
+    calls: Vec<Call>,
+    /// Places that no call has.
+    vacant: Vec<usize>,
     begun: u64,
     /// Threads that are asleep and could lead.
     followers: Vec<Thread>,
@@ -142,8 +149,8 @@ impl Calls {
     fn fail_in(&self, mut table: Locked<'_>, which: impl Fn(u32) -> bool, status: &Status) {
         let mut woken = Vec::new();
         table.ending.retain(|(ending, _)| !which(*ending));
-        for (_, call) in table.calls.iter_mut() {
-            if which(call.route) && call.outcome.is_none() {
+        for call in &mut table.calls {
+            if call.id != VACANT && which(call.route) && call.outcome.is_none() {
                 call.outcome = Some(Err(status.clone()));
                 woken.push(std::mem::replace(&mut call.waiter, Waiter::None));
             }
@@ -229,15 +236,25 @@ impl Table {
     /// Registers a call; its id.
     #[inline]
     pub(super) fn begin(&mut self, route: u32, raw: bool) -> Result<u64, Status> {
+        let index = match self.vacant.pop() {
+            Some(index) => index,
+            None => self.another()?,
+        };
+        let id = self.begun << INDEX_BITS | index as u64;
+        self.begun += 1;
+        let call = &mut self.calls[index];
+        (call.id, call.route, call.raw) = (id, route, raw);
+        Ok(id)
+    }
+
+    /// One more place.
+    #[cold]
+    fn another(&mut self) -> Result<usize, Status> {
         if self.calls.len() >= 1 << INDEX_BITS {
             return Err(Status::resource_exhausted("this client has 16 777 216 calls in flight"));
         }
-        let begun = self.begun;
-        self.begun += 1;
-        let entry = self.calls.vacant_entry();
-        let id = begun << INDEX_BITS | entry.key() as u64;
-        entry.insert(Call { id, route, raw, outcome: None, waiter: Waiter::None });
-        Ok(id)
+        self.calls.push(Call { id: VACANT, route: 0, raw: false, outcome: None, waiter: Waiter::None });
+        Ok(self.calls.len() - 1)
     }
 
     #[inline]
@@ -258,20 +275,25 @@ impl Table {
     /// Takes out a call whose answer has come by this route, and whose caller has it; false if it wants none.
     #[inline]
     pub(super) fn settle(&mut self, id: u64, route: u32) -> bool {
-        let wants = self.call(id).is_some_and(|call| call.route == route && call.outcome.is_none());
-        if wants {
+        let Some(call) = self.call(id).filter(|call| call.route == route && call.outcome.is_none()) else {
+            return false;
+        };
+        if matches!(call.waiter, Waiter::None) {
+            call.id = VACANT;
+            self.vacant.push(Self::index(id));
+        } else {
             self.forget(id);
         }
-        wants
+        true
     }
 
     pub(super) fn len(&self) -> usize {
-        self.calls.len()
+        self.calls.len() - self.vacant.len()
     }
 
     /// Calls without an answer.
     pub(super) fn unfinished(&self) -> usize {
-        self.calls.iter().filter(|(_, call)| call.outcome.is_none()).count()
+        self.calls.iter().filter(|call| call.id != VACANT && call.outcome.is_none()).count()
     }
 
     /// A call is over; whoever waits for it is to be woken, once the lock is free.
@@ -290,7 +312,11 @@ impl Table {
     pub(super) fn forget(&mut self, id: u64) -> Option<Outcome> {
         let waiter = self.set_waiter(id, Waiter::None)?;
         self.discard(waiter);
-        self.calls.remove(Self::index(id)).outcome
+        let call = self.call(id)?;
+        call.id = VACANT;
+        let outcome = call.outcome.take();
+        self.vacant.push(Self::index(id));
+        outcome
     }
 
     fn discard(&mut self, waiter: Waiter) {
@@ -359,7 +385,7 @@ impl Table {
         let Some(deadline) = deadline else { return Watched::First };
         let earliest = self.deadlines.peek().is_none_or(|Reverse((first, _))| deadline < *first);
         self.deadlines.push(Reverse((deadline, id)));
-        if self.deadlines.len() > 2 * self.calls.len() + 1024 {
+        if self.deadlines.len() > 2 * self.len() + 1024 {
             let mut deadlines = std::mem::take(&mut self.deadlines);
             deadlines.retain(|Reverse((_, id))| self.call(*id).is_some());
             self.deadlines = deadlines;

@@ -225,7 +225,7 @@ impl Client {
         method: &str,
         arguments: &A,
     ) -> Result<R, Status> {
-        self.request(method).send(arguments).map(Response::into_inner)
+        self.request(method).send_for(arguments)
     }
 
     /// Prepares a call with a timeout, headers, or a server of one's choice; or one that does not wait.

@@ -9,7 +9,7 @@ use parking_lot::{ArcMutexGuard, MutexGuard, RawMutex};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::answer::{FromAnswer, RawResponse, Response};
+use super::answer::{Alone, FromAnswer, RawResponse, Response};
 use super::departure::{Departure, Registered, Term};
 use super::pending::Pending;
 use super::routes::Route;
@@ -73,6 +73,14 @@ impl<'c> Request<'c> {
         self.call(Encoding::MessagePack, &Value { value: arguments, compact: false })
     }
 
+    /// The same for the result alone.
+    pub(super) fn send_for<A: Serialize + ?Sized, R: DeserializeOwned>(
+        self,
+        arguments: &A,
+    ) -> Result<R, Status> {
+        self.call(Encoding::MessagePack, &Value { value: arguments, compact: false }).map(|Alone(result)| result)
+    }
+
     /// Calls without waiting: for many calls in flight, or from async code.
     ///
     /// # Errors
@@ -107,7 +115,8 @@ impl<'c> Request<'c> {
     /// Those of [`Client::call`](crate::Client::call) that are known at once; `ResourceExhausted` also if there is
     /// no room just now.
     pub fn loan(self, len: usize) -> Result<RequestLoan<'c>, Status> {
-        let (departure, (requests, filler, start)) = self.set_out(true, |departure| {
+        let mut departure = self.depart(true)?;
+        let (requests, filler, start) = self.set_out(&mut departure, |departure| {
             self.check(departure)?;
             let log = &departure.route.requests;
             let requests = match departure.term.deadline() {
@@ -132,46 +141,59 @@ impl<'c> Request<'c> {
     }
 
     fn call<T: FromAnswer>(self, encoding: Encoding, body: &impl Body) -> Result<T, Status> {
-        let (departure, ()) = self.set_out(T::RAW, |departure| self.send_on(departure, encoding, body))?;
+        let mut departure = self.depart(T::RAW)?;
+        self.set_out(&mut departure, |departure| self.send_on(departure, encoding, body))?;
         let deadline = departure.term.deadline();
         let id = departure.call.keep();
         finish(self.client, id, self.method, deadline, self.timeout)
     }
 
     fn begin<T: FromAnswer>(self, encoding: Encoding, body: &impl Body) -> Result<Pending<T>, Status> {
-        let (departure, ()) = self.set_out(T::RAW, |departure| self.send_on(departure, encoding, body))?;
+        let mut departure = self.depart(T::RAW)?;
+        self.set_out(&mut departure, |departure| self.send_on(departure, encoding, body))?;
         Ok(Pending::new(self.client.clone(), departure, self.method, self.timeout))
     }
 
     /// Sends to a server; to another, if that one has gone before anything was sent. One that lets go of the requests,
     /// being short of something, is tried once more.
+    #[inline]
     fn set_out<T>(
         &self,
-        raw: bool,
+        departure: &mut Departure<'c>,
         mut send: impl FnMut(&Departure<'c>) -> Result<T, Status>,
-    ) -> Result<(Departure<'c>, T), Status> {
-        let mut departure = self.depart(raw)?;
+    ) -> Result<T, Status> {
         let mut left = Vec::new();
         loop {
-            match send(&departure) {
+            match send(departure) {
                 Err(status) if status.code() == Code::Unavailable && departure.route.is_gone() => {
-                    if let Some(refusal) = departure.route.refusal() {
-                        return Err(refusal.clone());
-                    }
-                    left.push((departure.route.node.id(), departure.route.port));
-                    let (route, call) = self.choose(raw)?;
-                    let server = (route.node.id(), route.port);
-                    if left.iter().filter(|before| **before == server).count() == 2 {
-                        return Err(Status::unavailable(format!(
-                            "server {} lets go of all requests: is it out of file descriptors or memory (`ulimit -n`)?",
-                            route.node
-                        )));
-                    }
-                    departure = Departure { route, call, ..departure };
+                    self.turn_elsewhere(departure, &mut left)?;
                 }
-                sent => return Ok((departure, sent?)),
+                sent => return sent,
             }
         }
+    }
+
+    /// Chooses another server than those left; a second time perhaps the same.
+    #[cold]
+    fn turn_elsewhere(
+        &self,
+        departure: &mut Departure<'c>,
+        left: &mut Vec<(NodeId, u64)>,
+    ) -> Result<(), Status> {
+        if let Some(refusal) = departure.route.refusal() {
+            return Err(refusal.clone());
+        }
+        left.push((departure.route.node.id(), departure.route.port));
+        let (route, call) = self.choose(departure.raw)?;
+        let server = (route.node.id(), route.port);
+        if left.iter().filter(|before| **before == server).count() == 2 {
+            return Err(Status::unavailable(format!(
+                "server {} lets go of all requests: is it out of file descriptors or memory (`ulimit -n`)?",
+                route.node
+            )));
+        }
+        (departure.route, departure.call) = (route, call);
+        Ok(())
     }
 
     fn with_head<T>(&self, departure: &Departure<'_>, then: impl FnOnce(Head<'_>) -> T) -> Result<T, Status> {
@@ -181,6 +203,7 @@ impl<'c> Request<'c> {
             .map_err(|reason| Status::invalid_argument(format!("headers: {reason}")))
     }
 
+    #[inline(always)]
     pub(super) fn depart(&self, raw: bool) -> Result<Departure<'c>, Status> {
         let client: &'c ClientShared = self.client;
         if !client.node.origin.is_here() {
@@ -193,21 +216,25 @@ impl<'c> Request<'c> {
         }
         let term = Term::new(self.timeout);
         let (route, call) = self.choose(raw)?;
-        Ok(Departure { route, call, term })
+        Ok(Departure { route, call, term, raw })
     }
 
     /// Chooses a server and registers the call.
+    #[inline(always)]
     fn choose(&self, raw: bool) -> Result<(Arc<Route>, Registered<'c>), Status> {
         let client: &'c ClientShared = self.client;
         let (route, id) = match client.routes.begin(self.to, raw)? {
             Some(begun) => begun,
-            None => {
-                // One that has come meanwhile may stand in a socket.
-                let _ = client.node.ask(Command::Sweep);
-                client.routes.begin(self.to, raw)?.ok_or_else(|| self.nobody())?
-            }
+            None => self.look_again(raw)?,
         };
         Ok((route, Registered { client, id, kept: false }))
+    }
+
+    /// A server that has come meanwhile may stand in a socket.
+    #[cold]
+    fn look_again(&self, raw: bool) -> Result<(Arc<Route>, u64), Status> {
+        let _ = self.client.node.ask(Command::Sweep);
+        self.client.routes.begin(self.to, raw)?.ok_or_else(|| self.nobody())
     }
 
     fn nobody(&self) -> Status {
@@ -334,8 +361,11 @@ pub(super) fn finish<T: FromAnswer>(
     deadline: Option<Instant>,
     timeout: Duration,
 ) -> Result<T, Status> {
-    match client.wait(id, T::RAW, deadline) {
-        Some(outcome) => T::from_answer(outcome?, &client.name, method),
+    let mut outcome = None;
+    client.wait(id, T::RAW, deadline, &mut outcome);
+    match &mut outcome {
+        Some(Ok(answer)) => T::from_answer(answer, &client.name, method),
+        Some(Err(status)) => Err(status.clone()),
         None => Err(overdue(client, method, timeout)),
     }
 }

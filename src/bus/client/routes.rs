@@ -182,7 +182,7 @@ impl Routes {
 
     /// Registers a call to the next server in turn, or to the one asked for; which one, and the call's id. `None`:
     /// there is none.
-    #[inline]
+    #[inline(always)]
     pub(super) fn begin(&self, node: Option<NodeId>, raw: bool) -> Result<Option<(Arc<Route>, u64)>, Status> {
         let mut table = self.calls.lock();
         let Some(route) = table.servers.pick(node).cloned() else { return Ok(None) };

@@ -16,11 +16,12 @@ use super::calls::{Locked, Outcome};
 use super::{ClientShared, Receiver};
 use crate::bus::error::RecvError;
 use crate::bus::held::Held;
-use crate::bus::payload::{Incoming, Payload, Place, with_head};
+use crate::bus::payload::{Incoming, Payload, Place, copy_prefix, with_head};
 use crate::bus::reading::Source;
 use crate::bus::status::Status;
-use crate::frame::{Code, Head};
-use crate::ring::Kind;
+use crate::bus::message::Headers;
+use crate::frame::{self, Code, Head};
+use crate::ring::{Kind, Record};
 use crate::wake::{Patience, Then, Wait};
 
 /// Answers that are read in a row before the leader looks at the time and at those who wait for room.
@@ -48,28 +49,28 @@ pub(super) enum Led<'a> {
 }
 
 impl ClientShared {
-    /// Waits until the call is over. `None`: it was not in time, and the server was told.
-    pub(super) fn wait(&self, id: u64, raw: bool, deadline: Option<Instant>) -> Option<Outcome> {
-        let mut outcome = None;
+    /// Waits until the call is over, for `outcome`. `None`: it was not in time, and the server was told.
+    pub(super) fn wait(&self, id: u64, raw: bool, deadline: Option<Instant>, outcome: &mut Option<Outcome>) {
         loop {
             if let Some(mut receiver) = self.receiver.try_lock() {
-                match self.lead(&mut receiver, Mine::Call { id, raw }, &mut outcome, deadline, || true) {
+                match self.lead(&mut receiver, Mine::Call { id, raw }, outcome, deadline, || true) {
                     Led::Over(table) => {
                         let table = table.unwrap_or_else(|| self.routes.calls.lock());
                         drop(receiver); // with the table locked
-                        self.hand_over(table);
-                        return outcome;
+                        return self.hand_over(table);
                     }
                     Led::Done => break,
                 }
             }
-            outcome = self.routes.calls.lock().take(id);
+            *outcome = self.routes.calls.lock().take(id);
             if outcome.is_some() || !self.follow(Some(id), deadline) {
                 break;
             }
         }
         self.leave();
-        outcome.or_else(|| self.give_up(id))
+        if outcome.is_none() {
+            *outcome = self.give_up(id);
+        }
     }
 
     /// Sleeps until it may be this thread's turn; false when the deadline is over.
@@ -335,12 +336,50 @@ impl ClientShared {
         own: &mut Option<Outcome>,
     ) -> Option<Locked<'a>> {
         let Receiver { inlet, copy } = receiver;
-        let record = *inlet.source(index).reader.in_hand()?;
+        let source = inlet.source(index);
+        let &Record { kind, len, .. } = source.reader.in_hand()?;
+        let len = len as usize;
+        let prefix = copy_prefix(source, len, copy);
+        // Nearly always what a leader waits for, and with a plain head: put where it is going to be used, not moved about
+        // (see `Intake::take`).
+        if let Some((id, span)) = frame::plain_response(prefix, len)
+            && matches!(mine, Mine::Call { id: mine, raw: false } if mine == id)
+            && kind != Kind::Blob
+            && !span.compressed
+        {
+            let route = source.route;
+            let origin = Held::of(&source.origin);
+            let payload = Payload::copied(source, len, &span, copy);
+            inlet.release(index);
+            let mut table = self.routes.calls.lock();
+            if !route.is_some_and(|route| table.settle(id, route)) {
+                inlet.counters().drop(1);
+                return None;
+            }
+            inlet.counters().message(span.len);
+            let (code, message, headers, encoding) = (Code::Ok, None, Headers::default(), span.encoding);
+            *own = Some(Ok(Answer { id, origin, code, message, headers, encoding, payload }));
+            return Some(table);
+        }
+        self.take_any(receiver, index, (kind, len), mine, own)
+    }
+
+    /// The same for any answer.
+    #[inline(never)]
+    fn take_any<'a>(
+        &'a self,
+        receiver: &mut Receiver,
+        index: usize,
+        (kind, len): (Kind, usize),
+        mine: Mine,
+        own: &mut Option<Outcome>,
+    ) -> Option<Locked<'a>> {
+        let Receiver { inlet, copy } = receiver;
         let calls = &self.routes.calls;
         let source = inlet.source(index);
         let route = source.route;
         let mut is_own = false;
-        let answer = with_head(source, &record, copy, |found| match found {
+        let answer = with_head(source, len, copy, |found| match found {
             Ok(Incoming::Message(Head::Response { id, status, message, headers }, span)) => {
                 let message = message.filter(|_| status != Code::Ok).map(Box::from);
                 let raw = match mine {
@@ -367,7 +406,7 @@ impl ClientShared {
         };
         let place = raw.then(|| Place { node: &self.node, reader: &self.port, port: self.keeper() });
         let source = inlet.source_mut(index);
-        let (limit, is_large) = (self.limits.max_message, record.kind == Kind::Blob);
+        let (limit, is_large) = (self.limits.max_message, kind == Kind::Blob);
         let mut outcome = if span.compressed {
             Err(Status::unimplemented("the answer is compressed, which this version does not read"))
         } else if is_large && span.len as u64 > limit {
@@ -376,7 +415,7 @@ impl ClientShared {
                 span.len
             )))
         } else {
-            let payload = Payload::take(source, &record, &span, place, copy);
+            let payload = Payload::take(source, (kind, len), &span, place, copy);
             let (origin, encoding) = (Held::of(&source.origin), span.encoding);
             Ok(Answer { id, origin, code, message, headers, encoding, payload })
         };

@@ -21,7 +21,8 @@ use crate::sys::clock;
 /// A call, as its handler sees it.
 pub struct Context {
     pub(super) pair: Arc<Pair>,
-    pub(super) desk: Desk,
+    /// `None` while the call waits for a worker.
+    pub(super) desk: Option<Desk>,
     pub(super) id: u64,
     pub(super) method: Called,
     pub(super) deadline_ns: Option<u64>,
@@ -30,7 +31,8 @@ pub struct Context {
     pub(super) encoding: Encoding,
 }
 
-/// Where a worker sits: moved into each call's context and out of it again, so that no call counts references.
+/// Where a worker sits: moved into each call's context before it runs and out of it again, so that no call counts
+/// references.
 pub(super) struct Desk {
     pub(super) server: Arc<ServerShared>,
     pub(super) slot: Arc<Slot>,
@@ -45,6 +47,11 @@ pub(super) enum Called {
 }
 
 impl Context {
+    /// Where it runs.
+    pub(super) fn desk(&self) -> &Desk {
+        self.desk.as_ref().expect("handlers run at a worker's desk")
+    }
+
     /// The node that calls.
     pub fn peer(&self) -> &NodeInfo {
         &self.pair.client
@@ -57,7 +64,7 @@ impl Context {
 
     /// The method that is called.
     pub fn method(&self) -> &str {
-        self.desk.server.method_name(&self.method)
+        self.desk().server.method_name(&self.method)
     }
 
     /// The request's headers.
@@ -105,7 +112,7 @@ impl Context {
     /// Whether the answer is of no use any more: the caller gave up, has gone, or its deadline is over. A
     /// handler that takes long looks now and then. A caller's word takes some milliseconds to get here.
     pub fn cancelled(&self) -> bool {
-        self.desk.slot.is_cancelled()
+        self.desk().slot.is_cancelled()
             || self.pair.is_gone()
             || self.remaining().is_some_and(|left| left.is_zero())
     }

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use super::ServerShared;
-use super::context::{Called, Context, Desk};
+use super::context::{Called, Context};
 use super::pair::Pair;
 use super::queue::Waits;
 use super::slot::CallId;
@@ -14,12 +14,12 @@ use crate::bus::error::RecvError;
 use crate::bus::inlet::Inlet;
 use crate::bus::message::Headers;
 use crate::bus::outlet::{Outlet, OutletConfig};
-use crate::bus::payload::{Incoming, Payload, Place, with_head};
+use crate::bus::payload::{Incoming, Payload, Place, copy_prefix, with_head};
 use crate::bus::reading::{Manner, Reply};
 use crate::bus::spare::Spare;
 use crate::bus::status::Status;
-use crate::frame::{Encoding, Head};
-use crate::ring::Kind;
+use crate::frame::{self, Head, PayloadSpan, PlainRequest};
+use crate::ring::{Kind, Record};
 use crate::wake::{Patience, Then};
 
 /// Records that are taken in a row before the clock and other duties are looked at.
@@ -31,41 +31,41 @@ pub(super) fn draining() -> Status {
     Status::unavailable("the server's node is draining, and has not begun this: call another")
 }
 
-/// A request that was read.
+/// A request that was read. Its context is made where it is going to be used, and not moved about.
 pub(super) struct Job {
-    pub(super) pair: Arc<Pair>,
-    pub(super) id: u64,
-    pub(super) method: Called,
-    pub(super) deadline_ns: Option<u64>,
-    pub(super) headers: Headers,
-    pub(super) encoding: Encoding,
+    pub(super) context: Context,
     pub(super) payload: Payload,
     /// Of the whole frame, headers and all.
     bytes: usize,
 }
 
 impl Job {
-    #[inline]
-    pub(super) fn split(self, desk: Desk) -> (Context, Payload) {
-        let Job { pair, id, method, deadline_ns, headers, encoding, payload, .. } = self;
-        let reply_headers = Vec::new();
-        let context = Context { pair, desk, id, method, deadline_ns, headers, reply_headers, encoding };
-        (context, payload)
+    /// Answers with a status what was not begun.
+    pub(super) fn refuse(&self, status: &Status) {
+        self.context.pair.fail(self.context.id, status, &[]);
     }
 }
 
 impl Waits for Job {
     fn call(&self) -> CallId {
-        (self.pair.number, self.id)
+        (self.context.pair.number, self.context.id)
     }
 
     fn priority(&self) -> u8 {
-        self.pair.priority
+        self.context.pair.priority
     }
 
     fn bytes(&self) -> usize {
         self.bytes
     }
+}
+
+/// What a request's head says.
+struct Request {
+    id: u64,
+    deadline: Option<u64>,
+    headers: Headers,
+    payload: PayloadSpan,
 }
 
 /// The port that reads requests: one thread at a time has it.
@@ -217,52 +217,98 @@ impl Intake {
     /// Takes a request, for `job`. `None`: it is none, or was answered at once.
     #[inline]
     fn take(&mut self, server: &ServerShared, index: usize, job: &mut Option<Job>) {
-        let Some(record) = self.inlet.source(index).reader.in_hand().copied() else { return };
+        let Some(&Record { kind, len, .. }) = self.inlet.source(index).reader.in_hand() else { return };
+        let record = (kind, len as usize);
         let Some(pair) = self.pair(server, index) else {
             self.inlet.release(index);
             return;
         };
-        let source = self.inlet.source_mut(index);
-        let found = with_head(source, &record, &mut self.copy, |found| match found? {
-            Incoming::Message(Head::Request { id, method, deadline, headers }, span) => {
-                Ok(Ok((id, server.method(method), deadline, Headers::from(headers), span)))
+        // Nearly all requests have a plain head, of a method that is there: what is read stays in registers until it is in
+        // its place. Put together in memory and moved from there it would be late: a load of what more than one store has
+        // just written waits until all of them are in the cache.
+        let prefix = copy_prefix(self.inlet.source(index), record.1, &mut self.copy);
+        if let Some(PlainRequest { id, method, deadline, payload }) = frame::plain_request(prefix, record.1)
+            && let Some(place) = server.place_of(method)
+        {
+            let request = Request { id, deadline, headers: Headers::default(), payload };
+            self.accept(server, index, record, pair, request, Ok(Called::Known(place)), job);
+        } else {
+            self.take_any(server, index, record, pair, job);
+        }
+    }
+
+    /// The same for any record.
+    #[inline(never)]
+    fn take_any(
+        &mut self,
+        server: &ServerShared,
+        index: usize,
+        record: (Kind, usize),
+        pair: Arc<Pair>,
+        job: &mut Option<Job>,
+    ) {
+        let source = self.inlet.source(index);
+        let found = with_head(source, record.1, &mut self.copy, |found| match found? {
+            Incoming::Message(Head::Request { id, method, deadline, headers }, payload) => {
+                let headers = Headers::from(headers);
+                Ok(Ok((server.method(method), Request { id, deadline, headers, payload })))
             }
             Incoming::Message(head, _) => Err(format!("a frame of kind {:?}", head.kind())),
             Incoming::Cancel(id) => Ok(Err(id)),
         });
-        let (id, method, deadline_ns, headers, span) = match found {
-            Ok(Ok(request)) => request,
+        match found {
+            Ok(Ok((method, request))) => self.accept(server, index, record, pair, request, method, job),
             Ok(Err(id)) => {
                 self.inlet.release(index);
                 server.cancel(|call| call == (pair.number, id));
-                return;
             }
             Err(reason) => {
                 tracing::warn!(service = %server.name, client = %pair.client, %reason, "no request");
                 self.inlet.counters().drop(1);
                 self.inlet.release(index);
-                return;
             }
-        };
+        }
+    }
+
+    /// Takes a request that was read, or answers it at once.
+    #[inline(always)]
+    #[allow(clippy::too_many_arguments)] // inlined: they stay where they are
+    fn accept(
+        &mut self,
+        server: &ServerShared,
+        index: usize,
+        (kind, len): (Kind, usize),
+        pair: Arc<Pair>,
+        request: Request,
+        method: Result<Called, Status>,
+        job: &mut Option<Job>,
+    ) {
+        let Request { id, deadline: deadline_ns, headers, payload: span } = request;
         self.inlet.counters().message(span.len);
         let limit = server.limits.max_message;
         let refused = match method {
             _ if server.node.drains.is_draining() => draining(),
             // What is in the log was taken before anybody could refuse it.
-            _ if record.kind == Kind::Blob && span.len as u64 > limit => Status::resource_exhausted(format!(
+            _ if kind == Kind::Blob && span.len as u64 > limit => Status::resource_exhausted(format!(
                 "a request of {} bytes, but the server takes {limit}: raise its `max_message`",
                 span.len
             )),
             Ok(method) if !span.compressed => {
                 let is_raw = server.handler(&method).is_some_and(|handler| handler.is_raw());
-                let place = is_raw.then(|| Place { node: &server.node, reader: &server.port, port: None });
                 let source = self.inlet.source_mut(index);
-                let payload = Payload::take(source, &record, &span, place, &mut self.copy);
-                self.inlet.release(index);
-                let encoding = span.encoding;
-                let bytes = record.len as usize;
-                *job = Some(Job { pair, id, method, deadline_ns, headers, encoding, payload, bytes });
-                return;
+                let (desk, reply_headers, encoding) = (None, Vec::new(), span.encoding);
+                let made = |payload| {
+                    let context =
+                        Context { pair, desk, id, method, deadline_ns, headers, reply_headers, encoding };
+                    Job { context, payload, bytes: len }
+                };
+                if is_raw {
+                    let place = Place { node: &server.node, reader: &server.port, port: None };
+                    *job = Some(made(Payload::take(source, (kind, len), &span, Some(place), &mut self.copy)));
+                } else {
+                    *job = Some(made(Payload::copied(source, len, &span, &mut self.copy)));
+                }
+                return self.inlet.release(index);
             }
             Ok(_) => Status::unimplemented("the request is compressed, which this version does not read"),
             Err(status) => status,

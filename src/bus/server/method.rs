@@ -6,7 +6,6 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::context::{Bytes, Context, Reply};
-use super::pair::Outgoing;
 use crate::bus::codec::{self, Body, Value};
 use crate::bus::metadata::Digits;
 use crate::bus::status::Status;
@@ -43,15 +42,22 @@ where
     }
 
     fn run(&self, context: &mut Context, service: &str, payload: &[u8]) {
-        // Decoding runs code of the arguments' type, which may panic as well as a handler.
-        let result = guard(|| {
+        let mut answered = false;
+        // One guard around all that runs a user's code: decoding, the handler, serialising, and dropping what there was.
+        let ended = guard(|| {
             let arguments = codec::decode_as(context.encoding, payload).map_err(|reason| {
                 Status::invalid_argument(format!("arguments of {service}.{}: {reason}", context.method()))
             })?;
-            (self.handler)(context, arguments)
+            let value = (self.handler)(context, arguments)?;
+            reply(context, Encoding::MessagePack, &Value { value: &value, compact: false })?;
+            answered = true;
+            Ok(())
         });
-        answer(context, result.as_ref().map(|value| Value { value, compact: false }), Encoding::MessagePack);
-        unwind::discard(result);
+        if let Err(status) = ended
+            && !answered
+        {
+            refuse(context, &status);
+        }
     }
 }
 
@@ -75,8 +81,8 @@ where
         };
         match bytes {
             Ok(None) => {}
-            Ok(Some(bytes)) => answer(context, Ok(codec::Bytes(&bytes)), Encoding::Raw),
-            Err(status) => answer(context, Err::<codec::Bytes<'_>, _>(&status), Encoding::Raw),
+            Ok(Some(bytes)) => answer(context, Encoding::Raw, &bytes),
+            Err(status) => refuse(context, &status),
         }
     }
 }
@@ -89,22 +95,29 @@ pub(super) fn guard<T>(handler: impl FnOnce() -> Result<T, Status>) -> Result<T,
     })
 }
 
-pub(super) fn answer(context: &Context, result: Result<impl Body, &Status>, encoding: Encoding) {
-    let mut room = Digits::default();
-    let (headers, bad) = match context.reply_headers(&mut room) {
-        Ok(headers) => (headers, None),
-        Err(status) => (Vec::new(), Some(status)),
-    };
-    let written = match (result, bad) {
-        // A value's own serialisation may panic, too.
-        (Ok(body), None) => {
-            guard(|| context.pair.answer(&Outgoing { id: context.id, headers: &headers, encoding, body }))
-        }
-        (Ok(_), Some(bad)) => Err(bad),
-        (Err(status), _) => Err(status.clone()),
-    };
-    if let Err(status) = written {
-        tracing::debug!(method = %context.method(), %status, "call failed");
-        context.pair.fail(context.id, &status, &headers);
+/// Answers with bytes.
+pub(super) fn answer(context: &Context, encoding: Encoding, bytes: &[u8]) {
+    if let Err(status) = reply(context, encoding, &codec::Bytes(bytes)) {
+        refuse(context, &status);
     }
+}
+
+/// Answers with a result.
+///
+/// # Errors
+/// Why that cannot be sent; the call has no answer yet.
+#[inline]
+fn reply(context: &Context, encoding: Encoding, body: &impl Body) -> Result<(), Status> {
+    let mut room = Digits::default();
+    let headers = context.reply_headers(&mut room)?;
+    context.pair.answer(context.id, &headers, encoding, body)
+}
+
+/// Answers with a status.
+#[cold]
+pub(super) fn refuse(context: &Context, status: &Status) {
+    tracing::debug!(method = %context.method(), %status, "call failed");
+    let mut room = Digits::default();
+    let headers = context.reply_headers(&mut room).unwrap_or_default();
+    context.pair.fail(context.id, status, &headers);
 }

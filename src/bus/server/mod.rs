@@ -347,13 +347,19 @@ pub(super) struct ServerShared {
 }
 
 impl ServerShared {
+    /// Where the handler of this method is.
+    #[inline]
+    fn place_of(&self, method: &str) -> Option<usize> {
+        self.methods.iter().position(|(name, _)| **name == *method)
+    }
+
     /// Which method has this name.
     ///
     /// # Errors
     /// There is none, and no handler for all others.
     #[inline]
     fn method(&self, name: &str) -> Result<Called, Status> {
-        match self.methods.iter().position(|(method, _)| **method == *name) {
+        match self.place_of(name) {
             Some(place) => Ok(Called::Known(place)),
             None if self.fallback.is_some() => Ok(Called::Other(name.into())),
             None => Err(Status::unimplemented(format!("service {:?} has no method {name:?}", &*self.name))),
@@ -473,7 +479,7 @@ impl Drop for Server {
         }
         let mut queue = self.shared.queue.lock();
         while let Some(job) = queue.pop() {
-            job.pair.fail(job.id, &Status::unavailable("the server was stopped"), &[]);
+            job.refuse(&Status::unavailable("the server was stopped"));
         }
         self.shared.note_queued(0);
         drop(queue);

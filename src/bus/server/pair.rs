@@ -67,14 +67,6 @@ impl Backlog {
     }
 }
 
-/// An answer about to be written.
-pub(super) struct Outgoing<'a, B> {
-    pub(super) id: u64,
-    pub(super) headers: &'a [(&'a str, &'a str)],
-    pub(super) encoding: Encoding,
-    pub(super) body: B,
-}
-
 impl Pair {
     pub(super) fn new(
         number: u64,
@@ -139,15 +131,16 @@ impl Pair {
     ///
     /// # Errors
     /// Why it cannot be written; the call has no answer yet.
-    pub(super) fn answer(&self, answer: &Outgoing<'_, impl Body>) -> Result<(), Status> {
-        let Outgoing { id, headers, encoding, body } = answer;
-        let head = Head::Response {
-            id: *id,
-            status: Code::Ok,
-            message: None,
-            headers: Headers::from_slice(headers),
-        };
-        self.write(&head, *encoding, body, false).map_err(|status| self.refuse(status))
+    pub(super) fn answer(
+        &self,
+        id: u64,
+        headers: &[(&str, &str)],
+        encoding: Encoding,
+        body: &impl Body,
+    ) -> Result<(), Status> {
+        let headers = Headers::from_slice(headers);
+        let head = Head::Response { id, status: Code::Ok, message: None, headers };
+        self.write(&head, encoding, body, false).map_err(|status| self.refuse(status))
     }
 
     /// Counts an answer that is not written since it is too large, or one too many.

@@ -11,8 +11,7 @@ use tower_service::Service;
 
 use super::ServiceBuilder;
 use super::context::Context;
-use super::method::{Method, answer, guard};
-use crate::bus::codec::Bytes;
+use super::method::{Method, answer, guard, refuse};
 use crate::bus::status::Status;
 use crate::bus::tower::{Came, Limit, Request, Response};
 
@@ -86,9 +85,9 @@ where
                 for (name, value) in response.headers.all() {
                     context.header(name, value);
                 }
-                answer(context, Ok(Bytes(&response.payload)), response.encoding);
+                answer(context, response.encoding, &response.payload);
             }
-            Err(status) => answer(context, Err::<Bytes<'_>, _>(&status), context.encoding),
+            Err(status) => refuse(context, &status),
         }
     }
 }
@@ -107,7 +106,7 @@ where
         let mut result = None;
         let forget = Forget(context);
         let until_cancelled = poll_fn(|task| {
-            context.desk.slot.wake_on_cancel(Some(task.waker()));
+            context.desk().slot.wake_on_cancel(Some(task.waker()));
             if context.cancelled() {
                 result = Some(Err(given_up(context)));
                 return Poll::Ready(());
@@ -128,7 +127,7 @@ struct Forget<'a>(&'a Context);
 
 impl Drop for Forget<'_> {
     fn drop(&mut self) {
-        self.0.desk.slot.wake_on_cancel(None);
+        self.0.desk().slot.wake_on_cancel(None);
     }
 }
 

@@ -51,17 +51,17 @@ impl Drop for Busy<'_> {
 impl ServerShared {
     /// One worker, until the server stops.
     pub(super) fn work(self: &Arc<Self>, slot: &Arc<Slot>) {
-        let mut desk = Desk { server: self.clone(), slot: slot.clone() };
+        let mut desk = Some(Desk { server: self.clone(), slot: slot.clone() });
         let mut next = None; // filled in place, not moved about
         while !self.is_stopped() {
             self.pop(slot, &mut next);
             if next.is_none() {
                 self.receive(slot, &mut next);
             }
-            if let Some(job) = next.take() {
-                let _busy = Busy(slot);
-                desk = self.run(desk, job);
-            }
+            let Some(job) = &mut next else { continue };
+            let _busy = Busy(slot);
+            self.run(&mut desk, job);
+            next = None; // with what it has of the log, before the slot is free
         }
     }
 
@@ -103,7 +103,7 @@ impl ServerShared {
             slot.begin(job.call()); // before the port is given back: a cancel is read after it
             // After it: `unfinished` has either seen the call, or is done, and it is seen here.
             if self.node.drains.is_draining() {
-                job.pair.fail(job.id, &draining(), &[]);
+                job.refuse(&draining());
                 slot.end();
                 *next = None;
             }
@@ -120,20 +120,21 @@ impl ServerShared {
         (queued + running + backlogged).max(standing_in.into())
     }
 
-    fn run(&self, desk: Desk, job: Job) -> Desk {
+    fn run(&self, desk: &mut Option<Desk>, job: &mut Job) {
         if self.rota.asleep.load(SeqCst) {
             self.wake_standby();
         }
-        let expired = job.deadline_ns.is_some_and(clock::is_over);
-        if expired || job.pair.is_gone() {
+        let Job { context, payload, .. } = job;
+        let expired = context.deadline_ns.is_some_and(clock::is_over);
+        if expired || context.pair.is_gone() {
             self.port.counters.drop(1);
-            return desk;
+            return;
         }
-        let (mut context, payload) = job.split(desk);
         if let Some(handler) = self.handler(&context.method) {
-            handler.run(&mut context, &self.name, &payload);
+            context.desk = desk.take();
+            handler.run(context, &self.name, payload);
+            *desk = context.desk.take();
         }
-        context.desk
     }
 
     /// Cancels calls that wait, and those that run: in this order, for it is theirs. Called with the port's lock:
@@ -205,7 +206,7 @@ impl ServerShared {
                 };
                 if let Some(job) = refused {
                     let full = format!("the queue of {} is full: {} requests wait", self.name, self.limit);
-                    job.pair.fail(job.id, &Status::resource_exhausted(full), &[]);
+                    job.refuse(&Status::resource_exhausted(full));
                     self.port.counters.drop(1);
                 }
                 if wanted() {
