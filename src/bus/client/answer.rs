@@ -5,7 +5,7 @@ use std::ops::Deref;
 
 use serde::de::DeserializeOwned;
 
-use crate::bus::codec;
+use crate::bus::codec::{self, DecodeError};
 use crate::bus::held::Held;
 use crate::bus::message::Headers;
 use crate::bus::payload::Payload;
@@ -164,9 +164,15 @@ fn decode<T: DeserializeOwned>(answer: &Answer, service: &str, method: &str) -> 
             answer.encoding
         )));
     }
-    codec::decode(&answer.payload).map_err(|reason| {
-        Status::internal(format!("the answer of {service}.{method} is another type: {reason}"))
-    })
+    match codec::decode(&answer.payload) {
+        Ok(value) => Ok(value),
+        Err(reason) => Err(another_type(service, method, &reason)),
+    }
+}
+
+#[cold]
+fn another_type(service: &str, method: &str, reason: &DecodeError) -> Status {
+    Status::internal(format!("the answer of {service}.{method} is another type: {reason}"))
 }
 
 /// A call's result as bytes, read where the server has put them (unless [`Trust`](crate::Trust) forbids, or

@@ -143,8 +143,10 @@ impl<'c> Request<'c> {
     fn call<T: FromAnswer>(self, encoding: Encoding, body: &impl Body) -> Result<T, Status> {
         let mut departure = self.depart(T::RAW)?;
         self.set_out(&mut departure, |departure| self.send_on(departure, encoding, body))?;
-        let deadline = departure.term.deadline();
-        let id = departure.call.keep();
+        // What can be done while the request is on its way is done here.
+        let Departure { route, call, term, .. } = departure;
+        drop(route);
+        let (id, deadline) = (call.keep(), term.deadline());
         finish(self.client, id, self.method, deadline, self.timeout)
     }
 

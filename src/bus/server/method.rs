@@ -6,7 +6,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::context::{Bytes, Context, Reply};
-use crate::bus::codec::{self, Body, Value};
+use crate::bus::codec::{self, Body, DecodeError, Value};
 use crate::bus::metadata::Digits;
 use crate::bus::status::Status;
 use crate::bus::unwind;
@@ -45,9 +45,10 @@ where
         let mut answered = false;
         // One guard around all that runs a user's code: decoding, the handler, serialising, and dropping what there was.
         let ended = guard(|| {
-            let arguments = codec::decode_as(context.encoding, payload).map_err(|reason| {
-                Status::invalid_argument(format!("arguments of {service}.{}: {reason}", context.method()))
-            })?;
+            let arguments = match codec::decode_as(context.encoding, payload) {
+                Ok(arguments) => arguments,
+                Err(reason) => return Err(undecodable(context, service, &reason)),
+            };
             let value = (self.handler)(context, arguments)?;
             reply(context, Encoding::MessagePack, &Value { value: &value, compact: false })?;
             answered = true;
@@ -85,6 +86,11 @@ where
             Err(status) => refuse(context, &status),
         }
     }
+}
+
+#[cold]
+fn undecodable(context: &Context, service: &str, reason: &DecodeError) -> Status {
+    Status::invalid_argument(format!("arguments of {service}.{}: {reason}", context.method()))
 }
 
 /// Runs a handler: its panic ends the call, not the server.
