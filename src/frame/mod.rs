@@ -49,11 +49,11 @@ pub use code::Code;
 pub use control::{Attach, Control, Hello};
 pub use error::{DecodeError, EncodeError};
 pub use head::{Head, HeadError, begin_event, decode_head, plain_event, plain_event_head};
-pub use plain::{PlainRequest, plain_request, plain_response};
 pub use headers::{Headers, Stats, Strings};
 pub use list::{Element, Iter, List};
 pub use message::Frame;
 pub use payload::{Encoding, Payload, PayloadSpan, finish_payload, mark_compressed};
+pub use plain::{PlainRequest, plain_request, plain_response};
 pub use port::{PortStats, PortStatsList, PortUp, Role};
 
 /// Most headers on one frame, filters on one port, counters in one heartbeat.

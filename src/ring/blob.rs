@@ -28,8 +28,8 @@ use crate::segment::{Memory, MemoryMut};
 
 /// First offset at which a frame may begin.
 pub const FRAMES: usize = 192;
-/// Where this version puts payloads: aligned to a page, and with the head before it most of a blob is payload.
-pub const PAYLOAD: usize = 4096;
+/// Bytes that this version makes a blob larger than its payloads may be: for the header, and what comes before a payload.
+pub const BESIDE: usize = 4096;
 /// Bytes of a record that names a blob, behind its header.
 pub const NAME: u64 = 32;
 
@@ -70,7 +70,7 @@ impl BlobHeader {
     /// [`Corrupt::Header`] names the field that is not as this version writes it.
     pub fn check(segment: &impl Memory) -> Result<Self, Corrupt> {
         let refuse = |what| Corrupt::Header { what };
-        if segment.size() < PAYLOAD || segment.load(0, Relaxed) != MAGIC {
+        if segment.size() < BESIDE || segment.load(0, Relaxed) != MAGIC {
             return Err(refuse("no blob (magic)"));
         }
         if segment.load(8, Relaxed) != VERSION_WORD {
@@ -205,7 +205,7 @@ impl<M: MemoryMut> Blob<M> {
 
     /// Asks for the lines that are written first when it is next filled: readers were the last to have them.
     pub fn prefetch_write(&self) {
-        self.first_lines(PAYLOAD - CACHE_LINE).for_each(|at| self.memory.prefetch_write(at));
+        self.first_lines(FRAMES).for_each(|at| self.memory.prefetch_write(at));
     }
 
     /// A frame at this offset is about to be published. With its first lines on their way already, a reader has it some 30

@@ -97,7 +97,8 @@ impl<T: FromAnswer> Future for Pending<T> {
         if let Some(outcome) = table.take(me.id) {
             drop(table);
             me.over = true;
-            let answer = outcome.and_then(|mut answer| T::from_answer(&mut answer, &me.client.name, &me.method));
+            let answer =
+                outcome.and_then(|mut answer| T::from_answer(&mut answer, &me.client.name, &me.method));
             return Poll::Ready(answer);
         }
         let late = me.deadline.is_some_and(|deadline| deadline <= Instant::now());

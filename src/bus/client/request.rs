@@ -78,7 +78,8 @@ impl<'c> Request<'c> {
         self,
         arguments: &A,
     ) -> Result<R, Status> {
-        self.call(Encoding::MessagePack, &Value { value: arguments, compact: false }).map(|Alone(result)| result)
+        self.call(Encoding::MessagePack, &Value { value: arguments, compact: false })
+            .map(|Alone(result)| result)
     }
 
     /// Calls without waiting: for many calls in flight, or from async code.

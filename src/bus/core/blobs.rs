@@ -16,7 +16,7 @@ use super::{Core, Trouble};
 use crate::control::NodeId;
 use crate::frame::Control;
 use crate::ring::BlobHeader;
-use crate::ring::blob::PAYLOAD;
+use crate::ring::blob::BESIDE;
 
 /// Most blobs that a peer may give for one log, and their bytes: of address space, the memory is the peer's.
 const MOST: usize = 1024;
@@ -131,7 +131,7 @@ impl Core {
         let Some(source) = self.sources.get_mut(&at) else { return Ok(()) };
         let Some(inlet) = self.inlets.get(&at.0) else { return Ok(()) };
         let bytes: u64 = source.blobs.values().sum();
-        if blob == 0 || size > LARGEST + PAYLOAD as u64 {
+        if blob == 0 || size > LARGEST + BESIDE as u64 {
             return Err(format!("blob {blob} of {size} bytes").into());
         }
         if source.blobs.len() == MOST || bytes + size > MOST_BYTES {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::super::log::PREFAULT;
 use super::{Trouble, segment_trouble};
-use crate::ring::blob::PAYLOAD;
+use crate::ring::blob::BESIDE;
 use crate::ring::{BlobHeader, LogHeader, LogLayout, layout};
 use crate::segment::{Memory, PeerSegment};
 
@@ -29,7 +29,7 @@ pub(super) fn open_log(
 /// Checks and maps a peer's blob, which is said to have this size and header.
 pub(super) fn open_blob(fd: &OwnedFd, size: u64, header: BlobHeader) -> Result<Arc<PeerSegment>, Trouble> {
     let size = usize::try_from(size).map_err(|_| "a blob beyond the address space")?;
-    let segment = PeerSegment::open(fd, size, size <= PREFAULT + PAYLOAD)
+    let segment = PeerSegment::open(fd, size, size <= PREFAULT + BESIDE)
         .map_err(|error| segment_trouble("a blob", &error))?;
     let found = BlobHeader::check(&segment).map_err(|error| format!("a blob: {error}"))?;
     if found != header || segment.size() != size {

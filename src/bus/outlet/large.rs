@@ -11,7 +11,7 @@ use crate::bus::codec::Body;
 use crate::bus::core::Command;
 use crate::bus::error::PublishError;
 use crate::frame::{self, Encoding, Head};
-use crate::ring::blob::{FRAMES, NAME, PAYLOAD};
+use crate::ring::blob::{BESIDE, FRAMES, NAME};
 use crate::ring::{Blob, BlobHeader};
 use crate::segment::{Memory, Sealed};
 use crate::wake::Wait;
@@ -29,15 +29,16 @@ pub(super) struct Place {
 }
 
 impl Place {
-    /// The payload is aligned, and the head before it: in the page that has the blob's header, if it fits there.
+    /// The payload is aligned, and the head before it, as near to the generation as may be: a processor that fetches one of
+    /// the two lines mostly fetches the other with it.
     fn of(prefix: usize, payload: usize) -> Self {
-        let start = (FRAMES + prefix).next_multiple_of(ALIGN).max(PAYLOAD);
+        let start = (FRAMES + prefix).next_multiple_of(ALIGN);
         Self { at: start - prefix, len: prefix.saturating_add(payload) }
     }
 
-    /// Bytes of the blob from where payloads begin as a rule.
+    /// How large a class has room for it.
     fn bytes(&self) -> u64 {
-        (self.at.saturating_add(self.len) - PAYLOAD) as u64
+        self.at.saturating_add(self.len).saturating_sub(BESIDE) as u64
     }
 }
 
@@ -195,7 +196,7 @@ impl Outlet {
     fn make_blob(&mut self, class: u64) -> Result<bool, PublishError> {
         let log = self.shared.log;
         // All pages at once, however large: a page fault costs more than a share of this.
-        let segment = match Sealed::create("ringbus-blob", PAYLOAD + class as usize, true) {
+        let segment = match Sealed::create("ringbus-blob", BESIDE + class as usize, true) {
             Ok(segment) => Arc::new(segment),
             Err(_) if self.pool.in_use() > 0 => return Ok(false),
             Err(error) => return Err(PublishError::Memory { reason: error.to_string() }),

@@ -2,7 +2,7 @@
 //! it learns that it is back.
 
 use super::*;
-use crate::ring::blob::{NAME, PAYLOAD};
+use crate::ring::blob::{FRAMES, NAME};
 use crate::ring::sync::fence;
 use crate::ring::{Blob, BlobHeader, Recovery, Ringer};
 
@@ -23,8 +23,8 @@ fn blob() -> (ModelWriter, ModelReader, Shared, Blob<Shared>) {
 
 fn send(writer: &mut ModelWriter, blob: &mut Blob<Shared>, value: u64) {
     writer.claim(NAME).unwrap();
-    blob.bytes_mut(PAYLOAD, BODY).copy_from_slice(&fill(value)); // loom checks that nobody looks
-    writer.commit_blob(blob, PAYLOAD, BODY);
+    blob.bytes_mut(FRAMES, BODY).copy_from_slice(&fill(value)); // loom checks that nobody looks
+    writer.commit_blob(blob, FRAMES, BODY);
     writer.publish();
 }
 

@@ -1,14 +1,14 @@
 //! Records that name blobs: found, not there yet, kept, given back, and forged.
 
 use super::fixture::{End, Log, bytes};
-use crate::ring::blob::{FRAMES, NAME, PAYLOAD};
+use crate::ring::blob::{BESIDE, FRAMES, NAME};
 use crate::ring::layout::WAITING;
 use crate::ring::sync::Ordering::Relaxed;
 use crate::ring::{Blob, BlobHeader, Corrupt, Kind, Lent, Next, Recovery};
 use crate::segment::{Heap, Memory, MemoryMut};
 
 const CAPACITY: u64 = 4096;
-const SIZE: usize = PAYLOAD + 4096;
+const SIZE: usize = BESIDE + 4096;
 
 fn blob(id: u64) -> Blob<Heap> {
     Blob::new(Heap::new(SIZE), &BlobHeader { log: 1, node: [2; 16], blob: id })
@@ -21,7 +21,7 @@ fn give(end: &mut End, blob: &Blob<Heap>) {
 /// Publishes a frame of this seed and length in the blob.
 fn send(log: &mut Log, blob: &mut Blob<Heap>, seed: u64, len: usize) {
     log.writer.claim(NAME).unwrap();
-    let at = PAYLOAD - 10;
+    let at = FRAMES + 54;
     blob.bytes_mut(at, len).copy_from_slice(&bytes(seed, len));
     assert_eq!(blob.bytes(at, len), bytes(seed, len));
     log.writer.commit_blob(blob, at, len);

@@ -4,7 +4,7 @@
 use proptest::prelude::*;
 
 use super::fixture::{End, Log, bytes, filling};
-use crate::ring::blob::{NAME, PAYLOAD};
+use crate::ring::blob::{BESIDE, FRAMES, NAME};
 use crate::ring::{Blob, BlobHeader, Corrupt, Next, Recovery};
 use crate::segment::Heap;
 
@@ -13,7 +13,7 @@ const CAPACITY: u64 = 4096;
 const LARGE: usize = 3000;
 
 fn blob(id: u64) -> Blob<Heap> {
-    Blob::new(Heap::new(PAYLOAD + LARGE), &BlobHeader { log: 1, node: [2; 16], blob: id })
+    Blob::new(Heap::new(BESIDE + LARGE), &BlobHeader { log: 1, node: [2; 16], blob: id })
 }
 
 fn give(end: &mut End, blob: &Blob<Heap>) {
@@ -25,8 +25,8 @@ fn send(log: &mut Log, blob: &mut Blob<Heap>, frame: &[u8]) {
     log.writer.claim(NAME).unwrap();
     log.writer.look_at_cursors();
     assert_eq!(log.writer.recover(blob), Recovery::Back);
-    blob.bytes_mut(PAYLOAD, frame.len()).copy_from_slice(frame);
-    log.writer.commit_blob(blob, PAYLOAD, frame.len());
+    blob.bytes_mut(FRAMES, frame.len()).copy_from_slice(frame);
+    log.writer.commit_blob(blob, FRAMES, frame.len());
     log.writer.publish();
 }
 
@@ -178,7 +178,7 @@ fn a_blob_that_was_written_again_or_let_go_of_is_lost_and_one_to_come_is_waited_
     send(&mut log, &mut first, b"half written");
     log.writer.look_at_cursors();
     assert_eq!(log.writer.recover(&mut first), Recovery::Back);
-    first.bytes_mut(PAYLOAD, 4).fill(0);
+    first.bytes_mut(FRAMES, 4).fill(0);
     assert_eq!(end.glance(), Next::Lagged(1));
 
     send(&mut log, &mut first, b"let go of");

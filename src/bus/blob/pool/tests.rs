@@ -7,7 +7,7 @@ use std::sync::Arc;
 use proptest::prelude::*;
 
 use super::*;
-use crate::ring::blob::{NAME, PAYLOAD};
+use crate::ring::blob::{BESIDE, FRAMES, NAME};
 use crate::ring::{BlobHeader, CursorSegment, Gates, Lent, LogHeader, LogLayout, Next, Reader};
 use crate::segment::Heap;
 
@@ -65,7 +65,7 @@ impl Bench {
                 self.ends.iter_mut().for_each(|end| end.reader.remove_blob(*blob));
             }
             let blob = self.pool.next_id();
-            let memory = Heap::new(PAYLOAD + class as usize);
+            let memory = Heap::new(BESIDE + class as usize);
             let shared = Shared::default();
             self.ends.iter_mut().for_each(|end| end.reader.add_blob(blob, Some(memory.clone())));
             let header = BlobHeader { log: 1, node: [2; 16], blob };
@@ -86,8 +86,8 @@ impl Bench {
             assert!(pending || self.pool.in_use() + class > LIMIT, "{class} beside {}", self.pool.in_use());
             return;
         }
-        self.pool.lent_mut().unwrap().bytes_mut(PAYLOAD, len).copy_from_slice(&content(self.sent, len));
-        self.pool.commit(&mut self.writer, PAYLOAD, len);
+        self.pool.lent_mut().unwrap().bytes_mut(FRAMES, len).copy_from_slice(&content(self.sent, len));
+        self.pool.commit(&mut self.writer, FRAMES, len);
         self.writer.publish();
         if len.is_multiple_of(2) {
             self.pool.prepare(&mut self.writer);
@@ -161,7 +161,7 @@ proptest! {
                 Step::GiveBack { end, which } => bench.give_back(end, which),
                 Step::Unsent { class } => {
                     if bench.pool.take(CLASSES[class], true, &mut bench.writer) == Take::Ready {
-                        bench.pool.lent_mut().unwrap().bytes_mut(PAYLOAD, 1024).fill(0xee);
+                        bench.pool.lent_mut().unwrap().bytes_mut(FRAMES, 1024).fill(0xee);
                     }
                 }
                 Step::Share => bench.unshared.drain(..).for_each(|shared| shared.set()),
