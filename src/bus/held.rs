@@ -42,8 +42,9 @@ impl Held {
 impl Drop for Held {
     #[inline(always)]
     fn drop(&mut self) {
-        let origin = self.0.take();
-        let _ = KEPT.try_with(|kept| kept.set(origin));
+        if let Some(origin) = self.0.take() {
+            let _ = KEPT.try_with(|kept| kept.set(Some(origin)));
+        }
     }
 }
 
@@ -52,7 +53,7 @@ impl Deref for Held {
 
     #[inline]
     fn deref(&self) -> &Origin {
-        self.0.as_deref().expect("it is there until it is dropped")
+        self.0.as_deref().expect("it is there until it is taken or dropped")
     }
 }
 

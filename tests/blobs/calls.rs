@@ -78,6 +78,7 @@ fn calls_that_are_too_large_either_way_are_refused() {
         let len = u64::from_le_bytes(bytes[..8].try_into().unwrap());
         ctx.loan(len as usize)
     });
+    let service = service.method("long", |_, len: usize| Ok("x".repeat(len)));
     let _server = service.spawn().unwrap();
     let client = other.client_builder("s").max_message(MIB as u64).open().unwrap();
     let generous = other.client("s").unwrap();
@@ -102,6 +103,9 @@ fn calls_that_are_too_large_either_way_are_refused() {
     let status = fill(&modest, 8, MIB).unwrap_err();
     assert!(status.message().contains("an answer of 1048576 bytes, but the client takes 100000"), "{status}");
     assert_eq!(fill(&modest, 100, 100_000), Ok(100_000));
+    let status = modest.call::<_, String>("long", &200_000).unwrap_err();
+    assert!(status.message().contains("bytes, but the client takes 100000"), "{status}");
+    assert_eq!(modest.call::<_, String>("long", &90_000).unwrap().len(), 90_000);
 }
 
 #[test]

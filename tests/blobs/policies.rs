@@ -42,6 +42,13 @@ fn too_large_is_said_with_the_limit() {
     let mut none = builder().capacity(4096).blob_memory(1000).open_raw().unwrap();
     assert!((900..1024).contains(&limit(&mut none, 1024)));
     assert!(matches!(none.loan(1000), Err(PublishError::TooLarge { .. })));
+    // Nor with a blob at hand that has the room, beside its class.
+    let mut one = builder().blob_memory(64 << 10).open_raw().unwrap();
+    for lent in [65_000, 64 << 10] {
+        assert!(matches!(one.loan(68_000), Err(PublishError::TooLarge { size: 68_000, limit: 65_536 })));
+        drop(one.loan(lent).unwrap());
+    }
+    assert!(matches!(one.loan(65_537), Err(PublishError::TooLarge { size: 65_537, limit: 65_536 })));
 }
 
 #[test]

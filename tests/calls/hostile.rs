@@ -11,7 +11,7 @@ use ringbus::internals::frame::{
 use ringbus::internals::ring::{CursorSegment, Gates, Kind, LogHeader, LogLayout, Writer};
 use ringbus::internals::segment::{PeerSegment, Sealed};
 use ringbus::internals::sys::timerfd;
-use ringbus::{Client, Node, Pending, RawResponse, Status};
+use ringbus::{Client, Node, NodeInfo, Pending, RawResponse, Response, Status};
 
 use crate::raw_peer::Raw;
 use crate::servant::{self, SERVICE};
@@ -93,7 +93,11 @@ fn write(log: &mut Log, frame: &[u8]) {
 }
 
 fn message(head: Head<'_>) -> Vec<u8> {
-    let frame = Frame::Message { head, payload: Payload::new(Encoding::Raw, b"bytes") };
+    framed(head, Payload::new(Encoding::Raw, b"bytes"))
+}
+
+fn framed(head: Head<'_>, payload: Payload<'_>) -> Vec<u8> {
+    let frame = Frame::Message { head, payload };
     let mut bytes = vec![0; frame.encoded_len()];
     let len = frame.encode(&mut bytes).unwrap();
     bytes.truncate(len);
@@ -102,6 +106,12 @@ fn message(head: Head<'_>) -> Vec<u8> {
 
 fn answer(id: u64) -> Vec<u8> {
     message(Head::Response { id, status: Code::Ok, message: None, headers: Headers::EMPTY })
+}
+
+/// A number as the answer of a typed call.
+fn typed_answer(id: u64, number: u8, compressed: bool) -> Vec<u8> {
+    let head = Head::Response { id, status: Code::Ok, message: None, headers: Headers::EMPTY };
+    framed(head, Payload { encoding: Encoding::MessagePack, compressed, bytes: &[number] })
 }
 
 fn request(id: u64) -> Vec<u8> {
@@ -143,6 +153,50 @@ fn what_is_no_answer_is_counted_and_the_next_one_is_taken() {
     write(&mut log, &answer(pending.id()));
     assert_eq!(*pending.wait().unwrap(), *b"bytes");
     assert_eq!((client.stats().dropped, client.stats().messages), (5, 1));
+}
+
+/// A typed call of which whoever waits reads the answer itself.
+#[test]
+fn a_typed_call_takes_one_answer_and_that_only_as_it_was_asked() {
+    let dir = Dir::new();
+    let (node, client, server, pending) = pair(&dir);
+    let mut log = server.attach(1);
+    write(&mut log, &answer(pending.id()));
+    assert_eq!(*pending.wait().unwrap(), *b"bytes");
+    let call = |to: &NodeInfo| -> Pending<Response<u8>> {
+        client.request("any").to(to).timeout(DEADLINE).start(&1).unwrap()
+    };
+    let [first] = &client.servers()[..] else { panic!("one server") };
+
+    let compressed = call(first);
+    write(&mut log, &typed_answer(compressed.id(), 7, true));
+    let status = compressed.wait().unwrap_err();
+    assert_eq!(status.code(), ringbus::Code::Unimplemented, "{status}");
+
+    let twice = call(first);
+    for number in [7, 8] {
+        write(&mut log, &typed_answer(twice.id(), number, false));
+    }
+    assert_eq!(*twice.wait().unwrap(), 7);
+    let after = call(first);
+    write(&mut log, &typed_answer(after.id(), 9, false));
+    assert_eq!(*after.wait().unwrap(), 9);
+    assert_eq!(client.stats().dropped, 1);
+
+    // Of a call to another, which has not answered yet.
+    let other = End::open(&dir, &node, Role::Server, Role::Client);
+    eventually("both are there", || client.servers().len() == 2);
+    let servers = client.servers();
+    let second = servers.iter().find(|server| server.id() != first.id()).unwrap();
+    let theirs = call(second);
+    let mut their_log = other.attach(1);
+    write(&mut log, &typed_answer(theirs.id(), 1, false));
+    let ours = call(first);
+    write(&mut log, &typed_answer(ours.id(), 2, false));
+    assert_eq!(*ours.wait().unwrap(), 2);
+    write(&mut their_log, &typed_answer(theirs.id(), 3, false));
+    assert_eq!(*theirs.wait().unwrap(), 3);
+    assert_eq!((client.stats().dropped, client.stats().messages), (2, 6));
 }
 
 #[test]

@@ -107,6 +107,39 @@ fn a_panic_in_a_drop_leaves_the_worker_alive() {
     }
 }
 
+/// Panics when it is dropped, and cannot be serialised: as it says, or with a panic.
+struct Dud(bool);
+
+impl serde::Serialize for Dud {
+    fn serialize<S: serde::Serializer>(&self, _: S) -> Result<S::Ok, S::Error> {
+        if self.0 {
+            panic!("serialised on purpose");
+        }
+        Err(serde::ser::Error::custom("no such shape"))
+    }
+}
+
+impl Drop for Dud {
+    fn drop(&mut self) {
+        panic!("dropped on purpose");
+    }
+}
+
+#[test]
+fn a_result_that_panics_when_it_is_dropped_and_was_not_sent_says_why_it_was_not() {
+    let node = ringbus::Bus::private().unwrap().join("both").unwrap();
+    let _server = node.service("duds").method("dud", |_, panics: bool| Ok(Dud(panics))).spawn().unwrap();
+    let client = node.client("duds").unwrap();
+    client.wait_for_server(DEADLINE).unwrap();
+    for (panics, why) in [(false, "no such shape"), (true, "serialised on purpose"), (false, "no such shape")]
+    {
+        let status = client.call::<_, ()>("dud", &panics).unwrap_err();
+        assert_eq!(status.code(), Code::Internal);
+        assert!(status.message().contains(why), "{status}");
+    }
+    assert_eq!(client.stats().dropped, 0, "one answer a call");
+}
+
 #[test]
 fn what_the_server_does_not_understand_says_what() {
     let dir = Dir::new();

@@ -26,7 +26,7 @@ const MAX_MESSAGE: u64 = 64 << 20;
 const BLOB_MEMORY: u64 = 256 << 20;
 /// The most that a message can have, whatever is asked for: lengths in frames have 32 bits.
 pub(super) const LARGEST: u64 = 1 << 31;
-/// Bytes of payload in the smallest blob.
+/// Bytes of the smallest blob, beside those for what comes before a payload.
 const SMALLEST: u64 = 64 << 10;
 /// Blobs that a log may have at a time: each costs its writer a file descriptor.
 pub(super) const MOST: usize = 64;
@@ -53,7 +53,7 @@ impl Limits {
         if class < SMALLEST { 0 } else { self.max_message.min(class).min(LARGEST) }
     }
 
-    /// The size of the blobs for payloads with so many bytes, and what of the head does not fit before them.
+    /// The size of the blobs for so many bytes, beside what each has for what comes before a payload.
     pub(super) fn class(&self, bytes: u64) -> Option<u64> {
         let class = bytes.checked_next_power_of_two()?.max(SMALLEST);
         (class <= self.blob_memory && class <= LARGEST).then_some(class)

@@ -39,7 +39,7 @@ pub(in crate::bus) enum Take {
 /// One blob. Boxed in all the lists: moved as a whole it would be written and read by different lengths, and waited for.
 struct Pooled<M> {
     blob: Blob<M>,
-    /// Bytes of payload.
+    /// Its bytes, as [`Limits::class`](super::Limits::class) counts them.
     class: u64,
     shared: Shared,
 }

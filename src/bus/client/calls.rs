@@ -23,7 +23,7 @@ use crate::bus::unwind;
 /// Bits of a call's id that say where it stands in the table: the rest are never used twice.
 const INDEX_BITS: u32 = 24;
 
-/// No call's id.
+/// No call's id: no place has its index.
 const VACANT: u64 = u64::MAX;
 
 /// How a call ended, for whoever began it.
@@ -243,6 +243,7 @@ impl Table {
         let id = self.begun << INDEX_BITS | index as u64;
         self.begun += 1;
         let call = &mut self.calls[index];
+        debug_assert!(call.id == VACANT && call.outcome.is_none() && matches!(call.waiter, Waiter::None));
         (call.id, call.route, call.raw) = (id, route, raw);
         Ok(id)
     }
@@ -250,8 +251,8 @@ impl Table {
     /// One more place.
     #[cold]
     fn another(&mut self) -> Result<usize, Status> {
-        if self.calls.len() >= 1 << INDEX_BITS {
-            return Err(Status::resource_exhausted("this client has 16 777 216 calls in flight"));
+        if self.calls.len() >= Self::index(VACANT) {
+            return Err(Status::resource_exhausted("this client has 16 777 215 calls in flight"));
         }
         self.calls.push(Call { id: VACANT, route: 0, raw: false, outcome: None, waiter: Waiter::None });
         Ok(self.calls.len() - 1)
@@ -279,8 +280,7 @@ impl Table {
             return false;
         };
         if matches!(call.waiter, Waiter::None) {
-            call.id = VACANT;
-            self.vacant.push(Self::index(id));
+            self.vacate(id);
         } else {
             self.forget(id);
         }
@@ -312,7 +312,13 @@ impl Table {
     pub(super) fn forget(&mut self, id: u64) -> Option<Outcome> {
         let waiter = self.set_waiter(id, Waiter::None)?;
         self.discard(waiter);
-        let call = self.call(id)?;
+        self.vacate(id)
+    }
+
+    /// Gives a call's place free, of which nobody waits for it.
+    #[inline(always)]
+    fn vacate(&mut self, id: u64) -> Option<Outcome> {
+        let call = &mut self.calls[Self::index(id)];
         call.id = VACANT;
         let outcome = call.outcome.take();
         self.vacant.push(Self::index(id));

@@ -12,8 +12,6 @@ pub(super) struct Departure<'c> {
     pub(super) route: Arc<Route>,
     pub(super) call: Registered<'c>,
     pub(super) term: Term,
-    /// Wants its answer in place.
-    pub(super) raw: bool,
 }
 
 /// How long an answer is of use.

@@ -117,7 +117,7 @@ impl<'c> Request<'c> {
     /// no room just now.
     pub fn loan(self, len: usize) -> Result<RequestLoan<'c>, Status> {
         let mut departure = self.depart(true)?;
-        let (requests, filler, start) = self.set_out(&mut departure, |departure| {
+        let (requests, filler, start) = self.set_out(&mut departure, true, |departure| {
             self.check(departure)?;
             let log = &departure.route.requests;
             let requests = match departure.term.deadline() {
@@ -143,9 +143,9 @@ impl<'c> Request<'c> {
 
     fn call<T: FromAnswer>(self, encoding: Encoding, body: &impl Body) -> Result<T, Status> {
         let mut departure = self.depart(T::RAW)?;
-        self.set_out(&mut departure, |departure| self.send_on(departure, encoding, body))?;
+        self.set_out(&mut departure, T::RAW, |departure| self.send_on(departure, encoding, body))?;
         // What can be done while the request is on its way is done here.
-        let Departure { route, call, term, .. } = departure;
+        let Departure { route, call, term } = departure;
         drop(route);
         let (id, deadline) = (call.keep(), term.deadline());
         finish(self.client, id, self.method, deadline, self.timeout)
@@ -153,7 +153,7 @@ impl<'c> Request<'c> {
 
     fn begin<T: FromAnswer>(self, encoding: Encoding, body: &impl Body) -> Result<Pending<T>, Status> {
         let mut departure = self.depart(T::RAW)?;
-        self.set_out(&mut departure, |departure| self.send_on(departure, encoding, body))?;
+        self.set_out(&mut departure, T::RAW, |departure| self.send_on(departure, encoding, body))?;
         Ok(Pending::new(self.client.clone(), departure, self.method, self.timeout))
     }
 
@@ -163,13 +163,14 @@ impl<'c> Request<'c> {
     fn set_out<T>(
         &self,
         departure: &mut Departure<'c>,
+        raw: bool,
         mut send: impl FnMut(&Departure<'c>) -> Result<T, Status>,
     ) -> Result<T, Status> {
         let mut left = Vec::new();
         loop {
             match send(departure) {
                 Err(status) if status.code() == Code::Unavailable && departure.route.is_gone() => {
-                    self.turn_elsewhere(departure, &mut left)?;
+                    self.turn_elsewhere(departure, raw, &mut left)?;
                 }
                 sent => return sent,
             }
@@ -181,13 +182,14 @@ impl<'c> Request<'c> {
     fn turn_elsewhere(
         &self,
         departure: &mut Departure<'c>,
+        raw: bool,
         left: &mut Vec<(NodeId, u64)>,
     ) -> Result<(), Status> {
         if let Some(refusal) = departure.route.refusal() {
             return Err(refusal.clone());
         }
         left.push((departure.route.node.id(), departure.route.port));
-        let (route, call) = self.choose(departure.raw)?;
+        let (route, call) = self.choose(raw)?;
         let server = (route.node.id(), route.port);
         if left.iter().filter(|before| **before == server).count() == 2 {
             return Err(Status::unavailable(format!(
@@ -219,7 +221,7 @@ impl<'c> Request<'c> {
         }
         let term = Term::new(self.timeout);
         let (route, call) = self.choose(raw)?;
-        Ok(Departure { route, call, term, raw })
+        Ok(Departure { route, call, term })
     }
 
     /// Chooses a server and registers the call.
@@ -366,9 +368,9 @@ pub(super) fn finish<T: FromAnswer>(
 ) -> Result<T, Status> {
     let mut outcome = None;
     client.wait(id, T::RAW, deadline, &mut outcome);
-    match &mut outcome {
-        Some(Ok(answer)) => T::from_answer(answer, &client.name, method),
-        Some(Err(status)) => Err(status.clone()),
+    match outcome {
+        Some(Ok(ref mut answer)) => T::from_answer(answer, &client.name, method), // where it is
+        Some(Err(status)) => Err(status),
         None => Err(overdue(client, method, timeout)),
     }
 }

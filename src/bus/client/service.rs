@@ -112,7 +112,7 @@ impl<'c> Request<'c> {
         waits: bool,
     ) -> Result<bool, Status> {
         let call = Registered { client: self.client, id, kept: true };
-        let departure = Departure { route: ticket.route.clone(), call, term: ticket.term, raw: true };
+        let departure = Departure { route: ticket.route.clone(), call, term: ticket.term };
         // A task must not wait on its thread for another's loan.
         self.attempt(&departure, encoding, &Bytes(payload), false, waits)
     }

@@ -84,7 +84,7 @@ impl Outlet {
         self.pool.expect(false);
         let place = Place::of(prefix, size);
         let is_prepared =
-            size as u64 <= self.config.limits.max_message && self.pool.has_prepared(place.bytes());
+            self.pool.has_prepared(place.bytes()) && size as u64 <= self.config.limits.largest();
         if is_prepared && self.writer.claim(NAME).is_ok() {
             return Ok(Some(place));
         }
@@ -210,5 +210,33 @@ impl Outlet {
             .ask(|reply| Command::ShareBlob { log, new, reply })
             .map_err(|error| PublishError::Memory { reason: error.to_string() })?;
         Ok(true)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::bus::blob::Limits;
+    use crate::frame::MAX_HEAD;
+
+    proptest! {
+        #[test]
+        fn a_frame_stands_within_the_blob_of_its_class(
+            prefix in prop_oneof![1..80usize, 1..=MAX_HEAD],
+            (power, by) in (16..=31u32, -5000..5000i64),
+        ) {
+            let limits = Limits { max_message: u64::MAX, blob_memory: u64::MAX };
+            let payload = ((1i64 << power) + by) as usize;
+            let place = Place::of(prefix, payload);
+            prop_assert!(place.at >= FRAMES && (place.at + prefix).is_multiple_of(ALIGN));
+            if let Some(class) = limits.class(place.bytes()) {
+                prop_assert!(place.at + place.len <= BESIDE + class as usize);
+                prop_assert!(class == limits.class(1).unwrap() || place.bytes() > class / 2);
+            } else {
+                prop_assert!(place.bytes() > crate::bus::blob::LARGEST);
+            }
+        }
     }
 }

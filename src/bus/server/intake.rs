@@ -63,6 +63,8 @@ impl Waits for Job {
 /// What a request's head says.
 struct Request {
     id: u64,
+    /// Which handler takes it, if any does.
+    method: Result<Called, Status>,
     deadline: Option<u64>,
     headers: Headers,
     payload: PayloadSpan,
@@ -230,8 +232,8 @@ impl Intake {
         if let Some(PlainRequest { id, method, deadline, payload }) = frame::plain_request(prefix, record.1)
             && let Some(place) = server.place_of(method)
         {
-            let request = Request { id, deadline, headers: Headers::default(), payload };
-            self.accept(server, index, record, pair, request, Ok(Called::Known(place)), job);
+            let (method, headers) = (Ok(Called::Known(place)), Headers::default());
+            self.accept(server, index, record, pair, Request { id, method, deadline, headers, payload }, job);
         } else {
             self.take_any(server, index, record, pair, job);
         }
@@ -250,14 +252,14 @@ impl Intake {
         let source = self.inlet.source(index);
         let found = with_head(source, record.1, &mut self.copy, |found| match found? {
             Incoming::Message(Head::Request { id, method, deadline, headers }, payload) => {
-                let headers = Headers::from(headers);
-                Ok(Ok((server.method(method), Request { id, deadline, headers, payload })))
+                let (method, headers) = (server.method(method), Headers::from(headers));
+                Ok(Ok(Request { id, method, deadline, headers, payload }))
             }
             Incoming::Message(head, _) => Err(format!("a frame of kind {:?}", head.kind())),
             Incoming::Cancel(id) => Ok(Err(id)),
         });
         match found {
-            Ok(Ok((method, request))) => self.accept(server, index, record, pair, request, method, job),
+            Ok(Ok(request)) => self.accept(server, index, record, pair, request, job),
             Ok(Err(id)) => {
                 self.inlet.release(index);
                 server.cancel(|call| call == (pair.number, id));
@@ -272,7 +274,6 @@ impl Intake {
 
     /// Takes a request that was read, or answers it at once.
     #[inline(always)]
-    #[allow(clippy::too_many_arguments)] // inlined: they stay where they are
     fn accept(
         &mut self,
         server: &ServerShared,
@@ -280,10 +281,9 @@ impl Intake {
         (kind, len): (Kind, usize),
         pair: Arc<Pair>,
         request: Request,
-        method: Result<Called, Status>,
         job: &mut Option<Job>,
     ) {
-        let Request { id, deadline: deadline_ns, headers, payload: span } = request;
+        let Request { id, method, deadline: deadline_ns, headers, payload: span } = request;
         self.inlet.counters().message(span.len);
         let limit = server.limits.max_message;
         let refused = match method {

@@ -42,23 +42,20 @@ where
     }
 
     fn run(&self, context: &mut Context, service: &str, payload: &[u8]) {
-        let mut answered = false;
-        // One guard around all that runs a user's code: decoding, the handler, serialising, and dropping what there was.
+        let mut value = None; // outside: where its serialisation panics, and then its drop, that is no abort
+        // One guard around decoding, the handler and serialising, all of which run a user's code.
         let ended = guard(|| {
             let arguments = match codec::decode_as(context.encoding, payload) {
                 Ok(arguments) => arguments,
                 Err(reason) => return Err(undecodable(context, service, &reason)),
             };
-            let value = (self.handler)(context, arguments)?;
-            reply(context, Encoding::MessagePack, &Value { value: &value, compact: false })?;
-            answered = true;
-            Ok(())
+            let value = value.insert((self.handler)(context, arguments)?);
+            reply(context, Encoding::MessagePack, &Value { value: &*value, compact: false })
         });
-        if let Err(status) = ended
-            && !answered
-        {
+        if let Err(status) = ended {
             refuse(context, &status);
         }
+        unwind::discard(value);
     }
 }
 

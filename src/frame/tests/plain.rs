@@ -3,7 +3,7 @@
 use super::frame::head::decode_any_head;
 use super::frame::plain::{LONGEST, begin, decode, prefix_len};
 use super::frame::write::Writer;
-use super::frame::{Code, Encoding, Head, Headers, finish_payload};
+use super::frame::{Code, Encoding, Head, Headers, finish_payload, mark_compressed};
 use super::roundtrip::number;
 use proptest::prelude::*;
 
@@ -54,6 +54,11 @@ proptest! {
             if is_plain {
                 prop_assert_eq!(found, decode_any_head(&frame, frame.len()).ok());
             }
+            // Compressed, it is as plain.
+            mark_compressed(&mut frame, start);
+            let found = decode(&frame, frame.len());
+            prop_assert!(found.is_none_or(|(_, span)| span.compressed));
+            prop_assert_eq!(found, decode_any_head(&frame, frame.len()).ok().filter(|_| is_plain));
             // Whatever is wrong: what is found is what the general way finds.
             let len = frame.len();
             frame[spoilt % len] ^= by;

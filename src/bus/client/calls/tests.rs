@@ -93,6 +93,24 @@ fn a_failure_is_counted_and_keeps_outcomes_that_there_are() {
 }
 
 #[test]
+fn what_befalls_a_vacant_place_is_not_the_next_call_s() {
+    let calls = Calls::default();
+    let (answered, forgotten) = (begin(&calls, 1, false), begin(&calls, 1, false));
+    assert!(calls.lock().settle(answered, 1) && calls.lock().forget(forgotten).is_none());
+    calls.fail_all(&Status::unavailable("gone"));
+    calls.fail(1, &Status::unavailable("gone"));
+    let mut table = calls.lock();
+    for id in [answered, forgotten, VACANT] {
+        assert_eq!((table.wants(id, 1), table.settle(id, 1), table.route(id)), (None, false, None));
+        assert!(table.end(id, Err(Status::aborted("late"))).is_none() && table.forget(id).is_none());
+    }
+    assert_eq!((table.len(), table.unfinished()), (0, 0));
+    let next = [0, 1].map(|_| table.begin(1, false).unwrap());
+    assert_eq!((table.len(), table.unfinished(), table.calls.len()), (2, 2, 2), "in those places");
+    assert!(next.iter().all(|id| table.take(*id).is_none()));
+}
+
+#[test]
 fn tasks_are_counted_woken_once_and_their_deadlines_kept() {
     let calls = Calls::default();
     let ids: Vec<u64> = (0..4).map(|_| begin(&calls, 1, false)).collect();
