@@ -220,7 +220,16 @@ impl DerefMut for Locked<'_> {
 impl Drop for Locked<'_> {
     #[inline]
     fn drop(&mut self) {
-        if let Some(mut table) = self.0.take().filter(|table| !table.discarded.is_empty()) {
+        if self.0.as_ref().is_some_and(|table| !table.discarded.is_empty()) {
+            self.discard();
+        }
+    }
+}
+
+impl Locked<'_> {
+    #[cold]
+    fn discard(&mut self) {
+        if let Some(mut table) = self.0.take() {
             let discarded = std::mem::take(&mut table.discarded);
             drop(table);
             discarded.into_iter().for_each(unwind::discard);

@@ -349,8 +349,8 @@ pub(super) struct ServerShared {
 impl ServerShared {
     /// Where the handler of this method is.
     #[inline]
-    fn place_of(&self, method: &str) -> Option<usize> {
-        self.methods.iter().position(|(name, _)| **name == *method)
+    fn place_of(&self, method: &[u8]) -> Option<usize> {
+        self.methods.iter().position(|(name, _)| name.as_bytes() == method)
     }
 
     /// Which method has this name.
@@ -359,7 +359,7 @@ impl ServerShared {
     /// There is none, and no handler for all others.
     #[inline]
     fn method(&self, name: &str) -> Result<Called, Status> {
-        match self.place_of(name) {
+        match self.place_of(name.as_bytes()) {
             Some(place) => Ok(Called::Known(place)),
             None if self.fallback.is_some() => Ok(Called::Other(name.into())),
             None => Err(Status::unimplemented(format!("service {:?} has no method {name:?}", &*self.name))),
@@ -367,7 +367,7 @@ impl ServerShared {
     }
 
     /// The handler of a method that [`ServerShared::method`] has found.
-    #[inline]
+    #[inline(always)]
     fn handler(&self, method: &Called) -> Option<&dyn Method> {
         match method {
             Called::Known(place) => Some(&*self.methods[*place].1),
