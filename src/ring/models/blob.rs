@@ -2,7 +2,8 @@
 //! it learns that it is back.
 
 use super::*;
-use crate::ring::blob::{FRAMES, NAME};
+use crate::ring::blob::NAME;
+use crate::ring::layout::DATA;
 use crate::ring::sync::fence;
 use crate::ring::{Blob, BlobHeader, Recovery, Ringer};
 
@@ -23,8 +24,8 @@ fn blob() -> (ModelWriter, ModelReader, Shared, Blob<Shared>) {
 
 fn send(writer: &mut ModelWriter, blob: &mut Blob<Shared>, value: u64) {
     writer.claim(NAME).unwrap();
-    blob.bytes_mut(FRAMES, BODY).copy_from_slice(&fill(value)); // loom checks that nobody looks
-    writer.commit_blob(blob, FRAMES, BODY);
+    blob.bytes_mut(DATA, BODY).copy_from_slice(&fill(value)); // where loom checks that nobody looks
+    writer.commit_blob(blob, DATA, BODY);
     writer.publish();
 }
 

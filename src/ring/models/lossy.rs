@@ -1,7 +1,8 @@
 //! Readers without a gate: no torn record, no torn blob, no lost wake-up, and every loss is counted.
 
 use super::*;
-use crate::ring::blob::{FRAMES, NAME};
+use crate::ring::blob::NAME;
+use crate::ring::layout::DATA;
 use crate::ring::lossy::{LossyNext, LossyReader};
 use crate::ring::{Blob, BlobHeader, Recovery};
 
@@ -145,10 +146,10 @@ fn a_blob_that_is_written_again_while_it_is_copied_is_not_accepted() {
                 writer.look_at_cursors();
                 assert_eq!(writer.recover(&mut blob), Recovery::Back, "nobody keeps it");
                 writer.claim(NAME).unwrap();
-                assert!(blob.bytes_mut(FRAMES, 0).is_empty()); // to be written from here on
-                memory.store(FRAMES, value, Ordering::Relaxed);
-                memory.store(FRAMES + 8, !value, Ordering::Relaxed);
-                let (at, name) = (writer.body_offset(), blob.name(FRAMES, BODY).to_bytes());
+                assert!(blob.bytes_mut(DATA, 0).is_empty()); // to be written from here on
+                memory.store(DATA, value, Ordering::Relaxed);
+                memory.store(DATA + 8, !value, Ordering::Relaxed);
+                let (at, name) = (writer.body_offset(), blob.name(DATA, BODY).to_bytes());
                 for (word, at) in name.as_chunks::<8>().0.iter().zip((at..).step_by(8)) {
                     log.store(at, u64::from_le_bytes(*word), Ordering::Relaxed);
                 }
