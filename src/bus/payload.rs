@@ -146,7 +146,6 @@ pub(super) fn copy_prefix<'c>(source: &Source, len: usize, copy: &'c mut Spare) 
 ///
 /// # Errors
 /// What is wrong with it, in words.
-#[inline(never)]
 pub(super) fn with_head<T>(
     source: &Source,
     len: usize,

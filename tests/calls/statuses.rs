@@ -81,9 +81,9 @@ fn a_panic_is_internal_and_the_server_lives_on() {
 
 /// Panics when it is dropped.
 #[derive(serde::Serialize)]
-struct Bomb(i64);
+struct Bomb<T>(T);
 
-impl Drop for Bomb {
+impl<T> Drop for Bomb<T> {
     fn drop(&mut self) {
         panic!("dropped on purpose");
     }
@@ -107,28 +107,25 @@ fn a_panic_in_a_drop_leaves_the_worker_alive() {
     }
 }
 
-/// Panics when it is dropped, and cannot be serialised: as it says, or with a panic.
-struct Dud(bool);
+/// Cannot be serialised: as it says, or with a panic.
+struct Dud {
+    panics: bool,
+}
 
 impl serde::Serialize for Dud {
     fn serialize<S: serde::Serializer>(&self, _: S) -> Result<S::Ok, S::Error> {
-        if self.0 {
+        if self.panics {
             panic!("serialised on purpose");
         }
         Err(serde::ser::Error::custom("no such shape"))
     }
 }
 
-impl Drop for Dud {
-    fn drop(&mut self) {
-        panic!("dropped on purpose");
-    }
-}
-
 #[test]
 fn a_result_that_panics_when_it_is_dropped_and_was_not_sent_says_why_it_was_not() {
     let node = ringbus::Bus::private().unwrap().join("both").unwrap();
-    let _server = node.service("duds").method("dud", |_, panics: bool| Ok(Dud(panics))).spawn().unwrap();
+    let service = node.service("duds").method("dud", |_, panics: bool| Ok(Bomb(Dud { panics })));
+    let _server = service.spawn().unwrap();
     let client = node.client("duds").unwrap();
     client.wait_for_server(DEADLINE).unwrap();
     for (panics, why) in [(false, "no such shape"), (true, "serialised on purpose"), (false, "no such shape")]

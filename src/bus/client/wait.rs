@@ -342,8 +342,9 @@ impl ClientShared {
         let prefix = copy_prefix(source, len, copy);
         // Nearly always what a leader waits for, and with a plain head: put where it is going to be used, not moved about
         // (see `Intake::take`).
-        if let Some((id, span)) = frame::plain_response(prefix, len)
-            && matches!(mine, Mine::Call { id: mine, raw: false } if mine == id)
+        if let Mine::Call { id, raw: false } = mine
+            && let Some((found, span)) = frame::plain_response(prefix, len)
+            && found == id
             && kind != Kind::Blob
             && !span.compressed
         {

@@ -220,7 +220,7 @@ impl Intake {
     #[inline]
     fn take(&mut self, server: &ServerShared, index: usize, job: &mut Option<Job>) {
         let Some(&Record { kind, len, .. }) = self.inlet.source(index).reader.in_hand() else { return };
-        let record = (kind, len as usize);
+        let len = len as usize;
         let Some(pair) = self.pair(server, index) else {
             self.inlet.release(index);
             return;
@@ -228,14 +228,15 @@ impl Intake {
         // Nearly all requests have a plain head, of a method that is there: what is read stays in registers until it is in
         // its place. Put together in memory and moved from there it would be late: a load of what more than one store has
         // just written waits until all of them are in the cache.
-        let prefix = copy_prefix(self.inlet.source(index), record.1, &mut self.copy);
-        if let Some(PlainRequest { id, method, deadline, payload }) = frame::plain_request(prefix, record.1)
+        let prefix = copy_prefix(self.inlet.source(index), len, &mut self.copy);
+        if let Some(PlainRequest { id, method, deadline, payload }) = frame::plain_request(prefix, len)
             && let Some(place) = server.place_of(method)
         {
             let (method, headers) = (Ok(Called::Known(place)), Headers::default());
-            self.accept(server, index, record, pair, Request { id, method, deadline, headers, payload }, job);
+            let request = Request { id, method, deadline, headers, payload };
+            self.accept(server, index, (kind, len), pair, request, job);
         } else {
-            self.take_any(server, index, record, pair, job);
+            self.take_any(server, index, (kind, len), pair, job);
         }
     }
 
@@ -245,12 +246,12 @@ impl Intake {
         &mut self,
         server: &ServerShared,
         index: usize,
-        record: (Kind, usize),
+        (kind, len): (Kind, usize),
         pair: Arc<Pair>,
         job: &mut Option<Job>,
     ) {
         let source = self.inlet.source(index);
-        let found = with_head(source, record.1, &mut self.copy, |found| match found? {
+        let found = with_head(source, len, &mut self.copy, |found| match found? {
             Incoming::Message(Head::Request { id, method, deadline, headers }, payload) => {
                 let (method, headers) = (server.method(method), Headers::from(headers));
                 Ok(Ok(Request { id, method, deadline, headers, payload }))
@@ -259,7 +260,7 @@ impl Intake {
             Incoming::Cancel(id) => Ok(Err(id)),
         });
         match found {
-            Ok(Ok(request)) => self.accept(server, index, record, pair, request, job),
+            Ok(Ok(request)) => self.accept(server, index, (kind, len), pair, request, job),
             Ok(Err(id)) => {
                 self.inlet.release(index);
                 server.cancel(|call| call == (pair.number, id));
