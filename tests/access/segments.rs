@@ -16,7 +16,7 @@ use ringbus::internals::sys::{memfd, timerfd};
 
 use crate::guest::{become_user, join};
 use crate::raw_peer::Raw;
-use crate::support::{Child, DEADLINE, Dir, Parent, is_root};
+use crate::support::{Child, DEADLINE, Dir, Parent, eventually, is_root};
 
 const GROUP: u32 = 54_321;
 const OTHER: u32 = 12_345;
@@ -99,6 +99,9 @@ fn cannot_write_the_owners(owner: &str, uid: &str) {
         if std::fs::read_link(entry.path()).is_ok_and(is_ours) {
             // It may have been closed meanwhile.
             if let Ok(file) = OpenOptions::new().read(true).write(true).open(entry.path()) {
+                // Another test's thread may be making it: it is sealed before anybody is given it.
+                let is_sealed = || memfd::seals(&file).unwrap() & memfd::REQUIRED == memfd::REQUIRED;
+                eventually("it is sealed", is_sealed);
                 cannot_write(file.into());
             }
         }
