@@ -40,6 +40,18 @@ const LATENCY: [&str; 6] =
 const THROUGHPUT: [&str; 5] =
     ["messages_per_s", "bytes_per_s", "lost", "bare_messages_per_s", "memcpy_bytes_per_s"];
 
+/// What is not the plain measurement itself is held against it.
+#[track_caller]
+fn assert_own(figures: &Value, name: &str, own: &str, plain: bool) {
+    let [figure, own, ratio] = [name, own, "ratio_own"].map(|name| figures[name].as_f64());
+    if plain {
+        assert_eq!((own, ratio), (None, None), "{figures}");
+    } else {
+        let found = figure.unwrap() / own.unwrap();
+        assert!((ratio.unwrap() / found - 1.0).abs() < 0.01, "{figures}");
+    }
+}
+
 #[test]
 fn latency() {
     for args in [
@@ -53,6 +65,8 @@ fn latency() {
         let ratio = figures["rtt_p50_ns"].as_f64().unwrap() / figures["bare_rtt_p50_ns"].as_f64().unwrap();
         assert!((figures["ratio_bare"].as_f64().unwrap() / ratio - 1.0).abs() < 0.01, "{figures}");
         assert!(figures["rtt_min_ns"].as_f64() <= figures["rtt_p50_ns"].as_f64(), "{figures}");
+        let plain = args == ["latency", "--payload", "64"];
+        assert_own(&figures, "rtt_p50_ns", "own_rtt_p50_ns", plain);
         assert_eq!(figures["repetitions"], 1);
         assert!(figures["placement"].as_str().unwrap().contains("CPU"), "{figures}");
     }
@@ -67,10 +81,17 @@ fn throughput() {
         &["throughput", "--payload", "65536", "--loan"],
         &["throughput", "--typed"],
         &["throughput", "--publishers", "3", "--idle-logs", "5"],
+        &["throughput", "--idle-logs", "2"],
     ] {
         let figures = measure(args, &THROUGHPUT);
         let payload = if args[1] == "--payload" { args[2].parse().unwrap() } else { 64.0 };
         let bytes = figures["messages_per_s"].as_f64().unwrap() * payload;
+        assert_own(
+            &figures,
+            "messages_per_s",
+            "own_messages_per_s",
+            !args.iter().any(|arg| ["--publishers", "--idle-logs"].contains(arg)),
+        );
         // Both are rounded to whole numbers.
         assert!((figures["bytes_per_s"].as_f64().unwrap() - bytes).abs() <= payload, "{figures}");
     }

@@ -37,10 +37,7 @@ pub(super) fn measure(bench: &Bench, payload: usize, subscribers: usize, separat
     let others = bench.cpus.len() - 1;
     let processes = if separate { subscribers } else { subscribers.min(others) };
     let waits = if processes > others { Waiting::Adaptive } else { Waiting::Spin };
-    let kind = |subscribers, wait| {
-        let (loan, typed, publishers, idle_logs) = (false, false, 1, 0);
-        FlowKind::Bus(BusFlow { payload, wait, loan, typed, publishers, idle_logs, subscribers })
-    };
+    let kind = |subscribers, wait| FlowKind::Bus(BusFlow { payload, wait, subscribers, ..BusFlow::PLAIN });
     let share = |process| subscribers / processes + usize::from(process < subscribers % processes);
     let receivers: Vec<_> = (0..processes).map(|process| kind(share(process), waits)).collect();
     let (mut subject, mut bare) = (Vec::new(), Yardstick::new());

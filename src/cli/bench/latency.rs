@@ -21,7 +21,10 @@ What is touched: the payload is copied into the log as a whole, of what is recei
 in place. With --loan the payload is lent, and its first 64 bytes are written. With --typed it is the value
 {id: u64, stamp: u64, value: f64, label: String}, encoded with named fields and decoded as a whole; the label
 has 16 characters, or as many as make up a larger payload. The bare ring does the same with as many bytes; it
-waits in several ways in turn (with PAUSE, without, prefetching), and the fastest counts.")]
+waits in several ways in turn (with PAUSE, without, prefetching), and the fastest counts.
+
+What is not 64 bytes, copied in, without idle logs, is also held against that: the bus's own round trip of these,
+waiting alike, is measured in turn, too (`own_rtt_p50_ns`, `ratio_own`).")]
 pub(super) struct Options {
     /// Bytes of a message, 1 to 67108864
     #[arg(long, value_name = "BYTES", default_value = "64", value_parser = payload)]
@@ -52,19 +55,23 @@ impl Options {
 
 pub(super) fn measure(bench: &Bench, kind: BusLine) -> Outcome<Figures> {
     bench.two_cpus()?;
-    let BusLine { payload, loan, .. } = kind;
-    let [mut subject, mut raws] = [const { Vec::new() }; 2];
+    let BusLine { payload, loan, wait, .. } = kind;
+    let plain = BusLine { wait, ..BusLine::PLAIN };
+    let [mut subject, mut own, mut raws] = [const { Vec::new() }; 3];
     let mut bare = Yardstick::new();
     for _ in 0..bench.repetitions {
         let mut pair = bench.pair()?;
         subject.push(bounce(bench, &mut pair, LineKind::Bus(kind))?);
+        if kind != plain {
+            own.push(bounce(bench, &mut pair, LineKind::Bus(plain))?);
+        }
         bare.bounce(bench, &mut pair, payload, loan)?;
         raws.push(bounce(bench, &mut pair, LineKind::Raw)?);
     }
     let p50 = median_of(&subject, |times| times.p50 as f64);
     let (bare_p50, bare_p99) = bare.best();
     let raw_p50 = median_of(&raws, |times| times.p50 as f64);
-    let figures = Figures::default()
+    let mut figures = Figures::default()
         .time("rtt_p50_ns", p50)
         .time("rtt_p99_ns", median_of(&subject, |times| times.p99 as f64))
         .time("raw_rtt_p50_ns", raw_p50)
@@ -76,6 +83,10 @@ pub(super) fn measure(bench: &Bench, kind: BusLine) -> Outcome<Figures> {
         .time("rtt_p99_9_ns", median_of(&subject, |times| times.p99_9 as f64))
         .time("bare_rtt_p99_ns", bare_p99)
         .whole("round_trips", median_of(&subject, |times| times.count as f64));
+    if kind != plain {
+        let own_p50 = median_of(&own, |times| times.p50 as f64);
+        figures = figures.time("own_rtt_p50_ns", own_p50).ratio("ratio_own", p50 / own_p50);
+    }
     Ok(bench.about(figures, &bench.pair_placement()))
 }
 

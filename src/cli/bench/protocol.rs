@@ -73,13 +73,19 @@ pub(super) enum LineKind {
     },
 }
 
-#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct BusLine {
     pub(super) payload: usize,
     pub(super) wait: Waiting,
     pub(super) loan: bool,
     pub(super) typed: bool,
     pub(super) idle_logs: usize,
+}
+
+impl BusLine {
+    /// What the other kinds are held against.
+    pub(super) const PLAIN: Self =
+        Self { payload: 64, wait: Waiting::Spin, loan: false, typed: false, idle_logs: 0 };
 }
 
 /// The ring without frames.
@@ -116,7 +122,7 @@ pub(super) struct BareFlow {
     pub(super) spin: Spin,
 }
 
-#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct BusFlow {
     pub(super) payload: usize,
     pub(super) wait: Waiting,
@@ -126,6 +132,19 @@ pub(super) struct BusFlow {
     pub(super) idle_logs: usize,
     /// Subscribers on the whole bus, for the sender; in this process, for a receiver.
     pub(super) subscribers: usize,
+}
+
+impl BusFlow {
+    /// What the other kinds are held against.
+    pub(super) const PLAIN: Self = Self {
+        payload: 64,
+        wait: Waiting::Spin,
+        loan: false,
+        typed: false,
+        publishers: 1,
+        idle_logs: 0,
+        subscribers: 1,
+    };
 }
 
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]

@@ -20,7 +20,8 @@ processes started afresh.
 Payloads are copied into the log as a whole, also into the bare ring's. With --loan they are lent, and their
 first 64 bytes are written. With --typed they are the values that `bench latency --help` describes.
 `memcpy_bytes_per_s` is what one process does that copies payloads into a ring of private memory as large as the
-log, and reads every byte there. Several publishers are in one process and publish in turn.
+log, and reads every byte there. Several publishers are in one process and publish in turn; of these, and beside idle
+logs, what one alone does is measured in turn, too (`own_messages_per_s`, `ratio_own`).
 
 `lost` is what was sent and not received, by count and by the sum of all numbers. Messages are numbered; if what
 arrives are others than those that were sent, that is an error.")]
@@ -55,10 +56,15 @@ impl Options {
 pub(super) fn measure(bench: &Bench, kind: BusFlow) -> Outcome<Figures> {
     bench.two_cpus()?;
     let BusFlow { payload, loan, .. } = kind;
-    let (mut subject, mut bare, mut copies) = (Vec::new(), Yardstick::new(), Vec::new());
+    let alone = BusFlow { publishers: 1, idle_logs: 0, ..kind };
+    let [mut subject, mut own] = [const { Vec::new() }; 2];
+    let (mut bare, mut copies) = (Yardstick::new(), Vec::new());
     for _ in 0..bench.repetitions {
         let mut pair = bench.pair()?;
         subject.push(flow(&mut pair, FlowKind::Bus(kind), &[FlowKind::Bus(kind)], bench.seconds)?);
+        if kind != alone {
+            own.push(flow(&mut pair, FlowKind::Bus(alone), &[FlowKind::Bus(alone)], bench.seconds)?);
+        }
         bare.flow(bench, &mut pair, payload, loan, 1)?;
         match pair.alone(Task::Copy { payload, seconds: bench.seconds }, bench.seconds)? {
             Measured::BytesPerSecond(rate) => copies.push(rate),
@@ -67,7 +73,7 @@ pub(super) fn measure(bench: &Bench, kind: BusFlow) -> Outcome<Figures> {
     }
     let rate = median_of(&subject, |flow| flow.sent_per_s);
     let bare_rate = bare.best();
-    let figures = Figures::default()
+    let mut figures = Figures::default()
         .whole("messages_per_s", rate)
         .whole("bytes_per_s", rate * payload as f64)
         .whole("lost", subject.iter().map(|flow| flow.lost as f64).sum())
@@ -75,5 +81,9 @@ pub(super) fn measure(bench: &Bench, kind: BusFlow) -> Outcome<Figures> {
         .whole("memcpy_bytes_per_s", median_of(&copies, |rate| *rate))
         .ratio("ratio_bare", rate / bare_rate)
         .whole("messages", subject.iter().map(|flow| flow.sent as f64).sum());
+    if kind != alone {
+        let own_rate = median_of(&own, |flow| flow.sent_per_s);
+        figures = figures.whole("own_messages_per_s", own_rate).ratio("ratio_own", rate / own_rate);
+    }
     Ok(bench.about(figures, &bench.pair_placement()))
 }

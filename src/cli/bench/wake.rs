@@ -19,7 +19,7 @@ pub(super) struct Options {
 
 pub(super) fn measure(bench: &Bench) -> Outcome<Figures> {
     bench.two_cpus()?;
-    let parked = BusLine { payload: 64, wait: Waiting::Park, loan: false, typed: false, idle_logs: 0 };
+    let parked = BusLine { wait: Waiting::Park, ..BusLine::PLAIN };
     let [mut subject, mut polled, mut blocking] = [const { Vec::new() }; 3];
     for _ in 0..bench.repetitions {
         let mut pair = bench.pair()?;
