@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use ringbus::internals::frame::{Control, Frame, Stats};
 use ringbus::internals::ring::lossy::{LossyNext, LossyReader};
-use ringbus::internals::ring::{Gates, Kind, LogHeader, LogLayout, Writer, layout};
+use ringbus::internals::ring::{FrameCopy, Gates, Kind, LogHeader, LogLayout, Writer, layout};
 use ringbus::internals::segment::{MemoryMut, PeerSegment, Sealed};
 use ringbus::internals::sys::{memfd, timerfd};
 use ringbus::{Departure, Node, PeerChange, Presence};
@@ -79,7 +79,7 @@ impl Beats {
 
     /// How many there were so far; each has to be a heartbeat, and the next one.
     fn count(&mut self) -> u64 {
-        let mut bytes = Vec::new();
+        let mut bytes = FrameCopy::default();
         while let LossyNext::Frame(number) = self.reader.next(&mut bytes).unwrap() {
             let Ok(Frame::Heartbeat { seq, stats, .. }) = Frame::decode(&bytes) else { panic!("{bytes:x?}") };
             assert_eq!(seq, number);

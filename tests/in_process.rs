@@ -178,6 +178,31 @@ fn payloads_are_the_same_whether_lent_or_copied() {
     }
 }
 
+#[test]
+fn a_loan_is_aligned_at_all_its_readers_also_where_it_is_copied() {
+    let dir = Dir::new();
+    let open = |trust| Bus::builder("bus").dir(dir.path()).trust(trust).open().unwrap();
+    let (writer, wary) = (open(Trust::Lend).join("writer").unwrap(), open(Trust::Copy).join("wary").unwrap());
+    let reader = open(Trust::Lend).join("reader").unwrap();
+    let mut readers = [
+        reader.raw_subscriber("t").unwrap(),
+        reader.subscriber_builder("t").lossy().open_raw().unwrap(),
+        wary.raw_subscriber("t").unwrap(),
+    ];
+    let mut publisher = writer.raw_publisher("t").unwrap();
+    for len in (1..200).chain([1000, 60_000, 70_000, 70_001, 1 << 20, 3 << 20]) {
+        let mut loan = publisher.loan(len).unwrap();
+        loan.iter_mut().zip(1..).for_each(|(byte, at)| *byte = (at * len) as u8);
+        loan.send().unwrap();
+        for (at, reader) in readers.iter_mut().enumerate() {
+            let sample = reader.recv_timeout(DEADLINE).unwrap().expect("the loan");
+            assert!(sample.as_ptr().addr().is_multiple_of(64), "{len} bytes at reader {at}");
+            let is_same = sample.iter().zip(1..).all(|(byte, at)| *byte == (at * len) as u8);
+            assert!(is_same && sample.len() == len, "{len} bytes at reader {at}");
+        }
+    }
+}
+
 #[derive(Debug, Serialize)]
 struct ProgressV1 {
     done: u32,

@@ -9,7 +9,7 @@ use libfuzzer_sys::fuzz_target;
 use ringbus::internals::ring::layout::{CLOSED, DATA, NEXT_SEQUENCE, OPEN, TAIL, WAITING};
 use ringbus::internals::ring::lossy::{LossyNext, LossyReader};
 use ringbus::internals::ring::blob::{FRAMES, NAME};
-use ringbus::internals::ring::{Blob, BlobHeader, CursorSegment, Kind, LogHeader, LogLayout, Next, Reader};
+use ringbus::internals::ring::{Blob, BlobHeader, CursorSegment, FrameCopy, Kind, LogHeader, LogLayout, Next, Reader};
 use ringbus::internals::segment::{Heap, Memory, MemoryMut};
 
 const CURSORS: usize = 512;
@@ -88,7 +88,7 @@ fn drain(log: &Heap, layout: LogLayout) {
     let mut reader = Reader::new(log.clone(), layout, Heap::new(CURSORS), 256, 1, 0, None).unwrap();
     while gated(&mut reader, layout) {}
     let mut lossy = LossyReader::at_tail(log.clone(), layout);
-    let mut frame = Vec::new();
+    let mut frame = FrameCopy::default();
     while matches!(lossy.next(&mut frame), Ok(LossyNext::Frame(_) | LossyNext::Lagged(_))) {}
 }
 
@@ -143,7 +143,7 @@ fuzz_target!(|input: Input<'_>| {
     for (blob, memory) in (1..).zip(&blobs) {
         Blob::new(memory.clone(), &BlobHeader { log: 1, node: [2; 16], blob });
     }
-    let (mut frame, mut lent) = (Vec::new(), Vec::new());
+    let (mut frame, mut lent) = (FrameCopy::default(), Vec::new());
 
     let mut names = sequence.unwrap_or(0);
     for step in &input.steps {

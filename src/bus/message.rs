@@ -238,7 +238,8 @@ impl<T: fmt::Debug> fmt::Debug for Message<T> {
 }
 
 /// Received bytes, lent in place where the writer is trusted ([`Trust`](crate::Trust)); dereferences to
-/// them. The writer cannot reuse their room before the sample is dropped: copy what you keep.
+/// them. The writer cannot reuse their room before the sample is dropped: copy what you keep. Bytes that were lent to their
+/// sender ([`RawPublisher::loan`](crate::RawPublisher::loan)) are 64-byte aligned, in place and in a copy.
 pub struct Sample<'a>(&'a mut Reception);
 
 impl<'a> Sample<'a> {

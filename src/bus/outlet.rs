@@ -10,6 +10,7 @@ use super::core::Command;
 use super::error::{OpenError, PublishError, WaitError};
 use super::log::{NewLog, OutletShared, Reader};
 use super::node::NodeShared;
+use super::spare::ALIGN;
 use super::stats::PortStats;
 use super::topic::{Filter, check_topic};
 use crate::frame::{self, Encoding, Head, Headers, PortUp};
@@ -26,7 +27,7 @@ mod sending;
 mod succession;
 
 use fill::{fill, prefix_len, refuse_body};
-use loan::{ALIGN, Lent};
+use loan::Lent;
 pub(super) use sending::Sending;
 
 /// What happens when a publisher's log is full because a subscriber has not kept up.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::node::NodeShared;
 use super::reading::{InletShared, Source};
-use super::spare::Spare;
+use super::spare::{ALIGN, Spare, first_aligned};
 use crate::frame::{self, Frame, Head, HeadError, PayloadSpan};
 use crate::ring::{Kind, Lent};
 use crate::segment::PeerSegment;
@@ -41,14 +41,12 @@ impl Default for Payload {
 }
 
 impl Payload {
-    /// Takes the payload of the record in hand, of `len` bytes, in place if that is wanted and allowed; `copy` is what
-    /// [`copy_prefix`] has copied of it.
+    /// Takes the payload of the record in hand, in place if that is wanted and allowed; else an aligned copy.
     pub(super) fn take(
         source: &mut Source,
-        (kind, len): (Kind, usize),
+        kind: Kind,
         span: &PayloadSpan,
         place: Option<Place<'_>>,
-        copy: &mut Spare,
     ) -> Self {
         if let Some(Place { node, reader, port }) = place.filter(|_| source.lend)
             && let Some(frame) = source.reader.lend()
@@ -59,10 +57,21 @@ impl Payload {
             let place = InPlace { frame: Some(frame), payload, large, node, reader, _port };
             return Payload::InPlace(Box::new(place));
         }
-        Self::copied(source, len, span, copy)
+        Self::aligned(Spare::of(span.len + ALIGN - 1), span.len, |bytes| {
+            source.reader.copy(span.start, bytes)
+        })
     }
 
-    /// The same, never in place.
+    /// `len` bytes in this memory, which has room for them and for what comes before the first aligned byte.
+    fn aligned(mut frame: Spare, len: usize, copy: impl FnOnce(&mut [u8])) -> Self {
+        let start = first_aligned(&frame);
+        let payload = start..start + len;
+        copy(&mut frame[payload.clone()]);
+        Payload::Copied { frame, payload }
+    }
+
+    /// Takes the payload of the record in hand, of `len` bytes, to be decoded: a copy that stands anywhere. `copy` is what
+    /// [`copy_prefix`] has copied of it.
     #[inline(always)]
     pub(super) fn copied(source: &Source, len: usize, span: &PayloadSpan, copy: &mut Spare) -> Self {
         let frame = if len <= PREFIX { std::mem::take(copy) } else { Self::copy(source, len) };
@@ -86,7 +95,7 @@ impl Payload {
         if matches!(self, Payload::InPlace(place) if place.large) {
             return;
         }
-        *self = Payload::Copied { frame: Spare::exactly(self), payload: 0..self.len() };
+        *self = Self::aligned(Spare::exactly(self.len()), self.len(), |bytes| bytes.copy_from_slice(self));
     }
 }
 

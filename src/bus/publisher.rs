@@ -308,7 +308,7 @@ impl RawPublisher {
     }
 
     /// Lends `len` bytes, to be filled in place and sent: of shared memory and without a copy, but for some hundred bytes,
-    /// which are faster copied. They are 64-byte aligned, there and at their readers, and hold whatever was there
+    /// which are faster copied. They are 64-byte aligned, there and at their readers (also in copies), and hold whatever was there
     /// before: this publisher's earlier messages, or zeros.
     ///
     /// # Errors

@@ -14,6 +14,7 @@ use super::held::Held;
 use super::inlet::Inlet;
 use super::message::{Envelope, Headers, Message, Sample};
 use super::reading::Origin;
+use super::spare::{ALIGN, first_aligned};
 use super::topic::{Carries, check_topic};
 use crate::frame::{self, Encoding, Head, HeadError, PayloadSpan};
 use crate::ring::{Record, START};
@@ -36,6 +37,18 @@ struct Scratch {
     prefix: Box<[u8; PREFIX]>,
     /// What is longer; grows to the largest such message.
     rest: Vec<u8>,
+    /// Where in `rest` a payload starts that is lent.
+    start: usize,
+}
+
+impl Scratch {
+    /// Room for a payload that is lent: aligned, as where it is in place.
+    fn lent(&mut self, len: usize) -> &mut [u8] {
+        self.rest.clear();
+        self.rest.resize(len + ALIGN - 1, 0);
+        self.start = first_aligned(&self.rest);
+        &mut self.rest[self.start..][..len]
+    }
 }
 
 /// The message whose record is in hand, its envelope read: kept here and not handed about, see [`Inlet::wait`].
@@ -43,7 +56,7 @@ struct Opened {
     index: usize,
     span: PayloadSpan,
     envelope: Envelope,
-    /// Its payload is in `Scratch::rest`.
+    /// Its payload is in [`Scratch::lent`].
     copied: bool,
 }
 
@@ -51,7 +64,7 @@ impl Reception {
     pub(super) fn of(inlet: Inlet) -> Self {
         let span = PayloadSpan { encoding: Encoding::Raw, compressed: false, start: 0, len: 0 };
         let opened = Opened { index: 0, span, envelope: Envelope::plain(0), copied: false };
-        Self { inlet, opened, scratch: Scratch { prefix: Box::new([0; PREFIX]), rest: Vec::new() } }
+        Self { inlet, opened, scratch: Scratch { prefix: Box::new([0; PREFIX]), rest: Vec::new(), start: 0 } }
     }
 
     pub(super) fn inlet(&self) -> &Inlet {
@@ -85,9 +98,7 @@ impl Reception {
         let source = inlet.source(opened.index);
         opened.copied = !source.lend;
         if opened.copied {
-            scratch.rest.clear();
-            scratch.rest.resize(opened.span.len, 0);
-            source.reader.copy(opened.span.start, &mut scratch.rest);
+            source.reader.copy(opened.span.start, scratch.lent(opened.span.len));
         }
         Sample::of(self)
     }
@@ -129,7 +140,7 @@ impl Reception {
     pub(super) fn payload(&self) -> &[u8] {
         let Opened { index, span, copied, .. } = &self.opened;
         if *copied {
-            return &self.scratch.rest;
+            return &self.scratch.rest[self.scratch.start..][..span.len];
         }
         // A forked child does not have the log.
         if !self.inlet.is_here() {
@@ -203,7 +214,7 @@ fn read_envelope(
     record: &Record,
 ) -> Result<Option<(Envelope, PayloadSpan)>, Box<RecvError>> {
     let len = record.len as usize;
-    let Scratch { prefix, rest } = scratch;
+    let Scratch { prefix, rest, .. } = scratch;
     let prefix = &mut prefix[..PREFIX.min(len)];
     inlet.source(index).reader.copy(0, prefix);
     let mut decoded = frame::decode_head(prefix, len);

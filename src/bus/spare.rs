@@ -3,6 +3,10 @@
 use std::cell::Cell;
 use std::ops::{Deref, DerefMut, RangeInclusive};
 
+/// What the payloads of loans are aligned to; and copies of payloads, since whoever reads bytes as numbers cannot know
+/// whether these are in place.
+pub(super) const ALIGN: usize = 64;
+
 /// Bytes of the buffers that are kept.
 const KEPT_LEN: RangeInclusive<usize> = 256..=4096;
 
@@ -34,10 +38,16 @@ impl Spare {
         Self(vec![0; len].into())
     }
 
-    /// These bytes and no more room: for what is kept for long.
-    pub(super) fn exactly(bytes: &[u8]) -> Self {
-        Self(bytes.into())
+    /// Room for `len` aligned bytes, and no more: for what is kept for long.
+    pub(super) fn exactly(len: usize) -> Self {
+        Self(vec![0; len + ALIGN - 1].into())
     }
+}
+
+/// Where in such memory the first aligned byte is: before its last [`ALIGN`] bytes.
+#[inline]
+pub(super) fn first_aligned(memory: &[u8]) -> usize {
+    memory.as_ptr().addr().wrapping_neg() % ALIGN
 }
 
 impl Drop for Spare {
@@ -82,9 +92,19 @@ mod tests {
         drop(again);
         let large = Spare::of(*KEPT_LEN.end() + 1);
         assert_eq!(large.len(), *KEPT_LEN.end() + 1);
-        drop((large, Spare::exactly(b"x"), Spare::default()));
+        drop((large, Spare::exactly(1), Spare::default()));
         assert_eq!(Spare::of(1).as_ptr(), at, "as if these had not been");
         assert_eq!(Spare::of(*KEPT_LEN.end()).len(), *KEPT_LEN.end());
         assert_eq!(Spare::of(0).len(), *KEPT_LEN.end(), "the last one that was given back");
+    }
+
+    #[test]
+    fn there_is_room_for_aligned_bytes_wherever_the_memory_is() {
+        let memory = [0; 3 * ALIGN];
+        for at in 0..ALIGN {
+            let part = &memory[at..at + ALIGN];
+            let first = first_aligned(part);
+            assert!(first < ALIGN && part[first..].as_ptr().addr().is_multiple_of(ALIGN));
+        }
     }
 }

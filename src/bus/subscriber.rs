@@ -137,7 +137,7 @@ impl<T: DeserializeOwned> Subscriber<T> {
         self.reception.message()
     }
 
-    /// The next message, if one is there.
+    /// The next message, if one is there. (A large one may be on its way a moment longer than its `publish`.)
     ///
     /// # Errors
     /// [`RecvError`]; the next call goes on after it.
@@ -200,7 +200,7 @@ impl RawSubscriber {
         Ok(self.reception.sample())
     }
 
-    /// The next message, if one is there.
+    /// The next message, if one is there. (A large one may be on its way a moment longer than its `publish`.)
     ///
     /// # Errors
     /// [`RecvError`]; the next call goes on after it.

@@ -21,9 +21,9 @@ const INTERVAL: Duration = Duration::from_millis(300);
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
 Asks every node twice, 300 ms apart, for what its ports have counted. LAG is what the slowest subscriber
-of a publisher has not read yet, or what a subscriber has not read yet, in bytes (what it has taken counts
-until it looks for more, up to an eighth of its log); DROPPED counts messages
-that a publisher has dropped or a subscriber has missed; EVICTED how often a publisher has cut a subscriber
+of a publisher has not read yet, or what a subscriber has not read yet, in bytes of the log (what it has taken
+counts until it looks for more, up to an eighth of its log; a message too large for the log counts as 48 bytes
+there); DROPPED counts messages that a publisher has dropped or a subscriber has missed; EVICTED how often a publisher has cut a subscriber
 off; BLOCKED is time spent waiting for slow readers.
 
 JSON:

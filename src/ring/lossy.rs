@@ -10,13 +10,13 @@
 //!
 //! [`Gates::add_ungated`]: super::Gates::add_ungated
 
-use super::Corrupt;
 use super::blob::{NAME, Name};
 use super::layout::{CLOSED, LogLayout, NEXT_SEQUENCE, OPEN, SUCCESSOR, TAIL};
 use super::reader::{Blobs, Copied};
 use super::record::{HEADER, Header, Kind};
 use super::sync::Ordering::{Acquire, Relaxed};
 use super::sync::fence;
+use super::{Corrupt, FrameCopy};
 use crate::segment::Memory;
 
 /// What an ungated reader finds.
@@ -83,14 +83,14 @@ impl<M: Memory> LossyReader<M> {
     ///
     /// # Errors
     /// [`Corrupt`]: the writer broke the protocol.
-    pub fn next(&mut self, frame: &mut Vec<u8>) -> Result<LossyNext, Corrupt> {
+    pub fn next(&mut self, frame: &mut FrameCopy) -> Result<LossyNext, Corrupt> {
         self.next_of(frame, None)
     }
 
     /// The same with frames in these blobs; `frame` grows to the largest.
     pub(super) fn next_of(
         &mut self,
-        frame: &mut Vec<u8>,
+        frame: &mut FrameCopy,
         mut blobs: Option<&mut Blobs<M>>,
     ) -> Result<LossyNext, Corrupt> {
         // In this order for the reasons given in `Reader::at_end`.
@@ -134,7 +134,7 @@ impl<M: Memory> LossyReader<M> {
 
     fn record(
         &mut self,
-        frame: &mut Vec<u8>,
+        frame: &mut FrameCopy,
         tail: u64,
         blobs: &mut Option<&mut Blobs<M>>,
     ) -> Result<Result<Option<LossyNext>, Overrun>, Corrupt> {
@@ -196,9 +196,7 @@ impl<M: Memory> LossyReader<M> {
                 }
             }
         } else {
-            frame.clear();
-            frame.resize(header.len as usize, 0);
-            self.log.copy(body, frame);
+            self.log.copy(body, frame.room(body, header.len as usize));
             if self.overrun()? {
                 return Ok(Err(Overrun));
             }

@@ -31,6 +31,7 @@
 //! [`Memory`]: crate::segment::Memory
 
 pub mod blob;
+mod copy;
 pub mod gate;
 mod holds;
 pub mod layout;
@@ -48,6 +49,7 @@ mod models;
 mod tests;
 
 pub use blob::{Blob, BlobHeader, Recovery};
+pub use copy::FrameCopy;
 pub use gate::{Gate, Gates, LateGate};
 pub use layout::{CursorSegment, LogHeader, LogLayout, MIN_CAPACITY};
 pub use lent::Lent;

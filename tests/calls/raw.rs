@@ -282,7 +282,7 @@ fn who_trusts_nobody_gets_copies() {
     let server = node
         .service("wary")
         .raw_method("look", |_, bytes| {
-            assert!(!is_in_place(bytes));
+            assert!(!is_in_place(bytes) && bytes.as_ptr().addr().is_multiple_of(64));
             Ok(bytes.to_vec())
         })
         .spawn()
@@ -293,6 +293,35 @@ fn who_trusts_nobody_gets_copies() {
         let answer = client.request("look").send_raw(&bytes(len, len)).unwrap();
         assert_eq!(*answer, bytes(len, len));
         assert!(len == 0 || !is_in_place(&answer));
+        assert!(answer.as_ptr().addr().is_multiple_of(64));
+    }
+    drop(server);
+}
+
+#[test]
+fn answers_that_are_kept_for_others_are_aligned_as_those_in_place() {
+    let dir = Dir::new();
+    let node = dir.join("server");
+    let server = node
+        .service("loans")
+        .raw_method("invert", |context, bytes| {
+            let mut loan = context.loan(bytes.len())?;
+            loan.iter_mut().zip(bytes).for_each(|(to, from)| *to = !from);
+            Ok(loan)
+        })
+        .spawn()
+        .unwrap();
+    let other = dir.join("client");
+    let client = other.client("loans").unwrap();
+    for len in [1, 100, 600, 5000, 100_000] {
+        let flying: Vec<Pending<RawResponse>> =
+            (0..6).map(|n| client.request("invert").start_raw(&bytes(n, len)).unwrap()).collect();
+        // The last one first: whoever waits for it reads those of the others.
+        for (n, pending) in flying.into_iter().enumerate().rev() {
+            let answer = pending.wait().unwrap();
+            assert!(answer.iter().zip(bytes(n, len)).all(|(got, sent)| *got == !sent), "{len}");
+            assert!(answer.as_ptr().addr().is_multiple_of(64), "answer {n} of {len} bytes");
+        }
     }
     drop(server);
 }

@@ -82,7 +82,9 @@ impl<'c> Request<'c> {
             .map(|Alone(result)| result)
     }
 
-    /// Calls without waiting: for many calls in flight, or from async code.
+    /// Calls without waiting for the answer: for many calls in flight, or from async code. Where there is no room for the
+    /// request, it waits for that, the call's timeout at the most: a server that stands still holds up this thread once
+    /// its log of requests is full ([`ClientBuilder::capacity`](crate::ClientBuilder::capacity)).
     ///
     /// # Errors
     /// Those of [`Client::call`](crate::Client::call) that are known at once.
@@ -101,7 +103,7 @@ impl<'c> Request<'c> {
         self.call(Encoding::Raw, &Bytes(bytes))
     }
 
-    /// Calls with bytes, without waiting.
+    /// Calls with bytes, without waiting for the answer; see [`Request::start`].
     ///
     /// # Errors
     /// Those of [`Client::call`](crate::Client::call) that are known at once.

@@ -416,7 +416,7 @@ impl ClientShared {
                 span.len
             )))
         } else {
-            let payload = Payload::take(source, (kind, len), &span, place, copy);
+            let payload = Payload::take(source, kind, &span, place);
             let (origin, encoding) = (Held::of(&source.origin), span.encoding);
             Ok(Answer { id, origin, code, message, headers, encoding, payload })
         };

@@ -15,7 +15,7 @@ use super::{Core, Trouble};
 use crate::control::{BEAT, NodeId};
 use crate::frame::{Control, Frame, Stats};
 use crate::ring::lossy::{LossyNext, LossyReader};
-use crate::ring::{self, Kind, LogHeader, LogLayout, MIN_CAPACITY};
+use crate::ring::{self, FrameCopy, Kind, LogHeader, LogLayout, MIN_CAPACITY};
 use crate::segment::{PeerSegment, Sealed, SegmentError};
 
 /// Bytes of this node's own log.
@@ -85,7 +85,7 @@ impl Heart {
     ///
     /// # Errors
     /// What is wrong with the log.
-    fn look(&mut self, room: &mut Vec<u8>) -> Result<bool, String> {
+    fn look(&mut self, room: &mut FrameCopy) -> Result<bool, String> {
         let before = self.reader.position();
         for _ in 0..MOST_RECORDS {
             match self.reader.next(room).map_err(|why| format!("its heartbeat log: {why}"))? {
@@ -181,7 +181,7 @@ impl Core {
     pub(super) fn beat(&mut self) {
         let stats = self.totals();
         self.pulse.beat(self.started.elapsed().as_millis() as u64, &stats);
-        let (mut corrupt, mut changed, mut room) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut corrupt, mut changed, mut room) = (Vec::new(), Vec::new(), FrameCopy::default());
         for (node, peer) in &mut self.peers {
             let Some(heart) = &mut peer.heart else { continue };
             match heart.look(&mut room) {
@@ -267,7 +267,7 @@ mod tests {
     fn the_latest_heartbeat_is_read_and_what_was_overwritten_counts_as_news() {
         let mut pulse = Pulse::new(NodeId([1; 16])).unwrap();
         pulse.beat(0, &[]);
-        let (mut heart, mut room) = (heart(&pulse), Vec::new());
+        let (mut heart, mut room) = (heart(&pulse), FrameCopy::default());
         assert_eq!(heart.look(&mut room), Ok(false), "only what follows");
         for (beats, last) in [(1, 1), (3, 4)] {
             for _ in 0..beats {
@@ -292,7 +292,7 @@ mod tests {
     #[test]
     fn one_look_takes_a_bounded_number_of_records() {
         let mut pulse = Pulse::new(NodeId([1; 16])).unwrap();
-        let (mut heart, mut room) = (heart(&pulse), Vec::new());
+        let (mut heart, mut room) = (heart(&pulse), FrameCopy::default());
         for _ in 0..MOST_RECORDS + 1 {
             pulse.beat(0, &[]);
         }
@@ -312,7 +312,7 @@ mod tests {
             (b"", Some("a heartbeat: ")),
         ] {
             let mut pulse = Pulse::new(NodeId([1; 16])).unwrap();
-            let (mut heart, mut room) = (heart(&pulse), Vec::new());
+            let (mut heart, mut room) = (heart(&pulse), FrameCopy::default());
             pulse.writer.claim(frame.len() as u64).unwrap();
             pulse.writer.body_mut()[..frame.len()].copy_from_slice(frame);
             pulse.writer.commit(Kind::Frame, 0, 0, frame.len());

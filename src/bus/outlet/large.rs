@@ -4,12 +4,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::fill::{fill, refuse_body};
-use super::loan::ALIGN;
 use super::{Claimed, Outlet, Overflow, Want};
 use crate::bus::blob::{NewBlob, Shared, Take};
 use crate::bus::codec::Body;
 use crate::bus::core::Command;
 use crate::bus::error::PublishError;
+use crate::bus::spare::ALIGN;
 use crate::frame::{self, Encoding, Head};
 use crate::ring::blob::{BESIDE, FRAMES, NAME};
 use crate::ring::{Blob, BlobHeader};

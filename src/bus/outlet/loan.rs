@@ -4,11 +4,9 @@ use super::fill::{prefix_len, refuse_head};
 use super::large::Place;
 use super::{Claimed, Outlet, STAGE};
 use crate::bus::error::PublishError;
+use crate::bus::spare::ALIGN;
 use crate::frame::{self, Encoding, Head, Headers};
 use crate::ring::Kind;
-
-/// What the payload of a loan is aligned to.
-pub(super) const ALIGN: usize = 64;
 
 /// Where a loan is written.
 #[derive(Debug, Clone, Copy)]

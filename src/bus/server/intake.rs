@@ -305,7 +305,7 @@ impl Intake {
                 };
                 if is_raw {
                     let place = Place { node: &server.node, reader: &server.port, port: None };
-                    *job = Some(made(Payload::take(source, (kind, len), &span, Some(place), &mut self.copy)));
+                    *job = Some(made(Payload::take(source, kind, &span, Some(place))));
                 } else {
                     *job = Some(made(Payload::copied(source, len, &span, &mut self.copy)));
                 }

@@ -19,9 +19,10 @@ use crate::sys::affinity;
 #[command(after_long_help = "\
 On one thread, without a bus. `encode_ns` and `decode_ns` are an event of 64 bytes as ports lay and read it, payload
 copied in; `rmp_serde_roundtrip_ns` is the same frame encoded and decoded by rmp-serde into memory that is there
-already, strings and bytes borrowed. `typed_…` has the value that `bench latency --help` describes for a payload;
-`json_roundtrip_ns` is the same message (kind, topic, headers, value) through serde_json, and `ratio_json` how much
-longer that takes than `typed_encode_ns` and `typed_decode_ns` together.")]
+already, strings and bytes borrowed; `ratio_encode` and `ratio_decode` hold the first two against its halves.
+`typed_…` has the value that `bench latency --help` describes for a payload; `json_roundtrip_ns` is the same message
+(kind, topic, headers, value) through serde_json, and `ratio_json` how much longer that takes than
+`typed_encode_ns` and `typed_decode_ns` together.")]
 pub(super) struct Options {
     #[command(flatten)]
     pub(super) effort: Effort,

@@ -24,7 +24,7 @@ the first join until the last node knows all others. Then the first node publish
 included; `delivered` are those received, over all nodes. `process_rss_bytes` is the median of the processes'
 resident memory when all is received, `bare_rss_bytes` that of a process that does nothing: the program's own
 pages. `rss_per_node_bytes` is the difference: what a node adds. Processes are not pinned, and wait adaptively.
-There is one repetition, whatever --repetitions says.")]
+There is one repetition, and it takes as long as it takes, whatever --repetitions and --seconds say.")]
 pub(super) struct Options {
     /// How many nodes
     #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u32).range(2..=1024))]

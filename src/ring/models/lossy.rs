@@ -4,7 +4,7 @@ use super::*;
 use crate::ring::blob::NAME;
 use crate::ring::layout::DATA;
 use crate::ring::lossy::{LossyNext, LossyReader};
-use crate::ring::{Blob, BlobHeader, Recovery};
+use crate::ring::{Blob, BlobHeader, FrameCopy, Recovery};
 
 #[test]
 fn an_ungated_reader_never_accepts_a_torn_record() {
@@ -25,7 +25,7 @@ fn an_ungated_reader_never_accepts_a_torn_record() {
                 writer.publish();
             }
         });
-        let mut frame = Vec::new();
+        let mut frame = FrameCopy::default();
         let (mut due, mut seen) = (0, 0);
         for _ in 0..3 {
             match reader.next(&mut frame).unwrap() {

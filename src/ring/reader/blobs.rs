@@ -5,7 +5,7 @@ use crate::ring::blob::{NAME, Name};
 use crate::ring::holds::Holds;
 use crate::ring::record::{HEADER, Header, Record};
 use crate::ring::sync::{Arc, AtomicBool};
-use crate::ring::{Corrupt, Lent, Next};
+use crate::ring::{Corrupt, FrameCopy, Lent, Next};
 use crate::segment::{Memory, MemoryMut};
 
 /// What a record that names a blob comes to.
@@ -105,7 +105,7 @@ impl<M: Memory> Blobs<M> {
         &mut self,
         name: &Name,
         position: u64,
-        frame: &mut Vec<u8>,
+        frame: &mut FrameCopy,
     ) -> Result<Copied, Corrupt> {
         self.awaited = false;
         let Ok(known) = self.known.binary_search_by_key(&name.blob, |(id, _)| *id) else {
@@ -116,9 +116,7 @@ impl<M: Memory> Blobs<M> {
         let what = "a frame that is not within it";
         let refuse = Corrupt::Blob { position, blob: name.blob, what };
         let (at, len) = name.place(&**memory).ok_or(refuse)?;
-        frame.clear();
-        frame.resize(len as usize, 0);
-        memory.copy(at, frame);
+        memory.copy(at, frame.room(at, len as usize));
         Ok(if name.is_still_of(&**memory) { Copied::Frame } else { Copied::Lost })
     }
 

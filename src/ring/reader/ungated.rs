@@ -4,16 +4,16 @@
 //! needs the log; the cursor is stored for statistics, no writer looks at it.
 
 use super::{Look, Next, Reader};
-use crate::ring::Corrupt;
 use crate::ring::lossy::{LossyNext, LossyReader};
 use crate::ring::record::{Kind, Record};
 use crate::ring::sync::Ordering::Relaxed;
+use crate::ring::{Corrupt, FrameCopy};
 use crate::segment::{Memory, MemoryMut};
 
 pub(super) struct Ungated<M> {
     lossy: LossyReader<M>,
     /// The last frame that was copied; grows to the largest.
-    frame: Vec<u8>,
+    frame: FrameCopy,
 }
 
 impl<M> Ungated<M> {
@@ -28,7 +28,7 @@ impl<M: Memory + Clone, C: MemoryMut> Reader<M, C> {
     pub fn ungated(mut self) -> Self {
         let log = self.log.clone();
         let lossy = LossyReader::new(log, self.layout, self.number, self.position, self.expected);
-        self.ungated = Some(Box::new(Ungated { lossy, frame: Vec::new() }));
+        self.ungated = Some(Box::new(Ungated { lossy, frame: FrameCopy::default() }));
         self
     }
 }

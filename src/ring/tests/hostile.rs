@@ -11,7 +11,7 @@ use proptest::prelude::*;
 use super::fixture::{Log, bytes};
 use crate::ring::layout::{CLOSED, DATA, NEXT_SEQUENCE, TAIL, WAITING};
 use crate::ring::lossy::{LossyNext, LossyReader};
-use crate::ring::{Corrupt, CursorSegment, HEADER, LogHeader, LogLayout, Next, Reader};
+use crate::ring::{Corrupt, CursorSegment, FrameCopy, HEADER, LogHeader, LogLayout, Next, Reader};
 use crate::segment::{Heap, Memory, MemoryMut};
 
 /// Memory that answers each load from a function, and counts them.
@@ -117,7 +117,7 @@ fn drain_gated(log: &Double, layout: LogLayout, position: u64, calls: usize) -> 
 
 fn drain_lossy(log: &Double, layout: LogLayout, calls: usize) -> Option<Corrupt> {
     let mut reader = LossyReader::at_tail(log.clone(), layout);
-    let mut frame = Vec::new();
+    let mut frame = FrameCopy::default();
     for _ in 0..calls {
         log.take_loads();
         let found = reader.next(&mut frame);

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use super::fixture::{End, Log, bytes};
 use crate::ring::lossy::{LossyNext, LossyReader};
 use crate::ring::writer::ClaimError;
-use crate::ring::{HEADER, Kind, Next};
+use crate::ring::{FrameCopy, HEADER, Kind, Next};
 use crate::segment::Heap;
 
 /// What happens next. Indices and sizes are taken modulo what there is; sizes in thousandths of the
@@ -208,11 +208,11 @@ impl World {
     fn glance(&mut self, times: u8) {
         for _ in 0..=times % 32 {
             let expected = self.glancer.expect(&self.entries, self.tail, self.shown, self.open);
-            let mut frame = Vec::new();
+            let mut frame = FrameCopy::default();
             let found = self.glancer.reader.next(&mut frame).unwrap();
             assert_eq!(found, expected);
             if let LossyNext::Frame(sequence) = found {
-                assert_eq!(frame, self.entries[sequence as usize].as_ref().unwrap().frame);
+                assert_eq!(*frame, self.entries[sequence as usize].as_ref().unwrap().frame);
             }
         }
     }

@@ -7,7 +7,7 @@ use super::fixture::{End, Log};
 use crate::ring::layout::{CLOSED, NEXT_SEQUENCE, TAIL};
 use crate::ring::lossy::{LossyNext, LossyReader};
 use crate::ring::record::Header;
-use crate::ring::{Corrupt, Kind, Next};
+use crate::ring::{Corrupt, FrameCopy, Kind, Next};
 use crate::segment::{Heap, Memory, MemoryMut};
 
 const CAPACITY: u64 = 4096;
@@ -37,7 +37,7 @@ impl Readers {
 
     /// What both make of it.
     fn look(&mut self) -> (Result<Next, Corrupt>, Result<LossyNext, Corrupt>) {
-        (self.gated.reader.next(), self.lossy.next(&mut Vec::new()))
+        (self.gated.reader.next(), self.lossy.next(&mut FrameCopy::default()))
     }
 
     #[track_caller]

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use super::fixture::{FENCE, Log, filling};
 use crate::ring::lossy::{LossyNext, LossyReader};
 use crate::ring::writer::ClaimError;
-use crate::ring::{HEADER, Kind, LateGate, Next, Reader};
+use crate::ring::{FrameCopy, HEADER, Kind, LateGate, Next, Reader};
 use crate::segment::{Heap, Memory};
 
 #[test]
@@ -131,7 +131,7 @@ fn a_log_closed_with_an_unpublished_record_looked_corrupt() {
 fn an_ungated_reader_that_was_overrun_before_the_end_was_never_told() {
     let mut log = Log::new(256);
     let mut reader = LossyReader::at_tail(log.memory.clone(), log.layout);
-    let mut frame = Vec::new();
+    let mut frame = FrameCopy::default();
     log.write(b"seen").unwrap();
     assert_eq!(reader.next(&mut frame), Ok(LossyNext::Frame(0)));
     for seed in 0..20 {
@@ -154,7 +154,7 @@ fn an_ungated_reader_that_was_overrun_before_the_end_was_never_told() {
 fn an_ungated_reader_took_a_record_for_another_for_a_loss() {
     let mut log = Log::new(1024);
     let mut reader = LossyReader::at_tail(log.memory.clone(), log.layout);
-    let mut frame = Vec::new();
+    let mut frame = FrameCopy::default();
     log.write(b"0").unwrap();
     log.write_to(7, b"1").unwrap();
     log.write(b"2").unwrap();

@@ -6,7 +6,7 @@ use std::thread;
 use super::fixture::{End, Log};
 use super::hostile::Random;
 use crate::ring::lossy::{LossyNext, LossyReader};
-use crate::ring::{HEADER, Kind, LogLayout, Next};
+use crate::ring::{FrameCopy, HEADER, Kind, LogLayout, Next};
 use crate::segment::Heap;
 
 const CAPACITY: u64 = 64 * 1024;
@@ -86,11 +86,11 @@ fn read(mut end: End, frames: &Frames) {
 fn glance(memory: Heap, layout: LogLayout, frames: &Frames, begun: &AtomicBool) {
     let mut reader = LossyReader::at_tail(memory, layout);
     begun.store(true, Ordering::Release);
-    let (mut frame, mut first, mut seen, mut missed, mut turns) = (Vec::new(), None, 0, 0, 0);
+    let (mut frame, mut first, mut seen, mut missed, mut turns) = (FrameCopy::default(), None, 0, 0, 0);
     loop {
         match reader.next(&mut frame).unwrap() {
             LossyNext::Frame(sequence) => {
-                assert!(frame == frames.frame(sequence), "record {sequence} is torn");
+                assert!(*frame == *frames.frame(sequence), "record {sequence} is torn");
                 // What was overwritten before its first record it cannot know.
                 let first = *first.get_or_insert(sequence);
                 assert_eq!(sequence, first + seen + missed, "gaps are told, and told exactly");
