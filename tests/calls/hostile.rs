@@ -1,8 +1,10 @@
 //! Pairs whose other end is spoken for by hand: what no honest client or server does.
 
+use std::cell::Cell;
 use std::os::fd::{AsFd, OwnedFd};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::mpsc::RecvTimeoutError;
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
 use ringbus::internals::frame::{
@@ -11,7 +13,7 @@ use ringbus::internals::frame::{
 use ringbus::internals::ring::{CursorSegment, Gates, Kind, LogHeader, LogLayout, Writer};
 use ringbus::internals::segment::{PeerSegment, Sealed};
 use ringbus::internals::sys::timerfd;
-use ringbus::{Client, Node, NodeInfo, Pending, RawResponse, Response, Status};
+use ringbus::{Client, Node, NodeInfo, Pending, RawResponse, Response, Status, Wait};
 
 use crate::raw_peer::Raw;
 use crate::servant::{self, SERVICE};
@@ -57,7 +59,11 @@ impl End {
 
     /// Gives the other end a log to read.
     fn attach(&self, log: u64) -> Log {
-        let layout = LogLayout::new(CAPACITY).unwrap();
+        self.attach_of(CAPACITY, log)
+    }
+
+    fn attach_of(&self, capacity: u64, log: u64) -> Log {
+        let layout = LogLayout::new(capacity).unwrap();
         let memory = Arc::new(Sealed::create("ringbus-log", layout.segment_size(), true).unwrap());
         layout.initialise(&memory, &LogHeader { log, node: self.raw.id, port: PORT });
         let attach = Attach {
@@ -67,7 +73,7 @@ impl End {
             reader_number: log as u16,
             position: 0,
             sequence: Some(0),
-            capacity: CAPACITY,
+            capacity,
             predecessor: None,
         };
         self.raw.send(&Control::Attach(attach), &[memory.fd(), self.bell.as_fd()]);
@@ -153,6 +159,90 @@ fn what_is_no_answer_is_counted_and_the_next_one_is_taken() {
     write(&mut log, &answer(pending.id()));
     assert_eq!(*pending.wait().unwrap(), *b"bytes");
     assert_eq!((client.stats().dropped, client.stats().messages), (5, 1));
+}
+
+#[test]
+fn a_deadline_holds_however_much_a_server_writes_that_is_no_answer() {
+    const RECORDS: u64 = 1_000_000; // more than anybody reads in the time that the call has
+    for wait in [Wait::Adaptive, Wait::Spin, Wait::Park] {
+        let dir = Dir::new();
+        let node = dir.join("node");
+        let client = node.client_builder(SERVICE).wait(wait).open().unwrap();
+        let server = End::open(&dir, &node, Role::Server, Role::Client);
+        client.wait_for_server(DEADLINE).unwrap();
+        let first = call(&client);
+        server.wait_for(6);
+        let mut log = server.attach_of(32 << 20, 1);
+        write(&mut log, &answer(first.id()));
+        assert_eq!(*first.wait().unwrap(), *b"bytes");
+
+        let pending = client.request("any").timeout(Duration::from_millis(20)).start_raw(b"").unwrap();
+        for _ in 0..RECORDS {
+            write(&mut log, b"nonsense");
+        }
+        assert_eq!(pending.wait().unwrap_err().code(), ringbus::Code::DeadlineExceeded);
+        assert!(client.stats().dropped < RECORDS, "{wait:?}: it has read them all");
+    }
+}
+
+/// A value whose serialisation panics the `at`th time, after others have had time to wait for who serialises it.
+struct Bomb {
+    at: u32,
+    serialised: Cell<u32>,
+    lit: Sender<()>,
+}
+
+impl serde::Serialize for Bomb {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.serialised.set(self.serialised.get() + 1);
+        if self.serialised.get() == self.at {
+            self.lit.send(()).unwrap();
+            std::thread::sleep(Duration::from_millis(100));
+            panic!("as it is meant to");
+        }
+        serializer.serialize_bytes(&[0; 900])
+    }
+}
+
+#[test]
+fn a_panic_of_who_waits_for_room_leaves_nobody_waiting() {
+    let dir = Dir::new();
+    let node = dir.join("node");
+    let client = node.client(SERVICE).unwrap();
+    let deaf = End::open(&dir, &node, Role::Server, Role::Client);
+    client.wait_for_server(DEADLINE).unwrap();
+    let deaf_id = client.servers()[0].id();
+    let fill = |_| -> Option<Pending<RawResponse>> {
+        client.request("any").to(deaf_id).timeout(Duration::from_millis(50)).start_raw(&[0; 900]).ok()
+    };
+    let filled: Vec<_> = (1..1000).map_while(fill).collect();
+    assert!(filled.len() < 999, "it is never full");
+    let other = dir.join("server");
+    let (_server, _said) = servant::spawn(&other, |builder| builder);
+    let works = other.info().id();
+    eventually("both are there", || client.servers().len() == 2);
+
+    for at in 1..=8 {
+        let (lit, is_lit) = channel();
+        std::thread::scope(|scope| {
+            let client = &client;
+            let panics = scope.spawn(move || {
+                let bomb = Bomb { at, serialised: Cell::new(0), lit };
+                let sent = catch_unwind(AssertUnwindSafe(|| {
+                    let request = client.request("any").to(deaf_id).timeout(Duration::from_millis(300));
+                    request.start::<_, ()>(&bomb).map(drop)
+                }));
+                sent.is_err()
+            });
+            let is_lit = is_lit.recv_timeout(DEADLINE).is_ok();
+            let begun = Instant::now();
+            let slept = client.request("sleep").to(works).timeout(DEADLINE).send::<_, u64>(&300);
+            assert_eq!(*slept.unwrap(), 300);
+            assert!(begun.elapsed() < DEADLINE / 2, "nobody read its answer: the {at}. serialisation");
+            assert_eq!(panics.join().unwrap(), is_lit);
+        });
+    }
+    drop(deaf);
 }
 
 /// A typed call of which whoever waits reads the answer itself.

@@ -326,6 +326,73 @@ fn answers_that_are_kept_for_others_are_aligned_as_those_in_place() {
     drop(server);
 }
 
+/// It waited for the log that its own thread had locked: with a call's timeout of ever, for ever.
+#[test]
+fn nothing_is_lent_while_a_value_is_being_serialised() {
+    struct Lends<'c>(&'c Client);
+
+    impl serde::Serialize for Lends<'_> {
+        fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+            let status = self.0.request("double").timeout(Duration::MAX).loan(1).map(drop).unwrap_err();
+            assert_eq!(status.code(), Code::InvalidArgument);
+            serializer.serialize_i64(21)
+        }
+    }
+
+    let dir = Dir::new();
+    let node = dir.join("server");
+    let (server, _said) = servant::spawn(&node, |builder| builder);
+    let other = dir.join("client");
+    let client = other.client(SERVICE).unwrap();
+    let answer: Response<i64> = client.request("double").send(&Lends(&client)).unwrap();
+    assert_eq!(*answer, 42);
+    works(&client);
+    drop(server);
+}
+
+#[test]
+fn an_answer_may_be_as_large_as_is_said_also_while_another_is_being_filled() {
+    const MOST: usize = 1 << 20;
+    let dir = Dir::new();
+    let node = dir.join("server");
+    let (tell, told) = channel();
+    let (go, gone) = channel::<()>();
+    let (tell, gone) = (Mutex::new(tell), Mutex::new(gone));
+    let server = node
+        .service("large")
+        .raw_method("fill", move |context, _| {
+            let loan = context.loan(8)?;
+            tell.lock().unwrap().send(()).unwrap();
+            gone.lock().unwrap().recv_timeout(DEADLINE).unwrap();
+            Ok(loan)
+        })
+        .raw_method("make", |_, bytes| Ok(vec![7; usize::from_le_bytes(bytes.try_into().unwrap())]))
+        .raw_method("lend", |context, bytes| context.loan(usize::from_le_bytes(bytes.try_into().unwrap())))
+        .max_message(MOST as u64)
+        .workers(2)
+        .spawn()
+        .unwrap();
+    let other = dir.join("client");
+    let client = other.client_builder("large").max_message(MOST as u64).open().unwrap();
+    for method in ["make", "lend"] {
+        for (len, fits) in [(MOST - 8, true), (MOST, true), (MOST + 1, false)] {
+            let filled = client.request("fill").start_raw(b"").unwrap();
+            told.recv_timeout(DEADLINE).unwrap();
+            let made = client.request(method).start_raw(&len.to_le_bytes()).unwrap();
+            std::thread::sleep(Duration::from_millis(50)); // for it to be made meanwhile: later, it is no such case
+            go.send(()).unwrap();
+            assert_eq!(filled.wait().unwrap().len(), 8);
+            match made.wait() {
+                Ok(answer) => assert!(fits && answer.len() == len, "{method} {len}"),
+                Err(status) => {
+                    assert!(!fits && status.code() == Code::ResourceExhausted, "{method} {len}: {status}")
+                }
+            }
+        }
+    }
+    drop(server);
+}
+
 #[test]
 fn typed_and_raw_share_a_log_in_order() {
     let dir = Dir::new();

@@ -10,7 +10,7 @@ use ringbus::internals::ring::blob::{FRAMES, NAME};
 use ringbus::internals::ring::layout::{CLOSED, DATA, NEXT_SEQUENCE, OPEN, SUCCESSOR, TAIL, WAITING};
 use ringbus::internals::ring::lossy::{LossyNext, LossyReader};
 use ringbus::internals::ring::{
-    Blob, BlobHeader, Corrupt, CursorSegment, HEADER, Kind, LogHeader, LogLayout, Next, Reader,
+    Blob, BlobHeader, Corrupt, CursorSegment, FrameCopy, HEADER, Kind, LogHeader, LogLayout, Next, Reader,
 };
 use ringbus::internals::segment::{Heap, Memory};
 
@@ -30,7 +30,7 @@ struct Stage {
     log: Peers,
     blobs: [Peers; 2],
     cursors: Heap,
-    frame: Vec<u8>,
+    frame: FrameCopy,
 }
 
 /// What an honest writer has written.
@@ -56,7 +56,7 @@ impl Stage {
                 .for_each(|at| peers.set(at, heap.load(at, std::sync::atomic::Ordering::Relaxed)));
             peers
         });
-        Self { log, blobs, cursors: Heap::new(512), frame: Vec::new() }
+        Self { log, blobs, cursors: Heap::new(512), frame: FrameCopy::default() }
     }
 
     /// Fills the log as an honest writer does.

@@ -204,16 +204,16 @@ impl ClientShared {
                 return self.leave();
             }
             match self.receiver.try_lock() {
-                Some(mut receiver) => {
+                Some(receiver) => {
                     // Asked once more: the ring of a call with an earlier deadline may just have been drained.
                     let sleep = || self.routes.calls.lock().has_tasks(deadline);
-                    self.lead(&mut receiver, Mine::Tasks, &mut None, deadline, sleep);
+                    self.take_turn(receiver, Mine::Tasks, deadline, sleep);
                 }
                 None => {
                     self.follow(None, deadline);
+                    self.leave();
                 }
             }
-            self.leave();
         }
     }
 }

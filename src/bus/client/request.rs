@@ -118,6 +118,8 @@ impl<'c> Request<'c> {
     /// Those of [`Client::call`](crate::Client::call) that are known at once; `ResourceExhausted` also if there is
     /// no room just now.
     pub fn loan(self, len: usize) -> Result<RequestLoan<'c>, Status> {
+        // Within a value's serialisation it could wait for what its own thread has locked.
+        drop(Sending::begin().map_err(Status::invalid_argument)?);
         let mut departure = self.depart(true)?;
         let (requests, filler, start) = self.set_out(&mut departure, true, |departure| {
             self.check(departure)?;
@@ -321,8 +323,7 @@ impl<'c> Request<'c> {
         }
         // Whoever waits may have the port that all read, which a loan must not keep: it rings when it is over.
         let waiting = || self.attempt(departure, encoding, body, false, true);
-        let sent = self.client.send_when_room(departure.term.deadline(), waiting);
-        self.client.stop_waiting(&departure.route);
+        let sent = self.client.send_when_room(&departure.route, departure.term.deadline(), waiting);
         let is_lent = departure.route.lent.load(Relaxed);
         if sent? { Ok(()) } else { Err(self.late(if is_lent { LENT } else { NO_ROOM })) }
     }

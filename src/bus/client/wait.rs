@@ -11,8 +11,11 @@
 
 use std::time::Instant;
 
+use parking_lot::MutexGuard;
+
 use super::answer::Answer;
 use super::calls::{Locked, Outcome};
+use super::routes::Route;
 use super::{ClientShared, Receiver};
 use crate::bus::error::RecvError;
 use crate::bus::held::Held;
@@ -24,8 +27,11 @@ use crate::frame::{self, Code, Head};
 use crate::ring::{Kind, Record};
 use crate::wake::{Patience, Then, Wait};
 
-/// Answers that are read in a row before the leader looks at the time and at those who wait for room.
+/// Answers that are read in a row before the leader looks at those who wait for room.
 const BATCH: usize = 64;
+/// Batches after which a leader that has not found its own looks at the time: what is found begins another wait, and that
+/// does not look at first. A server may write answers to nobody for as long as it likes.
+const BATCHES: u32 = 16;
 /// Looks after which a leader that never sleeps wakes those who wait for room, to look for themselves.
 const LOOKS: u32 = 256;
 
@@ -46,6 +52,24 @@ pub(super) enum Led<'a> {
     Over(Option<Locked<'a>>),
     /// The deadline, or nothing more to wait for.
     Done,
+}
+
+/// Hands the port to another thread when it is dropped, after the port was given back.
+struct Leave<'c>(&'c ClientShared);
+
+impl Drop for Leave<'_> {
+    fn drop(&mut self) {
+        self.0.leave();
+    }
+}
+
+/// Nobody waits for room any more when it is dropped, whatever has ended that.
+struct StopWaiting<'c>(&'c ClientShared, &'c Route);
+
+impl Drop for StopWaiting<'_> {
+    fn drop(&mut self) {
+        self.0.stop_waiting(self.1);
+    }
 }
 
 impl ClientShared {
@@ -127,21 +151,21 @@ impl ClientShared {
     /// no requests. `send` announces that it waits before it says false.
     pub(super) fn send_when_room(
         &self,
+        route: &Route,
         deadline: Option<Instant>,
         mut send: impl FnMut() -> Result<bool, Status>,
     ) -> Result<bool, Status> {
+        let _stop = StopWaiting(self, route);
         loop {
             if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
                 return send();
             }
-            if let Some(mut receiver) = self.receiver.try_lock() {
+            if let Some(receiver) = self.receiver.try_lock() {
                 let mut sent = Ok(false);
-                self.lead(&mut receiver, Mine::Room, &mut None, deadline, || {
+                self.take_turn(receiver, Mine::Room, deadline, || {
                     sent = send();
                     matches!(sent, Ok(false))
                 });
-                drop(receiver);
-                self.leave();
                 if !matches!(sent, Ok(false)) {
                     return sent;
                 }
@@ -166,11 +190,22 @@ impl ClientShared {
 
     /// Reads answers for those whose calls they are, until then, unless somebody does so already.
     pub(in crate::bus) fn read_for_others(&self, until: Instant) {
-        if let Some(mut receiver) = self.receiver.try_lock() {
-            self.lead(&mut receiver, Mine::Room, &mut None, Some(until), || true);
-            drop(receiver);
-            self.leave();
+        if let Some(receiver) = self.receiver.try_lock() {
+            self.take_turn(receiver, Mine::Room, Some(until), || true);
         }
+    }
+
+    /// Leads for others, and hands the port over afterwards; also if `sleep` panics, which may serialise a user's value.
+    pub(super) fn take_turn(
+        &self,
+        receiver: MutexGuard<'_, Receiver>,
+        mine: Mine,
+        deadline: Option<Instant>,
+        sleep: impl FnMut() -> bool,
+    ) {
+        let _leave = Leave(self);
+        let mut receiver = receiver; // given back before that
+        self.lead(&mut receiver, mine, &mut None, deadline, sleep);
     }
 
     /// Reads answers until what it waits for is there. `sleep` is asked after everything was prepared for a
@@ -186,7 +221,7 @@ impl ClientShared {
         let mut patience = Patience::new(self.wait, deadline);
         let calls = &self.routes.calls;
         let mut failures = None;
-        let mut looks = 0u32;
+        let (mut looks, mut batches) = (0u32, 0u32);
         loop {
             let found = match receiver.inlet.next() {
                 Ok(None) if !receiver.inlet.has_ended() => Ok(Found { read: 0, table: None }),
@@ -200,6 +235,12 @@ impl ClientShared {
                 Ok(Found { read, .. }) => {
                     if read > 0 {
                         patience.found(receiver.inlet.habit_mut());
+                        batches = batches.wrapping_add(1);
+                        if batches.is_multiple_of(BATCHES)
+                            && deadline.is_some_and(|deadline| deadline <= Instant::now())
+                        {
+                            return Led::Done;
+                        }
                     }
                     looks = looks.wrapping_add(1);
                     let looked_long = looks.is_multiple_of(LOOKS);

@@ -193,11 +193,7 @@ impl Pair {
                 Err(error) => return Err(unwritten(error)),
             }
         }
-        let frame = encode(head, encoding, body).map_err(unwritten)?;
-        if frame.len() > self.largest {
-            let (size, limit) = (frame.len(), self.largest);
-            return Err(unwritten(PublishError::TooLarge { size, limit }));
-        }
+        let frame = encode(head, encoding, body, self.largest).map_err(unwritten)?;
         self.put(frame, urgent)
     }
 
@@ -280,8 +276,16 @@ fn cut(text: &str, most: usize) -> &str {
     &text[..text.floor_char_boundary(most)]
 }
 
-fn encode(head: &Head<'_>, encoding: Encoding, body: &impl Body) -> Result<Vec<u8>, PublishError> {
+fn encode(
+    head: &Head<'_>,
+    encoding: Encoding,
+    body: &impl Body,
+    largest: usize,
+) -> Result<Vec<u8>, PublishError> {
     let size = body.size().map_err(|error| PublishError::Encode { reason: format!("{error:?}") })?;
+    if size > largest {
+        return Err(PublishError::TooLarge { size, limit: largest });
+    }
     let mut bytes = vec![0; size];
     body.write(&mut bytes).map_err(|error| PublishError::Encode { reason: format!("{error:?}") })?;
     let frame = Frame::Message { head: *head, payload: Payload::new(encoding, &bytes) };
