@@ -7,12 +7,13 @@ use std::sync::Arc;
 use super::node::NodeShared;
 use super::reading::{InletShared, Source};
 use super::spare::{ALIGN, Spare, first_aligned};
+use super::status::Status;
 use crate::frame::{self, Frame, Head, HeadError, PayloadSpan};
 use crate::ring::{Kind, Lent};
 use crate::segment::PeerSegment;
 
 /// Bytes of a frame that are copied at once to read its head: nearly all heads are shorter, and many frames.
-const PREFIX: usize = 512;
+pub(super) const PREFIX: usize = 512;
 
 /// A payload, in private memory or where its writer has put it.
 pub(super) enum Payload {
@@ -42,12 +43,15 @@ impl Default for Payload {
 
 impl Payload {
     /// Takes the payload of the record in hand, in place if that is wanted and allowed; else an aligned copy.
+    ///
+    /// # Errors
+    /// This process has no memory for a copy.
     pub(super) fn take(
         source: &mut Source,
         kind: Kind,
         span: &PayloadSpan,
         place: Option<Place<'_>>,
-    ) -> Self {
+    ) -> Result<Self, Status> {
         if let Some(Place { node, reader, port }) = place.filter(|_| source.lend)
             && let Some(frame) = source.reader.lend()
         {
@@ -55,11 +59,11 @@ impl Payload {
             let (node, reader, _port) = (node.clone(), reader.clone(), port);
             let large = kind == Kind::Blob;
             let place = InPlace { frame: Some(frame), payload, large, node, reader, _port };
-            return Payload::InPlace(Box::new(place));
+            return Ok(Payload::InPlace(Box::new(place)));
         }
-        Self::aligned(Spare::of(span.len + ALIGN - 1), span.len, |bytes| {
-            source.reader.copy(span.start, bytes)
-        })
+        let room = Spare::of_any(span.len + ALIGN - 1);
+        let room = room.map_err(|error| Status::resource_exhausted(error.to_string()))?;
+        Ok(Self::aligned(room, span.len, |bytes| source.reader.copy(span.start, bytes)))
     }
 
     /// `len` bytes in this memory, which has room for them and for what comes before the first aligned byte.
@@ -70,19 +74,11 @@ impl Payload {
         Payload::Copied { frame, payload }
     }
 
-    /// Takes the payload of the record in hand, of `len` bytes, to be decoded: a copy that stands anywhere. `copy` is what
-    /// [`copy_prefix`] has copied of it.
+    /// Takes the payload of a frame of [`PREFIX`] bytes at most, to be decoded: a copy that stands anywhere. `copy` is what
+    /// [`copy_prefix`] has copied of it, all of it.
     #[inline(always)]
-    pub(super) fn copied(source: &Source, len: usize, span: &PayloadSpan, copy: &mut Spare) -> Self {
-        let frame = if len <= PREFIX { std::mem::take(copy) } else { Self::copy(source, len) };
-        Payload::Copied { frame, payload: span.start..span.start + span.len }
-    }
-
-    #[inline(never)]
-    fn copy(source: &Source, len: usize) -> Spare {
-        let mut frame = Spare::of(len);
-        source.reader.copy(0, &mut frame[..len]);
-        frame
+    pub(super) fn copied(span: &PayloadSpan, copy: &mut Spare) -> Self {
+        Payload::Copied { frame: std::mem::take(copy), payload: span.start..span.start + span.len }
     }
 }
 
@@ -95,7 +91,10 @@ impl Payload {
         if matches!(self, Payload::InPlace(place) if place.large) {
             return;
         }
-        *self = Self::aligned(Spare::exactly(self.len()), self.len(), |bytes| bytes.copy_from_slice(self));
+        // Without memory for that, it stays.
+        if let Ok(room) = Spare::exactly(self.len() + ALIGN - 1) {
+            *self = Self::aligned(room, self.len(), |bytes| bytes.copy_from_slice(self));
+        }
     }
 }
 

@@ -4,6 +4,7 @@
 //! Nearly all events look alike (no topic in the frame, no headers): for those there is a short way, which
 //! accepts a part of what the long one accepts.
 
+use std::collections::TryReserveError;
 use std::time::Instant;
 
 use serde::de::DeserializeOwned;
@@ -42,12 +43,13 @@ struct Scratch {
 }
 
 impl Scratch {
-    /// Room for a payload that is lent: aligned, as where it is in place.
-    fn lent(&mut self, len: usize) -> &mut [u8] {
+    /// Room for a payload that is lent: aligned, as where it is in place. Of which its writer has said how long it is.
+    fn lent(&mut self, len: usize) -> Result<&mut [u8], TryReserveError> {
         self.rest.clear();
+        self.rest.try_reserve(len + ALIGN - 1)?;
         self.rest.resize(len + ALIGN - 1, 0);
         self.start = first_aligned(&self.rest);
-        &mut self.rest[self.start..][..len]
+        Ok(&mut self.rest[self.start..][..len])
     }
 }
 
@@ -92,15 +94,28 @@ impl Reception {
     }
 
     /// The opened message, in place where that is allowed.
+    ///
+    /// # Errors
+    /// There is no memory for a copy; the message is passed over.
     #[inline(always)]
-    pub(super) fn sample(&mut self) -> Sample<'_> {
-        let Self { inlet, opened, scratch } = self;
-        let source = inlet.source(opened.index);
-        opened.copied = !source.lend;
-        if opened.copied {
-            source.reader.copy(opened.span.start, scratch.lent(opened.span.len));
+    pub(super) fn sample(&mut self) -> Result<Sample<'_>, RecvError> {
+        self.opened.copied = !self.inlet.source(self.opened.index).lend;
+        if self.opened.copied {
+            self.copy()?;
         }
-        Sample::of(self)
+        Ok(Sample::of(self))
+    }
+
+    #[inline(never)]
+    fn copy(&mut self) -> Result<(), RecvError> {
+        let Self { inlet, opened: Opened { index, span, envelope, .. }, scratch } = self;
+        let room = scratch.lent(span.len);
+        let copied = room.map(|room| inlet.source(*index).reader.copy(span.start, room));
+        copied.map_err(|error| {
+            let error = undecodable(inlet, *index, envelope.topic.as_deref(), error.to_string());
+            inlet.release(*index);
+            *error
+        })
     }
 
     /// The opened message as a value; released.

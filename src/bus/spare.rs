@@ -1,7 +1,10 @@
 //! Small buffers that are used again: what a message's frame is copied to, out of its log.
 
 use std::cell::Cell;
+use std::io;
 use std::ops::{Deref, DerefMut, RangeInclusive};
+
+use crate::sys::memory;
 
 /// What the payloads of loans are aligned to; and copies of payloads, since whoever reads bytes as numbers cannot know
 /// whether these are in place.
@@ -38,13 +41,18 @@ impl Spare {
         Self(vec![0; len].into())
     }
 
-    /// Room for `len` aligned bytes, and no more: for what is kept for long.
-    pub(super) fn exactly(len: usize) -> Self {
-        Self(vec![0; len + ALIGN - 1].into())
+    /// The same for what may be too much for this process.
+    pub(super) fn of_any(len: usize) -> io::Result<Self> {
+        if len <= *KEPT_LEN.end() { Ok(Self::of(len)) } else { Self::exactly(len) }
+    }
+
+    /// Room for `len` bytes, and no more: for what is kept for long.
+    pub(super) fn exactly(len: usize) -> io::Result<Self> {
+        Ok(Self(memory::zeroed(len)?.into()))
     }
 }
 
-/// Where in such memory the first aligned byte is: before its last [`ALIGN`] bytes.
+/// Where in memory the first aligned byte is: that and `len` more need `len + ALIGN - 1` bytes.
 #[inline]
 pub(super) fn first_aligned(memory: &[u8]) -> usize {
     memory.as_ptr().addr().wrapping_neg() % ALIGN
@@ -93,6 +101,7 @@ mod tests {
         let large = Spare::of(*KEPT_LEN.end() + 1);
         assert_eq!(large.len(), *KEPT_LEN.end() + 1);
         drop((large, Spare::exactly(1), Spare::default()));
+        assert!(Spare::of_any(1 << 56).is_err());
         assert_eq!(Spare::of(1).as_ptr(), at, "as if these had not been");
         assert_eq!(Spare::of(*KEPT_LEN.end()).len(), *KEPT_LEN.end());
         assert_eq!(Spare::of(0).len(), *KEPT_LEN.end(), "the last one that was given back");

@@ -118,8 +118,13 @@ impl Status {
         self
     }
 
+    /// A peer's; without the details if there is no memory for them.
     pub(super) fn from_wire(code: Code, message: &str, details: &[u8]) -> Self {
-        Self(Box::new(Parts { code, message: message.to_owned(), details: details.to_vec() }))
+        let mut kept = Vec::new();
+        if kept.try_reserve_exact(details.len()).is_ok() {
+            kept.extend_from_slice(details);
+        }
+        Self(Box::new(Parts { code, message: message.to_owned(), details: kept }))
     }
 
     /// Which kind of failure.

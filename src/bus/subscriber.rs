@@ -197,7 +197,7 @@ impl RawSubscriber {
     #[inline]
     pub fn recv(&mut self) -> Result<Sample<'_>, RecvError> {
         while !self.reception.wait(None)? {}
-        Ok(self.reception.sample())
+        self.reception.sample()
     }
 
     /// The next message, if one is there. (A large one may be on its way a moment longer than its `publish`.)
@@ -206,7 +206,7 @@ impl RawSubscriber {
     /// [`RecvError`]; the next call goes on after it.
     #[inline]
     pub fn try_recv(&mut self) -> Result<Option<Sample<'_>>, RecvError> {
-        Ok(if self.reception.look()? { Some(self.reception.sample()) } else { None })
+        if self.reception.look()? { self.reception.sample().map(Some) } else { Ok(None) }
     }
 
     /// The next message, or `None` if none came in time.
@@ -215,7 +215,7 @@ impl RawSubscriber {
     /// [`RecvError`]; the next call goes on after it.
     pub fn recv_timeout(&mut self, timeout: Duration) -> Result<Option<Sample<'_>>, RecvError> {
         let found = self.reception.wait(Instant::now().checked_add(timeout))?;
-        Ok(if found { Some(self.reception.sample()) } else { None })
+        if found { self.reception.sample().map(Some) } else { Ok(None) }
     }
 }
 

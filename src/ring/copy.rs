@@ -13,13 +13,15 @@ pub struct FrameCopy {
 }
 
 impl FrameCopy {
-    /// Room for a frame of `len` bytes, zeros so far, of which the original is at this offset of memory that begins aligned.
-    pub(super) fn room(&mut self, at: usize, len: usize) -> &mut [u8] {
+    /// Room for a frame of `len` bytes, zeros so far, of which the original is at this offset of memory that begins aligned;
+    /// `None` where the process has no memory for it: its writer has said how long it is.
+    pub(super) fn room(&mut self, at: usize, len: usize) -> Option<&mut [u8]> {
+        self.start = 0;
         self.memory.clear();
-        self.memory.reserve(CACHE_LINE + len);
+        self.memory.try_reserve(CACHE_LINE + len).ok()?;
         self.start = at.wrapping_sub(self.memory.as_ptr().addr()) % CACHE_LINE;
         self.memory.resize(self.start + len, 0);
-        &mut self.memory[self.start..]
+        Some(&mut self.memory[self.start..])
     }
 }
 
@@ -41,11 +43,12 @@ mod tests {
         assert!(copy.is_empty());
         for len in [0, 1, 63, 64, 1000, 10] {
             for at in [0, 1, 16, 63, 64, 4096 + 40] {
-                copy.room(at, len).fill(7);
+                copy.room(at, len).unwrap().fill(7);
                 assert_eq!((copy.len(), copy.as_ptr().addr() % CACHE_LINE), (len, at % CACHE_LINE));
                 assert!(copy.iter().all(|byte| *byte == 7));
-                assert!(copy.room(at, len).iter().all(|byte| *byte == 0));
+                assert!(copy.room(at, len).unwrap().iter().all(|byte| *byte == 0));
             }
         }
+        assert!(copy.room(0, 1 << 56).is_none() && copy.is_empty());
     }
 }

@@ -196,7 +196,11 @@ impl<M: Memory> LossyReader<M> {
                 }
             }
         } else {
-            self.log.copy(body, frame.room(body, header.len as usize));
+            let Some(room) = frame.room(body, header.len as usize) else {
+                self.position += size; // and the next number shows it
+                return Ok(Ok(None));
+            };
+            self.log.copy(body, room);
             if self.overrun()? {
                 return Ok(Err(Overrun));
             }

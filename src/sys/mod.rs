@@ -12,6 +12,7 @@ pub mod fork;
 pub mod limits;
 pub mod membarrier;
 pub mod memfd;
+pub mod memory;
 pub mod pidfd;
 pub mod poll;
 pub mod random;

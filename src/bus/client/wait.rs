@@ -20,7 +20,7 @@ use super::{ClientShared, Receiver};
 use crate::bus::error::RecvError;
 use crate::bus::held::Held;
 use crate::bus::message::Headers;
-use crate::bus::payload::{Incoming, Payload, Place, copy_prefix, with_head};
+use crate::bus::payload::{Incoming, PREFIX, Payload, Place, copy_prefix, with_head};
 use crate::bus::reading::Source;
 use crate::bus::status::Status;
 use crate::frame::{self, Code, Head};
@@ -387,11 +387,12 @@ impl ClientShared {
             && let Some((found, span)) = frame::plain_response(prefix, len)
             && found == id
             && kind != Kind::Blob
+            && len <= PREFIX
             && !span.compressed
         {
             let route = source.route;
             let origin = Held::of(&source.origin);
-            let payload = Payload::copied(source, len, &span, copy);
+            let payload = Payload::copied(&span, copy);
             inlet.release(index);
             let mut table = self.routes.calls.lock();
             if !route.is_some_and(|route| table.settle(id, route)) {
@@ -457,9 +458,9 @@ impl ClientShared {
                 span.len
             )))
         } else {
-            let payload = Payload::take(source, kind, &span, place);
             let (origin, encoding) = (Held::of(&source.origin), span.encoding);
-            Ok(Answer { id, origin, code, message, headers, encoding, payload })
+            let payload = Payload::take(source, kind, &span, place);
+            payload.map(|payload| Answer { id, origin, code, message, headers, encoding, payload })
         };
         inlet.release(index);
         if is_own {

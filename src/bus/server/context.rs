@@ -16,7 +16,7 @@ use crate::bus::outlet::Outlet;
 use crate::bus::peer::NodeInfo;
 use crate::bus::status::Status;
 use crate::frame::{self, Code, Encoding, Head};
-use crate::sys::clock;
+use crate::sys::{clock, memory};
 
 /// A call, as its handler sees it.
 pub struct Context {
@@ -146,11 +146,11 @@ impl Context {
                     Ok(Some((filler, start))) => {
                         Memory::Log { answers: Some(answers), filler, payload: start..start + len }
                     }
-                    Ok(None) | Err(PublishError::Full { .. }) => Memory::Private(vec![0; len]),
+                    Ok(None) | Err(PublishError::Full { .. }) => private(len)?,
                     Err(error) => return Err(self.pair.refuse(unwritten(error))),
                 }
             }
-            None => Memory::Private(vec![0; len]),
+            None => private(len)?,
         };
         Ok(ReplyLoan { pair: self.pair.clone(), id: self.id, memory })
     }
@@ -218,6 +218,12 @@ pub struct ReplyLoan {
     pair: Arc<Pair>,
     id: u64,
     memory: Memory,
+}
+
+/// Where there is no room in the log just now.
+fn private(len: usize) -> Result<Memory, Status> {
+    let bytes = memory::zeroed(len).map_err(|error| Status::resource_exhausted(error.to_string()))?;
+    Ok(Memory::Private(bytes))
 }
 
 enum Memory {

@@ -14,7 +14,7 @@ use crate::bus::error::RecvError;
 use crate::bus::inlet::Inlet;
 use crate::bus::message::Headers;
 use crate::bus::outlet::{Outlet, OutletConfig};
-use crate::bus::payload::{Incoming, Payload, Place, copy_prefix, with_head};
+use crate::bus::payload::{Incoming, PREFIX, Payload, Place, copy_prefix, with_head};
 use crate::bus::reading::{Manner, Reply};
 use crate::bus::spare::Spare;
 use crate::bus::status::Status;
@@ -298,18 +298,23 @@ impl Intake {
                 let is_raw = server.handler(&method).is_some_and(|handler| handler.is_raw());
                 let source = self.inlet.source_mut(index);
                 let (desk, reply_headers, encoding) = (None, Vec::new(), span.encoding);
-                let made = |payload| {
+                let made = |pair, payload| {
                     let context =
                         Context { pair, desk, id, method, deadline_ns, headers, reply_headers, encoding };
                     Job { context, payload, bytes: len }
                 };
-                if is_raw {
-                    let place = Place { node: &server.node, reader: &server.port, port: None };
-                    *job = Some(made(Payload::take(source, kind, &span, Some(place))));
-                } else {
-                    *job = Some(made(Payload::copied(source, len, &span, &mut self.copy)));
+                if !is_raw && len <= PREFIX {
+                    *job = Some(made(pair, Payload::copied(&span, &mut self.copy)));
+                    return self.inlet.release(index);
                 }
-                return self.inlet.release(index);
+                let place = Place { node: &server.node, reader: &server.port, port: None };
+                match Payload::take(source, kind, &span, Some(place).filter(|_| is_raw)) {
+                    Ok(payload) => {
+                        *job = Some(made(pair, payload));
+                        return self.inlet.release(index);
+                    }
+                    Err(status) => status,
+                }
             }
             Ok(_) => Status::unimplemented("the request is compressed, which this version does not read"),
             Err(status) => status,

@@ -18,6 +18,7 @@ use crate::bus::peer::NodeInfo;
 use crate::bus::reading::{InletShared, Origin};
 use crate::bus::status::Status;
 use crate::frame::{Code, Encoding, Frame, Head, Headers, Payload};
+use crate::sys::memory;
 
 /// No fewer bytes than all but the message takes of an answer that has nothing else.
 const BESIDE_MESSAGE: usize = 64;
@@ -286,10 +287,12 @@ fn encode(
     if size > largest {
         return Err(PublishError::TooLarge { size, limit: largest });
     }
-    let mut bytes = vec![0; size];
+    let memory =
+        |len| memory::zeroed(len).map_err(|error| PublishError::Memory { reason: error.to_string() });
+    let mut bytes = memory(size)?;
     body.write(&mut bytes).map_err(|error| PublishError::Encode { reason: format!("{error:?}") })?;
     let frame = Frame::Message { head: *head, payload: Payload::new(encoding, &bytes) };
-    let mut out = vec![0; frame.encoded_len()];
+    let mut out = memory(frame.encoded_len())?;
     let len = frame.encode(&mut out).map_err(|error| PublishError::Headers { reason: error.to_string() })?;
     out.truncate(len);
     Ok(out)

@@ -24,7 +24,7 @@ pub(in crate::ring) enum Copied {
     Frame,
     /// The blob has not arrived.
     Awaited,
-    /// The blob was written again, let go of, or could not be mapped.
+    /// The blob was written again, let go of, or could not be mapped; or there is no memory for a copy.
     Lost,
 }
 
@@ -116,7 +116,8 @@ impl<M: Memory> Blobs<M> {
         let what = "a frame that is not within it";
         let refuse = Corrupt::Blob { position, blob: name.blob, what };
         let (at, len) = name.place(&**memory).ok_or(refuse)?;
-        memory.copy(at, frame.room(at, len as usize));
+        let Some(room) = frame.room(at, len as usize) else { return Ok(Copied::Lost) };
+        memory.copy(at, room);
         Ok(if name.is_still_of(&**memory) { Copied::Frame } else { Copied::Lost })
     }
 
