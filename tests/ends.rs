@@ -5,6 +5,8 @@ use std::fs;
 use std::os::unix::process::CommandExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::Command;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread;
 
 use nix::sys::signal::Signal;
@@ -19,6 +21,7 @@ fn child() {
         ("executes another program", executes_another_program),
         ("drops in any order", drops_in_any_order),
         ("is waited for", is_waited_for),
+        ("logs over the bus", logs_over_the_bus),
     ]);
 }
 
@@ -236,4 +239,69 @@ fn a_panic_that_unwinds_past_ports_leaves_them_usable() {
         assert_eq!(*unwound.unwrap_err().downcast::<&str>().unwrap(), "nor this");
     }
     assert!(subscriber.try_recv().unwrap().is_none());
+}
+
+#[test]
+fn a_node_whose_own_thread_logs_over_the_bus_goes_on() {
+    let dir = Dir::new();
+    let mut child = Child::start("logs over the bus", &[dir.arg()]);
+    child.expect("open");
+    let _late = dir.join("late"); // of which the node's own thread tells
+    child.expect("passed");
+    child.finish();
+}
+
+/// What has become of the call that was made to log something.
+static LOGGED: Mutex<Option<Result<i64, String>>> = Mutex::new(None);
+
+/// Logs the first thing that a node's own thread tells by a call, the first of its client's.
+struct OverBus {
+    client: Client,
+    called: AtomicBool,
+}
+
+impl tracing::Subscriber for OverBus {
+    fn enabled(&self, _: &tracing::Metadata<'_>) -> bool {
+        thread::current().name() == Some("ringbus")
+    }
+
+    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+        tracing::span::Id::from_u64(1)
+    }
+
+    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+
+    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+
+    fn event(&self, _: &tracing::Event<'_>) {
+        if !self.called.swap(true, Relaxed) {
+            let called = self.client.call::<_, i64>("log", &1);
+            *LOGGED.lock().unwrap() = Some(called.map_err(|status| status.to_string()));
+        }
+    }
+
+    fn enter(&self, _: &tracing::span::Id) {}
+
+    fn exit(&self, _: &tracing::span::Id) {}
+}
+
+fn logs_over_the_bus(parent: &mut Parent, args: &[&str]) {
+    let bus = support::bus(args[0]);
+    let server = bus.join("log").unwrap();
+    let _server = server.service("log").method("log", |_, n: i64| Ok(n)).spawn().unwrap();
+    let node = bus.join("node").unwrap();
+    let client = node.client("log").unwrap();
+    client.wait_for_server(DEADLINE).unwrap();
+    tracing::subscriber::set_global_default(OverBus {
+        client: client.clone(),
+        called: AtomicBool::new(false),
+    })
+    .unwrap();
+    parent.say("open");
+    eventually("it has logged", || LOGGED.lock().unwrap().is_some());
+    let refused = LOGGED.lock().unwrap().take().unwrap().unwrap_err();
+    assert!(refused.contains("own thread"), "{refused}");
+    node.publisher::<i64>("t").unwrap().publish(&1).unwrap();
+    assert_eq!(client.call("log", &2), Ok(2));
+    parent.say("passed");
 }

@@ -141,6 +141,12 @@ pub enum OpenError {
     /// [`Node::drain`](crate::Node::drain) was called.
     #[error("the node is draining (`Node::drain`), or has drained, and takes nothing new: join again")]
     Draining,
+    /// The node's own thread, which opens ports, asked for one: something that it runs does, such as a subscriber of
+    /// `tracing` that logs over the bus.
+    #[error(
+        "the node's own thread cannot wait for itself: open ports, and make a client's first call, elsewhere"
+    )]
+    OwnThread,
     /// The node's control thread is gone.
     #[error("the node has left the bus: join again")]
     NodeGone,

@@ -291,9 +291,17 @@ impl NodeShared {
         if !self.origin.is_here() {
             return Err(OpenError::Forked);
         }
+        if self.is_own_thread() {
+            return Err(OpenError::OwnThread);
+        }
         let (reply, answer) = mpsc::sync_channel(1);
         self.tell(command(reply));
         answer.recv().map_err(|_| OpenError::NodeGone)
+    }
+
+    /// Whether this is the control thread.
+    fn is_own_thread(&self) -> bool {
+        self.thread.as_ref().is_some_and(|thread| thread.thread().id() == std::thread::current().id())
     }
 
     /// Whether the control thread is gone: nothing new will arrive.
@@ -304,6 +312,7 @@ impl NodeShared {
 
 impl Drop for NodeShared {
     fn drop(&mut self) {
+        let is_own_thread = self.is_own_thread();
         let thread = self.thread.take();
         if !self.origin.is_here() {
             // In a forked child there is no such thread, and the handle must not be dropped either: that
@@ -312,7 +321,7 @@ impl Drop for NodeShared {
             return;
         }
         self.tell(Command::Leave);
-        if thread.as_ref().is_some_and(|thread| thread.thread().id() == std::thread::current().id()) {
+        if is_own_thread {
             return; // the last handle went on the control thread itself, which cannot wait for its own end
         }
         if thread.is_some_and(|thread| thread.join().is_err()) {

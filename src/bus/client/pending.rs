@@ -26,7 +26,8 @@ const STACK: usize = 256 * 1024;
 /// is over, it is cancelled: the server is told.
 ///
 /// Answers are read by whoever waits for one. The first `.await` of a client starts a thread that does so for
-/// async tasks; it sleeps while there are none.
+/// async tasks; it sleeps while there are none. Wakers are called by whoever reads, in the middle of it: one that blocks
+/// holds up all calls of the client.
 ///
 /// # Examples
 /// ```

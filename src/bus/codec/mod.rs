@@ -106,9 +106,13 @@ fn write<T: Serialize + ?Sized, C: SerializerConfig>(
     named: bool,
 ) -> Result<usize, BodyError> {
     let room = rmp.get_ref().rest.len();
-    match value.serialize(Writer { rmp: &mut rmp, named }) {
+    let done = value.serialize(Writer { rmp: &mut rmp, named });
+    // First: a value may have swallowed what one of its fields said.
+    if rmp.get_ref().full {
+        return Err(BodyError::Full);
+    }
+    match done {
         Ok(()) => Ok(room - rmp.get_ref().rest.len()),
-        Err(_) if rmp.get_ref().full => Err(BodyError::Full),
         Err(error) => Err(BodyError::Encode(error.to_string())),
     }
 }

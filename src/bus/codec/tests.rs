@@ -277,3 +277,24 @@ fn bytes_of_any_length_are_copied() {
         assert_eq!(Bytes(&from[..len + 1]).write(&mut out[..len]), Err(BodyError::Full));
     }
 }
+
+#[test]
+fn a_value_that_swallows_what_its_field_said_is_not_cut_off() {
+    struct Careless;
+
+    impl Serialize for Careless {
+        fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+            use serde::ser::SerializeTuple;
+            let mut tuple = serializer.serialize_tuple(2)?;
+            let _ = tuple.serialize_element("a text that is too long");
+            tuple.serialize_element(&1)?;
+            tuple.end()
+        }
+    }
+
+    let body = Value { value: &Careless, compact: false };
+    assert_eq!(body.write(&mut [0; 10]), Err(BodyError::Full));
+    let mut out = [0; 100];
+    let len = body.write(&mut out).unwrap();
+    assert_eq!(decode::<(String, u8)>(&out[..len]).unwrap(), ("a text that is too long".to_owned(), 1));
+}

@@ -137,16 +137,21 @@ impl Context {
         if len > limit {
             return Err(self.pair.refuse(unwritten(PublishError::TooLarge { size: len, limit })));
         }
-        let memory = match self.pair.lock() {
-            Some(mut answers) => {
-                let mut room = Digits::default();
-                let headers = self.reply_headers(&mut room)?;
-                let head = ok_head(self.id, &headers);
-                match answers.loan(&head, Encoding::Raw, len) {
-                    Ok(Some((filler, start))) => {
-                        Memory::Log { answers: Some(answers), filler, payload: start..start + len }
-                    }
-                    Ok(None) | Err(PublishError::Full { .. }) => private(len)?,
+        let mut room = Digits::default();
+        let headers = self.reply_headers(&mut room)?;
+        let lent = self.pair.lock().map(|mut answers| {
+            let lent = answers.loan(&ok_head(self.id, &headers), Encoding::Raw, len);
+            (lent, answers)
+        });
+        let memory = match lent {
+            Some((Ok(Some((filler, start))), answers)) => {
+                Memory::Log { answers: Some(answers), filler, payload: start..start + len }
+            }
+            Some((other, answers)) => {
+                drop(answers);
+                self.pair.flush(); // another answer may have been left to whoever had the log
+                match other {
+                    Ok(_) | Err(PublishError::Full { .. }) => private(len)?,
                     Err(error) => return Err(self.pair.refuse(unwritten(error))),
                 }
             }
