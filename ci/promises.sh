@@ -121,6 +121,7 @@ filtered calls opening_and_closing_leaves_nothing_behind
 promise 8 "a limit that is reached is a clear error, and no more"
 filtered limits too_few_files too_little_address_space too_small_files may_not_be_written a_full_directory \
     a_read_only_directory too_many_fds_in_flight a_client_short_of_memory
+filtered memory too_much_for no_memory_for
 filtered shortage without_descriptors when_there_are
 filtered cli too_few_descriptors_are_told too_little_address_space_is_told
 filtered --lib file_size_limit fds_beyond_the_limit_of_open_files fds_in_flight_are_bounded \
