@@ -244,6 +244,8 @@ fn a_panic_that_unwinds_past_ports_leaves_them_usable() {
 #[test]
 fn a_node_whose_own_thread_logs_over_the_bus_goes_on() {
     let dir = Dir::new();
+    let server = dir.join("log");
+    let _server = server.service("log").method("log", |_, n: i64| Ok(n)).spawn().unwrap();
     let mut child = Child::start("logs over the bus", &[dir.arg()]);
     child.expect("open");
     let _late = dir.join("late"); // of which the node's own thread tells
@@ -254,7 +256,7 @@ fn a_node_whose_own_thread_logs_over_the_bus_goes_on() {
 /// What has become of the call that was made to log something.
 static LOGGED: Mutex<Option<Result<i64, String>>> = Mutex::new(None);
 
-/// Logs the first thing that a node's own thread tells by a call, the first of its client's.
+/// Logs the first thing that the node's own thread tells by a call, the first of its client's.
 struct OverBus {
     client: Client,
     called: AtomicBool,
@@ -286,10 +288,7 @@ impl tracing::Subscriber for OverBus {
 }
 
 fn logs_over_the_bus(parent: &mut Parent, args: &[&str]) {
-    let bus = support::bus(args[0]);
-    let server = bus.join("log").unwrap();
-    let _server = server.service("log").method("log", |_, n: i64| Ok(n)).spawn().unwrap();
-    let node = bus.join("node").unwrap();
+    let node = support::bus(args[0]).join("node").unwrap();
     let client = node.client("log").unwrap();
     client.wait_for_server(DEADLINE).unwrap();
     tracing::subscriber::set_global_default(OverBus {

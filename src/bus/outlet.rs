@@ -27,6 +27,7 @@ mod sending;
 mod succession;
 
 use fill::{fill, prefix_len, refuse_body};
+pub(super) use large::Room;
 use loan::Lent;
 pub(super) use sending::Sending;
 

@@ -46,7 +46,7 @@ impl Scratch {
     /// Room for a payload that is lent: aligned, as where it is in place. Of which its writer has said how long it is.
     fn lent(&mut self, len: usize) -> Result<&mut [u8], TryReserveError> {
         self.rest.clear();
-        self.rest.try_reserve(len + ALIGN - 1)?;
+        self.rest.try_reserve_exact(len + ALIGN - 1)?;
         self.rest.resize(len + ALIGN - 1, 0);
         self.start = first_aligned(&self.rest);
         Ok(&mut self.rest[self.start..][..len])

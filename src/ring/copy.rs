@@ -18,7 +18,7 @@ impl FrameCopy {
     pub(super) fn room(&mut self, at: usize, len: usize) -> Option<&mut [u8]> {
         self.start = 0;
         self.memory.clear();
-        self.memory.try_reserve(CACHE_LINE + len).ok()?;
+        self.memory.try_reserve_exact(CACHE_LINE + len).ok()?;
         self.start = at.wrapping_sub(self.memory.as_ptr().addr()) % CACHE_LINE;
         self.memory.resize(self.start + len, 0);
         Some(&mut self.memory[self.start..])

@@ -23,8 +23,7 @@ pub fn zeroed(len: usize) -> io::Result<Vec<u8>> {
 }
 
 fn none(len: usize) -> io::Error {
-    let text =
-        format!("this process has no memory for {len} bytes: raise its limit (`ulimit -v`, its cgroup's)");
+    let text = format!("this process has no memory for {len} bytes: raise its limit (`ulimit -v`)");
     io::Error::new(io::ErrorKind::OutOfMemory, text)
 }
 

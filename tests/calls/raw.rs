@@ -393,6 +393,52 @@ fn an_answer_may_be_as_large_as_is_said_also_while_another_is_being_filled() {
     drop(server);
 }
 
+/// What can never be written must not wait for room: nothing after it would be.
+#[test]
+fn an_answer_that_never_fits_is_refused_also_while_another_is_being_filled() {
+    let dir = Dir::new();
+    let node = dir.join("server");
+    let (tell, told) = channel();
+    let (go, gone) = channel::<()>();
+    let (tell, gone) = (Mutex::new(tell), Mutex::new(gone));
+    let server = node
+        .service("small")
+        .raw_method("fill", move |context, _| {
+            let loan = context.loan(8)?;
+            tell.lock().unwrap().send(()).unwrap();
+            gone.lock().unwrap().recv_timeout(DEADLINE).unwrap();
+            Ok(loan)
+        })
+        .raw_method("make", |_, bytes| Ok(vec![7; usize::from_le_bytes(bytes.try_into().unwrap())]))
+        .raw_method("fail", |_, _| Err::<Vec<u8>, _>(Status::aborted("y".repeat(3000))))
+        .capacity(4096)
+        .blob_memory(0)
+        .workers(2)
+        .spawn()
+        .unwrap();
+    let other = dir.join("client");
+    let client = other.client("small").unwrap();
+    let meanwhile = |method: &str, bytes: &[u8]| {
+        let filled = client.request("fill").start_raw(b"").unwrap();
+        told.recv_timeout(DEADLINE).unwrap();
+        let made = client.request(method).start_raw(bytes).unwrap();
+        std::thread::sleep(Duration::from_millis(50)); // as above
+        go.send(()).unwrap();
+        assert_eq!(filled.wait().unwrap().len(), 8);
+        made.wait().map(|answer| answer.len())
+    };
+    for len in (900..1100).step_by(8) {
+        match meanwhile("make", &usize::to_le_bytes(len)) {
+            Ok(made) => assert_eq!(made, len),
+            Err(status) => assert_eq!(status.code(), Code::ResourceExhausted, "{len}: {status}"),
+        }
+    }
+    let status = meanwhile("fail", b"").unwrap_err();
+    assert!(status.code() == Code::Aborted && status.message().starts_with("yyy"), "{status}");
+    assert_eq!(meanwhile("make", &usize::to_le_bytes(10)), Ok(10));
+    drop(server);
+}
+
 #[test]
 fn typed_and_raw_share_a_log_in_order() {
     let dir = Dir::new();

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::fill::{fill, refuse_body};
 use super::{Claimed, Outlet, Overflow, Want};
-use crate::bus::blob::{NewBlob, Shared, Take};
+use crate::bus::blob::{Limits, NewBlob, Shared, Take};
 use crate::bus::codec::Body;
 use crate::bus::core::Command;
 use crate::bus::error::PublishError;
@@ -42,7 +42,29 @@ impl Place {
     }
 }
 
+/// What [`Outlet::put`] takes, if not at once.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::bus) struct Room {
+    /// Bytes of the largest frame in the log.
+    in_log: usize,
+    limits: Limits,
+}
+
+impl Room {
+    /// Whether a frame of so many bytes, of which so many are its payload, is put there once there is room. What is put and
+    /// never fits would wait for ever.
+    pub(in crate::bus) fn takes(&self, frame: usize, payload: usize) -> bool {
+        let place = Place::of(frame - payload, payload);
+        let in_blob = payload as u64 <= self.limits.largest() && self.limits.class(place.bytes()).is_some();
+        frame <= self.in_log || in_blob
+    }
+}
+
 impl Outlet {
+    pub(in crate::bus) fn room(&self) -> Room {
+        Room { in_log: self.writer.largest_body() as usize, limits: self.config.limits }
+    }
+
     #[cold]
     pub(super) fn publish_large(
         &mut self,
@@ -204,11 +226,13 @@ impl Outlet {
         let (blob, size) = (self.pool.next_id(), segment.size() as u64);
         let header = BlobHeader { log, node: *self.node.info.id().as_bytes(), blob };
         let (fd, shared) = (segment.shared_fd(), Shared::default());
-        self.pool.add(Blob::new(segment, &header), class, shared.clone());
-        let new = NewBlob { blob, size, fd, shared };
+        let made = Blob::new(segment, &header); // before anybody maps it
+        let new = NewBlob { blob, size, fd, shared: shared.clone() };
         self.node
             .ask(|reply| Command::ShareBlob { log, new, reply })
             .map_err(|error| PublishError::Memory { reason: error.to_string() })?;
+        // Not before: one that nobody shares would be waited for.
+        self.pool.add(made, class, shared);
         Ok(true)
     }
 }

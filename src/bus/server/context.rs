@@ -1,5 +1,6 @@
 //! What a handler knows of its call, and where its answer goes.
 
+use std::io;
 use std::ops::{Deref, DerefMut, Range};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -151,13 +152,19 @@ impl Context {
                 drop(answers);
                 self.pair.flush(); // another answer may have been left to whoever had the log
                 match other {
-                    Ok(_) | Err(PublishError::Full { .. }) => private(len)?,
+                    Ok(_) | Err(PublishError::Full { .. }) => self.private(len)?,
                     Err(error) => return Err(self.pair.refuse(unwritten(error))),
                 }
             }
-            None => private(len)?,
+            None => self.private(len)?,
         };
         Ok(ReplyLoan { pair: self.pair.clone(), id: self.id, memory })
+    }
+
+    /// Where there is no room in the log just now.
+    fn private(&self, len: usize) -> Result<Memory, Status> {
+        let refuse = |error: io::Error| self.pair.refuse(Status::resource_exhausted(error.to_string()));
+        memory::zeroed(len).map(Memory::Private).map_err(refuse)
     }
 
     /// Writes any bytes into the log of answers.
@@ -223,12 +230,6 @@ pub struct ReplyLoan {
     pair: Arc<Pair>,
     id: u64,
     memory: Memory,
-}
-
-/// Where there is no room in the log just now.
-fn private(len: usize) -> Result<Memory, Status> {
-    let bytes = memory::zeroed(len).map_err(|error| Status::resource_exhausted(error.to_string()))?;
-    Ok(Memory::Private(bytes))
 }
 
 enum Memory {

@@ -13,7 +13,7 @@ use parking_lot::{ArcMutexGuard, Mutex, RawMutex};
 
 use crate::bus::codec::{Body, Bytes};
 use crate::bus::error::PublishError;
-use crate::bus::outlet::Outlet;
+use crate::bus::outlet::{Outlet, Room};
 use crate::bus::peer::NodeInfo;
 use crate::bus::reading::{InletShared, Origin};
 use crate::bus::status::Status;
@@ -40,6 +40,8 @@ pub(in crate::bus) struct Pair {
     answers: Arc<Mutex<Outlet>>,
     /// Bytes of the largest payload, but for what its head takes of the log.
     largest: usize,
+    /// What may be left to the backlog.
+    room: Room,
     backlog: Mutex<Backlog>,
     /// Bytes that it may have.
     most: usize,
@@ -77,7 +79,7 @@ impl Pair {
         port: Arc<InletShared>,
         backlogged: Arc<AtomicUsize>,
     ) -> Self {
-        let (largest, most) = (answers.largest(), BACKLOG.max(answers.capacity()));
+        let (largest, room, most) = (answers.largest(), answers.room(), BACKLOG.max(answers.capacity()));
         let answers = Arc::new(Mutex::new(answers));
         let (backlog, waiting, gone) = (Mutex::default(), AtomicUsize::new(0), AtomicBool::new(false));
         let (priority, client) = (client.priority, client.node.clone());
@@ -88,6 +90,7 @@ impl Pair {
             timestamps,
             answers,
             largest,
+            room,
             backlog,
             most,
             waiting,
@@ -194,8 +197,31 @@ impl Pair {
                 Err(error) => return Err(unwritten(error)),
             }
         }
-        let frame = encode(head, encoding, body, self.largest).map_err(unwritten)?;
+        let frame = self.encode(head, encoding, body).map_err(unwritten)?;
         self.put(frame, urgent)
+    }
+
+    /// The whole frame, if there is ever room for it.
+    fn encode(&self, head: &Head<'_>, encoding: Encoding, body: &impl Body) -> Result<Vec<u8>, PublishError> {
+        let reason = |error| format!("{error:?}");
+        let size = body.size().map_err(|error| PublishError::Encode { reason: reason(error) })?;
+        let too_large = PublishError::TooLarge { size, limit: self.largest };
+        if size > self.largest {
+            return Err(too_large);
+        }
+        let memory =
+            |len| memory::zeroed(len).map_err(|error| PublishError::Memory { reason: error.to_string() });
+        let mut bytes = memory(size)?;
+        body.write(&mut bytes).map_err(|error| PublishError::Encode { reason: reason(error) })?;
+        let frame = Frame::Message { head: *head, payload: Payload::new(encoding, &bytes) };
+        if !self.room.takes(frame.encoded_len(), size) {
+            return Err(too_large);
+        }
+        let mut out = memory(frame.encoded_len())?;
+        let len =
+            frame.encode(&mut out).map_err(|error| PublishError::Headers { reason: error.to_string() })?;
+        out.truncate(len);
+        Ok(out)
     }
 
     /// Leaves a frame to whoever writes the log next.
@@ -275,25 +301,4 @@ pub(super) fn unwritten(error: PublishError) -> Status {
 /// The first characters of a text, in at most so many bytes.
 fn cut(text: &str, most: usize) -> &str {
     &text[..text.floor_char_boundary(most)]
-}
-
-fn encode(
-    head: &Head<'_>,
-    encoding: Encoding,
-    body: &impl Body,
-    largest: usize,
-) -> Result<Vec<u8>, PublishError> {
-    let size = body.size().map_err(|error| PublishError::Encode { reason: format!("{error:?}") })?;
-    if size > largest {
-        return Err(PublishError::TooLarge { size, limit: largest });
-    }
-    let memory =
-        |len| memory::zeroed(len).map_err(|error| PublishError::Memory { reason: error.to_string() });
-    let mut bytes = memory(size)?;
-    body.write(&mut bytes).map_err(|error| PublishError::Encode { reason: format!("{error:?}") })?;
-    let frame = Frame::Message { head: *head, payload: Payload::new(encoding, &bytes) };
-    let mut out = memory(frame.encoded_len())?;
-    let len = frame.encode(&mut out).map_err(|error| PublishError::Headers { reason: error.to_string() })?;
-    out.truncate(len);
-    Ok(out)
 }
