@@ -2,11 +2,14 @@
 
 use std::cell::RefCell;
 use std::sync::Mutex;
-use std::sync::mpsc::channel;
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use ringbus::{Client, Code, Encoding, Node, Pending, RawResponse, ReplyLoan, Response, Status, Trust};
+use ringbus::{
+    Client, Code, Encoding, Node, Pending, RawResponse, ReplyLoan, Response, Server, ServiceBuilder, Status,
+    Trust,
+};
 
 use crate::servant::{self, SERVICE, client_of, start, works};
 use crate::support::{DEADLINE, Dir, eventually};
@@ -350,93 +353,78 @@ fn nothing_is_lent_while_a_value_is_being_serialised() {
     drop(server);
 }
 
+/// A service of which one method holds the log of answers, with a loan that it fills, while another answer is made.
+struct Holding {
+    _server: Server,
+    told: Receiver<()>,
+    go: Sender<()>,
+}
+
+impl Holding {
+    fn spawn(service: ServiceBuilder<'_>) -> Self {
+        let (tell, told) = channel();
+        let (go, gone) = channel::<()>();
+        let (tell, gone) = (Mutex::new(tell), Mutex::new(gone));
+        let number = |bytes: &[u8]| usize::from_le_bytes(bytes.try_into().unwrap());
+        let service = service
+            .raw_method("fill", move |context, _| {
+                let loan = context.loan(8)?;
+                tell.lock().unwrap().send(()).unwrap();
+                gone.lock().unwrap().recv_timeout(DEADLINE).unwrap();
+                Ok(loan)
+            })
+            .raw_method("make", move |_, bytes| Ok(vec![7; number(bytes)]))
+            .raw_method("lend", move |context, bytes| context.loan(number(bytes)))
+            .raw_method("fail", move |_, bytes| {
+                Err::<Vec<u8>, _>(Status::aborted("y".repeat(number(bytes))))
+            });
+        Self { _server: service.workers(2).spawn().unwrap(), told, go }
+    }
+
+    /// Has an answer made while the log is held: how long it is.
+    fn meanwhile(&self, client: &Client, method: &str, len: usize) -> Result<usize, Status> {
+        let filled = client.request("fill").start_raw(b"").unwrap();
+        self.told.recv_timeout(DEADLINE).unwrap();
+        let made = client.request(method).start_raw(&len.to_le_bytes()).unwrap();
+        thread::sleep(Duration::from_millis(50)); // for it to be made meanwhile: later, it is no such case
+        self.go.send(()).unwrap();
+        assert_eq!(filled.wait().unwrap().len(), 8);
+        made.wait().map(|answer| answer.len())
+    }
+}
+
 #[test]
 fn an_answer_may_be_as_large_as_is_said_also_while_another_is_being_filled() {
     const MOST: usize = 1 << 20;
     let dir = Dir::new();
-    let node = dir.join("server");
-    let (tell, told) = channel();
-    let (go, gone) = channel::<()>();
-    let (tell, gone) = (Mutex::new(tell), Mutex::new(gone));
-    let server = node
-        .service("large")
-        .raw_method("fill", move |context, _| {
-            let loan = context.loan(8)?;
-            tell.lock().unwrap().send(()).unwrap();
-            gone.lock().unwrap().recv_timeout(DEADLINE).unwrap();
-            Ok(loan)
-        })
-        .raw_method("make", |_, bytes| Ok(vec![7; usize::from_le_bytes(bytes.try_into().unwrap())]))
-        .raw_method("lend", |context, bytes| context.loan(usize::from_le_bytes(bytes.try_into().unwrap())))
-        .max_message(MOST as u64)
-        .workers(2)
-        .spawn()
-        .unwrap();
-    let other = dir.join("client");
+    let (node, other) = (dir.join("server"), dir.join("client"));
+    let holding = Holding::spawn(node.service("large").max_message(MOST as u64));
     let client = other.client_builder("large").max_message(MOST as u64).open().unwrap();
     for method in ["make", "lend"] {
-        for (len, fits) in [(MOST - 8, true), (MOST, true), (MOST + 1, false)] {
-            let filled = client.request("fill").start_raw(b"").unwrap();
-            told.recv_timeout(DEADLINE).unwrap();
-            let made = client.request(method).start_raw(&len.to_le_bytes()).unwrap();
-            std::thread::sleep(Duration::from_millis(50)); // for it to be made meanwhile: later, it is no such case
-            go.send(()).unwrap();
-            assert_eq!(filled.wait().unwrap().len(), 8);
-            match made.wait() {
-                Ok(answer) => assert!(fits && answer.len() == len, "{method} {len}"),
-                Err(status) => {
-                    assert!(!fits && status.code() == Code::ResourceExhausted, "{method} {len}: {status}")
-                }
-            }
+        for len in [MOST - 8, MOST] {
+            assert_eq!(holding.meanwhile(&client, method, len), Ok(len), "{method}");
         }
+        let status = holding.meanwhile(&client, method, MOST + 1).unwrap_err();
+        assert_eq!(status.code(), Code::ResourceExhausted, "{method}: {status}");
     }
-    drop(server);
 }
 
 /// What can never be written must not wait for room: nothing after it would be.
 #[test]
 fn an_answer_that_never_fits_is_refused_also_while_another_is_being_filled() {
     let dir = Dir::new();
-    let node = dir.join("server");
-    let (tell, told) = channel();
-    let (go, gone) = channel::<()>();
-    let (tell, gone) = (Mutex::new(tell), Mutex::new(gone));
-    let server = node
-        .service("small")
-        .raw_method("fill", move |context, _| {
-            let loan = context.loan(8)?;
-            tell.lock().unwrap().send(()).unwrap();
-            gone.lock().unwrap().recv_timeout(DEADLINE).unwrap();
-            Ok(loan)
-        })
-        .raw_method("make", |_, bytes| Ok(vec![7; usize::from_le_bytes(bytes.try_into().unwrap())]))
-        .raw_method("fail", |_, _| Err::<Vec<u8>, _>(Status::aborted("y".repeat(3000))))
-        .capacity(4096)
-        .blob_memory(0)
-        .workers(2)
-        .spawn()
-        .unwrap();
-    let other = dir.join("client");
+    let (node, other) = (dir.join("server"), dir.join("client"));
+    let holding = Holding::spawn(node.service("small").capacity(4096).blob_memory(0));
     let client = other.client("small").unwrap();
-    let meanwhile = |method: &str, bytes: &[u8]| {
-        let filled = client.request("fill").start_raw(b"").unwrap();
-        told.recv_timeout(DEADLINE).unwrap();
-        let made = client.request(method).start_raw(bytes).unwrap();
-        std::thread::sleep(Duration::from_millis(50)); // as above
-        go.send(()).unwrap();
-        assert_eq!(filled.wait().unwrap().len(), 8);
-        made.wait().map(|answer| answer.len())
-    };
     for len in (900..1100).step_by(8) {
-        match meanwhile("make", &usize::to_le_bytes(len)) {
+        match holding.meanwhile(&client, "make", len) {
             Ok(made) => assert_eq!(made, len),
             Err(status) => assert_eq!(status.code(), Code::ResourceExhausted, "{len}: {status}"),
         }
     }
-    let status = meanwhile("fail", b"").unwrap_err();
+    let status = holding.meanwhile(&client, "fail", 3000).unwrap_err();
     assert!(status.code() == Code::Aborted && status.message().starts_with("yyy"), "{status}");
-    assert_eq!(meanwhile("make", &usize::to_le_bytes(10)), Ok(10));
-    drop(server);
+    assert_eq!(holding.meanwhile(&client, "make", 10), Ok(10));
 }
 
 #[test]
