@@ -308,8 +308,8 @@ impl RawPublisher {
     }
 
     /// Lends `len` bytes, to be filled in place and sent: of shared memory and without a copy, but for some hundred bytes,
-    /// which are faster copied. They are 64-byte aligned, there and at their readers (also in copies), and hold whatever was there
-    /// before: this publisher's earlier messages, or zeros.
+    /// which are faster copied. They are 64-byte aligned, there and at their readers (also in copies), and hold whatever
+    /// was there before: this publisher's earlier messages, or zeros.
     ///
     /// # Errors
     /// [`PublishError`]; under [`Overflow::DropNewest`] too, a full log gives [`PublishError::Full`] here: there

@@ -23,8 +23,8 @@ pub struct PortStats {
     /// Time spent waiting for a slow reader.
     pub blocked: Duration,
     /// Bytes in logs that are not read yet: by the slowest reader, or by this one. A message too large for its log
-    /// counts as its record there, 48 bytes. Cursors are stored
-    /// lazily, so a publisher may see up to an eighth of its capacity more than is true.
+    /// counts as its record there, 48 bytes. Cursors are stored lazily, so a publisher may see up to an eighth of its
+    /// capacity more than is true.
     pub lag: u64,
     /// Subscribers, or publishers, at the other end.
     pub peers: usize,

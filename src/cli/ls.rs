@@ -23,8 +23,8 @@ const INTERVAL: Duration = Duration::from_millis(300);
 Asks every node twice, 300 ms apart, for what its ports have counted. LAG is what the slowest subscriber
 of a publisher has not read yet, or what a subscriber has not read yet, in bytes of the log (what it has taken
 counts until it looks for more, up to an eighth of its log; a message too large for the log counts as 48 bytes
-there); DROPPED counts messages that a publisher has dropped or a subscriber has missed; EVICTED how often a publisher has cut a subscriber
-off; BLOCKED is time spent waiting for slow readers.
+there); DROPPED counts messages that a publisher has dropped or a subscriber has missed; EVICTED how often a
+publisher has cut a subscriber off; BLOCKED is time spent waiting for slow readers.
 
 JSON:
   {\"bus\":B,\"nodes\":[{\"name\":N,\"id\":I,\"pid\":P,\"uid\":U,\"uptime_s\":S,\"answers\":true,\"ports\":[
