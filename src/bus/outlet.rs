@@ -28,7 +28,7 @@ mod succession;
 
 use fill::{fill, prefix_len, refuse_body};
 pub(super) use large::Room;
-use loan::Lent;
+use loan::{Begun, Lent};
 pub(super) use sending::Sending;
 
 /// What happens when a publisher's log is full because a subscriber has not kept up.
@@ -134,6 +134,7 @@ pub(super) struct Outlet {
     one_topic: bool,
     pool: Pool<Arc<Sealed>>,
     lent: Lent,
+    begun: Option<Begun>,
     habit: Habit,
     stage: Box<Stage>,
 }
@@ -178,7 +179,8 @@ impl Outlet {
             config,
             one_topic,
             pool,
-            lent: Lent::InLog,
+            lent: Lent::NOTHING,
+            begun: None,
             habit: Habit::default(),
             stage,
         }
@@ -404,6 +406,15 @@ impl Outlet {
     #[inline(always)]
     fn show(&mut self, payload: usize, head: &Head<'_>) -> Result<(), PublishError> {
         self.writer.publish();
+        self.tell(payload, head)
+    }
+
+    /// Counts what was published, and wakes whoever sleeps and wants it.
+    ///
+    /// # Errors
+    /// Those of [`Outlet::show`].
+    #[inline(always)]
+    fn tell(&mut self, payload: usize, head: &Head<'_>) -> Result<(), PublishError> {
         self.shared.counters.message(payload);
         let counts = match head {
             Head::Event { topic: Some(topic), .. } => self.ring_wanting(topic),

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::marker::PhantomData;
-use std::ops::{Deref, DerefMut, Range};
+use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -317,8 +317,8 @@ impl RawPublisher {
     #[inline]
     pub fn loan(&mut self, len: usize) -> Result<Loan<'_>, PublishError> {
         if self.outlet.has_one_topic() && !self.timestamps {
-            let lent = self.outlet.loan(&PLAIN, Encoding::Raw, len)?;
-            return self.lent(lent, None, len);
+            let lent = self.outlet.loan_bytes(len)?;
+            return self.lent(lent, None);
         }
         self.lend(None, len)
     }
@@ -337,21 +337,15 @@ impl RawPublisher {
         let outfit = Outfit::plain(self.timestamps);
         let lent =
             outfit.with(|headers| self.outlet.loan(&Head::Event { topic, headers }, Encoding::Raw, len));
-        self.lent(lent.map_err(refuse)??, topic, len)
+        self.lent(lent.map_err(refuse)??, topic)
     }
 
     #[inline(always)]
-    fn lent<'a>(
-        &'a mut self,
-        lent: Option<(usize, usize)>,
-        topic: Option<&'a str>,
-        len: usize,
-    ) -> Result<Loan<'a>, PublishError> {
-        match lent {
-            Some((filler, start)) => {
-                Ok(Loan { outlet: &mut self.outlet, filler, payload: start..start + len, topic })
-            }
-            None => Err(self.outlet.full(Duration::ZERO)),
+    fn lent<'a>(&'a mut self, lent: bool, topic: Option<&'a str>) -> Result<Loan<'a>, PublishError> {
+        if lent {
+            Ok(Loan { outlet: &mut self.outlet, topic })
+        } else {
+            Err(self.outlet.full(Duration::ZERO))
         }
     }
 }
@@ -360,8 +354,6 @@ impl RawPublisher {
 #[must_use = "a loan that is not sent is lost"]
 pub struct Loan<'a> {
     outlet: &'a mut Outlet,
-    filler: usize,
-    payload: Range<usize>,
     topic: Option<&'a str>,
 }
 
@@ -371,7 +363,7 @@ impl Loan<'_> {
     /// # Errors
     /// [`PublishError::Forked`]; nothing else, as the loan has made sure of the room.
     pub fn send(self) -> Result<(), PublishError> {
-        self.outlet.send_loan(self.filler, self.payload, self.topic)
+        self.outlet.send_loan(self.topic)
     }
 }
 
@@ -379,19 +371,19 @@ impl Deref for Loan<'_> {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        self.outlet.loaned().get(self.payload.clone()).unwrap_or_default()
+        self.outlet.loaned()
     }
 }
 
 impl DerefMut for Loan<'_> {
     fn deref_mut(&mut self) -> &mut [u8] {
-        self.outlet.loaned_mut().get_mut(self.payload.clone()).unwrap_or_default()
+        self.outlet.loaned_mut()
     }
 }
 
 impl fmt::Debug for Loan<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Loan").field("len", &self.payload.len()).finish()
+        f.debug_struct("Loan").field("len", &self.len()).finish()
     }
 }
 

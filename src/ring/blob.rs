@@ -9,7 +9,7 @@
 //!    32  node id (16 bytes)
 //!    48  blob id
 //!   128  generation
-//!   192  a frame: anywhere from here on
+//!   136  a frame: anywhere from here on
 //! ```
 //!
 //! A blob is written again only once nobody looks at it any more: every gate has passed the record that names
@@ -26,8 +26,8 @@ use super::sync::Ordering::{Acquire, Relaxed, Release};
 use super::sync::fence;
 use crate::segment::{Memory, MemoryMut};
 
-/// First offset at which a frame may begin.
-pub const FRAMES: usize = 192;
+/// First offset at which a frame may begin: in the generation's line, which writers write and readers read with it.
+pub const FRAMES: usize = 136;
 /// Bytes that this version makes a blob larger than its payloads may be: for the header, and what comes before a payload.
 pub const BESIDE: usize = 4096;
 /// Bytes of a record that names a blob, behind its header.
@@ -203,21 +203,20 @@ impl<M: MemoryMut> Blob<M> {
         self.end = None;
     }
 
-    /// Asks for the lines that are written first when it is next filled: readers were the last to have them.
-    pub fn prefetch_write(&self) {
-        self.first_lines(FRAMES).for_each(|at| self.memory.prefetch_write(at));
+    /// Takes the lines that are written first when it is next filled, by writing them: readers were the last to have them.
+    /// Nothing while a record names the blob.
+    pub fn touch(&mut self) {
+        if self.end.is_none() {
+            self.renew(); // the generation's line; most heads stand in it, too
+            self.memory.store(FRAMES + CACHE_LINE, 0, Relaxed);
+        }
     }
 
     /// A frame at this offset is about to be published. With its first lines on their way already, a reader has it some 30
     /// ns sooner.
     pub(super) fn give_away(&self, frame: usize) {
-        self.first_lines(frame).for_each(|at| self.memory.give_away(at));
-    }
-
-    /// The lines that a reader of a frame at this offset looks at first.
-    fn first_lines(&self, frame: usize) -> impl Iterator<Item = usize> {
-        let size = self.memory.size();
-        [GENERATION, frame, frame + CACHE_LINE].into_iter().filter(move |at| *at < size)
+        let lines = [GENERATION, frame, frame + CACHE_LINE];
+        lines.into_iter().filter(|at| *at < self.memory.size()).for_each(|at| self.memory.give_away(at));
     }
 
     /// Before it is written, once for each time that it was named: from here on it is of the next generation.

@@ -224,12 +224,17 @@ impl<M: MemoryMut, R: Memory + Clone, T> Writer<M, R, T> {
     }
 
     /// Finishes the claimed record, of [`NAME`] bytes, as the name of a blob of this log that holds a frame of
-    /// `len` bytes at offset `at`. From here on the blob is not written, until [`Writer::recover`] says so.
-    pub fn commit_blob<B: MemoryMut>(&mut self, blob: &mut Blob<B>, at: usize, len: usize) {
+    /// `len` bytes at offset `at`, and publishes it: look at [`Writer::ring`] afterwards. From here on the blob is not
+    /// written, until [`Writer::recover`] says so.
+    #[inline]
+    pub fn publish_blob<B: MemoryMut>(&mut self, blob: &mut Blob<B>, at: usize, len: usize) {
         debug_assert_eq!(self.claimed, record::size(NAME), "that is what is claimed");
         blob.give_away(at);
-        self.put(Kind::Blob, &blob.name(at, len).to_bytes(), &[]); // its stores in one go, too
         self.names_blobs = true;
+        // The record's stores in one go, and the tail's right behind them: each gap is one for readers that poll to take
+        // the lines away again.
+        self.put(Kind::Blob, &blob.name(at, len).to_bytes(), &[]);
+        self.publish();
         blob.committed(self.tail);
     }
 

@@ -1,5 +1,7 @@
 //! Large values, bytes, direct messages and broadcasts, with readers that come and go.
 
+use proptest::collection::vec;
+use proptest::prelude::*;
 use ringbus::{Bus, Trust};
 
 use crate::support::{self, Child, DEADLINE, Dir, Parent};
@@ -86,6 +88,76 @@ fn loans_of_every_small_size_are_aligned_at_both_ends() {
             assert!(*sample == size.to_le_bytes(), "{size}");
         }
         assert_eq!(publisher.stats().messages, 2 * MOST as u64);
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Step {
+    Lend,
+    LendInVain,
+    Publish,
+    PublishStamped,
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(32))]
+
+    /// The publisher begins the next loan as the last one, before it knows what comes next.
+    #[test]
+    fn loans_of_the_same_size_arrive_whatever_comes_between(
+        steps in vec(
+            (
+                prop_oneof![
+                    4 => Just(Step::Lend),
+                    1 => Just(Step::LendInVain),
+                    1 => Just(Step::Publish),
+                    1 => Just(Step::PublishStamped),
+                ],
+                prop_oneof![3 => Just(70_000usize), 1 => Just(65_536), 1 => Just(300_000), 1 => Just(900)],
+                any::<bool>(),
+            ),
+            1..40,
+        ),
+        lossy in any::<bool>(),
+    ) {
+        let dir = Dir::new();
+        let (writer, reader) = (dir.join("writer"), dir.join("reader"));
+        let builder = reader.subscriber_builder("frames");
+        let mut frames = if lossy { builder.lossy() } else { builder }.open_raw().unwrap();
+        let mut publisher = writer.raw_publisher("frames").unwrap();
+        publisher.wait_for_subscribers(1, DEADLINE).unwrap();
+        let (mut sent, mut unread) = (0, 0);
+        let mut due = std::collections::VecDeque::new();
+        for (step, size, read) in steps {
+            let bytes = content(sent, size);
+            match step {
+                Step::Lend => {
+                    let mut loan = publisher.loan(size).unwrap();
+                    prop_assert_eq!((loan.len(), loan.as_ptr().addr() % 64), (size, 0));
+                    loan.copy_from_slice(&bytes);
+                    prop_assert!(*loan == *bytes);
+                    loan.send().unwrap();
+                }
+                Step::LendInVain => {
+                    publisher.loan(size).unwrap().fill(0xee);
+                    continue;
+                }
+                Step::Publish => publisher.publish(&bytes).unwrap(),
+                Step::PublishStamped => publisher.message(&bytes).timestamp().send().unwrap(),
+            }
+            due.push_back((sent, size, matches!(step, Step::PublishStamped)));
+            (sent, unread) = (sent + 1, unread + 1);
+            // One that may lose messages reads each at once.
+            if read || lossy || unread > 1 {
+                for (sequence, size, stamped) in due.drain(..) {
+                    let sample = frames.recv_timeout(DEADLINE).unwrap().expect("a message");
+                    prop_assert_eq!((sample.sequence(), sample.len()), (sequence, size));
+                    prop_assert_eq!(sample.timestamp().is_some(), stamped);
+                    prop_assert!(*sample == *content(sequence, size), "message {}", sequence);
+                }
+                unread = 0;
+            }
+        }
     }
 }
 

@@ -245,15 +245,15 @@ impl<M: MemoryMut> Pool<M> {
         self.free.extend(self.lent.take());
     }
 
-    /// It is sent: the claimed record of the log names it.
-    pub(in crate::bus) fn commit<R: Memory + Clone, T>(
+    /// It is sent: publishes the claimed record of the log as its name.
+    pub(in crate::bus) fn publish<R: Memory + Clone, T>(
         &mut self,
         writer: &mut Writer<M, R, T>,
         at: usize,
         len: usize,
     ) {
         if let Some(mut pooled) = self.lent.take() {
-            writer.commit_blob(&mut pooled.blob, at, len);
+            writer.publish_blob(&mut pooled.blob, at, len);
             self.out.push_back(pooled);
         }
     }
@@ -268,8 +268,8 @@ impl<M: MemoryMut> Pool<M> {
         if self.has_ungated || !self.is_ample() {
             self.take_free(class);
         }
-        if let Some(next) = &self.lent {
-            next.blob.prefetch_write();
+        if let Some(next) = self.lent.as_mut().filter(|_| !self.has_ungated) {
+            next.blob.touch();
         }
     }
 

@@ -1,6 +1,6 @@
 //! Sending a request.
 
-use std::ops::{Deref, DerefMut, Range};
+use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
@@ -121,7 +121,7 @@ impl<'c> Request<'c> {
         // Within a value's serialisation it could wait for what its own thread has locked.
         drop(Sending::begin().map_err(Status::invalid_argument)?);
         let mut departure = self.depart(true)?;
-        let (requests, filler, start) = self.set_out(&mut departure, true, |departure| {
+        let requests = self.set_out(&mut departure, true, |departure| {
             self.check(departure)?;
             let log = &departure.route.requests;
             let requests = match departure.term.deadline() {
@@ -135,14 +135,14 @@ impl<'c> Request<'c> {
             };
             let room = || Status::resource_exhausted("no room in the log of requests: the server is slow");
             match lent {
-                Ok(found) => found.map(|(filler, start)| (requests, filler, start)).ok_or_else(room),
-                Err(PublishError::Full { .. }) => Err(room()),
+                Ok(true) => Ok(requests),
+                Ok(false) | Err(PublishError::Full { .. }) => Err(room()),
                 Err(error) => Err(Status::from_publish("the request", error)),
             }
         })?;
         departure.route.lent.store(true, Relaxed);
         let held = Held { client: self.client, route: departure.route.clone(), requests: Some(requests) };
-        Ok(RequestLoan { request: self, departure, held, filler, payload: start..start + len })
+        Ok(RequestLoan { request: self, departure, held })
     }
 
     fn call<T: FromAnswer>(self, encoding: Encoding, body: &impl Body) -> Result<T, Status> {
@@ -428,8 +428,6 @@ pub struct RequestLoan<'c> {
     request: Request<'c>,
     departure: Departure<'c>,
     held: Held<'c>,
-    filler: usize,
-    payload: Range<usize>,
 }
 
 /// The lock of a route's log of requests.
@@ -469,9 +467,9 @@ impl RequestLoan<'_> {
     /// # Errors
     /// Those of [`Client::call`](crate::Client::call).
     pub fn send(self) -> Result<RawResponse, Status> {
-        let Self { request, departure, mut held, filler, payload } = self;
+        let Self { request, departure, mut held } = self;
         if let Some(requests) = held.log_mut() {
-            let sent = requests.send_loan(filler, payload, None);
+            let sent = requests.send_loan(None);
             sent.map_err(|error| Status::from_publish("the request", error))?;
         }
         drop(held);
@@ -485,14 +483,12 @@ impl Deref for RequestLoan<'_> {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        let loaned = self.held.log().map_or(&[][..], Outlet::loaned);
-        loaned.get(self.payload.clone()).unwrap_or_default()
+        self.held.log().map_or(&[][..], Outlet::loaned)
     }
 }
 
 impl DerefMut for RequestLoan<'_> {
     fn deref_mut(&mut self) -> &mut [u8] {
-        let Some(requests) = self.held.log_mut() else { return &mut [] };
-        requests.loaned_mut().get_mut(self.payload.clone()).unwrap_or_default()
+        self.held.log_mut().map_or(&mut [][..], Outlet::loaned_mut)
     }
 }

@@ -24,8 +24,8 @@ const READING: Duration = Duration::from_micros(4);
 /// Where a frame stands in its blob.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Place {
-    at: usize,
-    len: usize,
+    pub(super) at: usize,
+    pub(super) len: usize,
 }
 
 impl Place {
@@ -37,7 +37,7 @@ impl Place {
     }
 
     /// How large a class has room for it.
-    fn bytes(&self) -> u64 {
+    pub(super) fn bytes(&self) -> u64 {
         self.at.saturating_add(self.len).saturating_sub(BESIDE) as u64
     }
 }
@@ -103,6 +103,7 @@ impl Outlet {
     /// Takes a blob for a loan; `None` if it was dropped.
     #[inline]
     pub(super) fn loan_large(&mut self, prefix: usize, size: usize) -> Result<Option<Place>, PublishError> {
+        self.begun = None;
         self.pool.expect(false);
         let place = Place::of(prefix, size);
         let is_prepared =
@@ -129,10 +130,10 @@ impl Outlet {
         payload: usize,
         head: &Head<'_>,
     ) -> Result<(), PublishError> {
-        self.pool.commit(&mut self.writer, place.at, place.len);
-        let shown = self.show(payload, head);
+        self.pool.publish(&mut self.writer, place.at, place.len);
+        self.tell(payload, head)?;
         self.pool.prepare(&mut self.writer);
-        shown
+        Ok(())
     }
 
     /// Takes a blob, and claims room for the record that names it, under the port's policy; `None` if the message was
@@ -193,6 +194,7 @@ impl Outlet {
     /// Takes a blob of this size and claims the record, if both are there. Makes the blob if it may: always if it
     /// `must`, else while few are out.
     pub(super) fn try_large(&mut self, class: u64, must: bool) -> Result<bool, PublishError> {
+        self.begun = None;
         if self.writer.claim(NAME).is_err() {
             return Ok(false);
         }

@@ -2,102 +2,170 @@
 
 use super::fill::{prefix_len, refuse_head};
 use super::large::Place;
-use super::{Claimed, Outlet, STAGE};
+use super::{Claimed, Outlet, PLAIN, STAGE};
 use crate::bus::error::PublishError;
 use crate::bus::spare::ALIGN;
 use crate::frame::{self, Encoding, Head, Headers};
 use crate::ring::Kind;
+use crate::ring::blob::NAME;
 
-/// Where a loan is written.
+/// A loan: where its frame is written, and where in that the payload is.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Lent {
+pub(super) struct Lent {
+    place: Where,
+    filler: usize,
+    start: usize,
+    end: usize,
+    /// Its head says nothing but how long it is.
+    plain: bool,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Where {
     /// In the claimed record.
-    InLog,
+    Log,
     /// In the stage, so many bytes from there on, and copied when it is sent: a reader that polls takes a record's lines
     /// away while they are written ([`crate::ring::Writer::append`]).
-    Staged { at: usize, len: usize },
+    Stage { at: usize, len: usize },
     /// In the blob that was taken.
-    InBlob(Place),
+    Blob(Place),
+}
+
+impl Lent {
+    pub(super) const NOTHING: Self = Self { place: Where::Log, filler: 0, start: 0, end: 0, plain: false };
+}
+
+/// The blob for the next loan begins with the plain head of so many bytes, as the last one did.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Begun {
+    place: Place,
+    size: usize,
 }
 
 impl Outlet {
-    /// Claims room for a payload of `size` bytes that starts 64-byte aligned, and writes the frame up to
-    /// it. Where in [`Outlet::loaned`] the frame and the payload start; `None` if it was dropped.
+    /// [`Outlet::loan`] of raw bytes on the port's one topic, without headers.
+    #[inline(always)]
+    pub(in crate::bus) fn loan_bytes(&mut self, size: usize) -> Result<bool, PublishError> {
+        if let Some(Begun { place, .. }) = self.begun.filter(|begun| begun.size == size)
+            && self.node.origin.is_here()
+            && self.writer.claim(NAME).is_ok()
+        {
+            self.begun = None;
+            self.pool.expect(false);
+            let start = place.len - size;
+            self.lent = Lent { place: Where::Blob(place), filler: 0, start, end: place.len, plain: true };
+            return Ok(true);
+        }
+        self.loan_plain(size)
+    }
+
+    #[inline(never)]
+    fn loan_plain(&mut self, size: usize) -> Result<bool, PublishError> {
+        let lent = self.loan(&PLAIN, Encoding::Raw, size)?;
+        self.lent.plain = true;
+        Ok(lent)
+    }
+
+    /// Claims room for a payload of `size` bytes that starts 64-byte aligned, and writes the frame up to it: that is in
+    /// [`Outlet::loaned`] then. False if it was dropped.
     #[inline]
     pub(in crate::bus) fn loan(
         &mut self,
         head: &Head<'_>,
         encoding: Encoding,
         size: usize,
-    ) -> Result<Option<(usize, usize)>, PublishError> {
+    ) -> Result<bool, PublishError> {
         if !self.node.origin.is_here() {
             return Err(PublishError::Forked);
         }
         let prefix = prefix_len(head)?;
-        self.lent = Lent::InLog;
+        self.lent = Lent::NOTHING;
         let bytes = size.saturating_add(prefix + ALIGN - 1);
-        let mut filler = 0;
+        let (mut place, mut filler) = (Where::Log, 0);
         if bytes > self.writer.largest_body() as usize {
-            let Some(place) = self.loan_large(prefix, size)? else { return Ok(None) };
-            self.lent = Lent::InBlob(place);
+            let Some(taken) = self.loan_large(prefix, size)? else { return Ok(false) };
+            place = Where::Blob(taken);
         } else {
             if self.claim(bytes)? == Claimed::Dropped {
-                return Ok(None);
+                return Ok(false);
             }
             let at = self.writer.body_offset();
             filler = (at + prefix).wrapping_neg() % ALIGN;
             if bytes <= STAGE {
-                self.lent = Lent::Staged { at: at % ALIGN, len: bytes };
+                place = Where::Stage { at: at % ALIGN, len: bytes };
             }
         }
-        let room = &mut self.lent_mut()[filler..];
+        let room = &mut self.room_mut(place)[filler..];
         let begun = head.begin(room, encoding).map_err(refuse_head)?;
         frame::finish_payload(room, begun, size);
-        Ok(Some((filler, filler + prefix)))
+        let start = filler + prefix;
+        self.lent = Lent { place, filler, start, end: start + size, plain: false };
+        Ok(true)
     }
 
-    /// What [`Outlet::loan`] has lent; empty in a forked child, which has no such memory.
+    /// The payload that [`Outlet::loan`] has lent; empty in a forked child, which has no such memory.
     pub(in crate::bus) fn loaned(&self) -> &[u8] {
-        match self.lent {
+        let Lent { place, start, end, .. } = self.lent;
+        let room = match place {
             _ if !self.node.origin.is_here() => &[],
-            Lent::InLog => self.writer.body(),
-            Lent::Staged { at, len } => &self.stage.0[at..at + len],
-            Lent::InBlob(place) => self.large(place),
-        }
+            Where::Log => self.writer.body(),
+            Where::Stage { at, len } => &self.stage.0[at..at + len],
+            Where::Blob(place) => self.large(place),
+        };
+        room.get(start..end).unwrap_or_default()
     }
 
     #[inline]
     pub(in crate::bus) fn loaned_mut(&mut self) -> &mut [u8] {
-        if self.node.origin.is_here() { self.lent_mut() } else { &mut [] }
+        let Lent { place, start, end, .. } = self.lent;
+        if !self.node.origin.is_here() {
+            return &mut [];
+        }
+        self.room_mut(place).get_mut(start..end).unwrap_or_default()
     }
 
     #[inline]
-    fn lent_mut(&mut self) -> &mut [u8] {
-        match self.lent {
-            Lent::InLog => self.writer.body_mut(),
-            Lent::Staged { at, len } => &mut self.stage.0[at..at + len],
-            Lent::InBlob(place) => self.large_mut(place),
+    fn room_mut(&mut self, place: Where) -> &mut [u8] {
+        match place {
+            Where::Log => self.writer.body_mut(),
+            Where::Stage { at, len } => &mut self.stage.0[at..at + len],
+            Where::Blob(place) => self.large_mut(place),
         }
     }
 
     /// Publishes the loan.
-    pub(in crate::bus) fn send_loan(
-        &mut self,
-        filler: usize,
-        payload: std::ops::Range<usize>,
-        topic: Option<&str>,
-    ) -> Result<(), PublishError> {
+    #[inline]
+    pub(in crate::bus) fn send_loan(&mut self, topic: Option<&str>) -> Result<(), PublishError> {
         if !self.node.origin.is_here() {
             return Err(PublishError::Forked);
         }
+        let Lent { place, filler, start, end, plain } = std::mem::replace(&mut self.lent, Lent::NOTHING);
+        let size = end - start;
         let head = Head::Event { topic, headers: Headers::EMPTY };
-        match std::mem::replace(&mut self.lent, Lent::InLog) {
-            Lent::InLog => return self.finish(filler as u8, payload.end - filler, payload.len(), &head),
-            Lent::Staged { at, .. } => {
-                self.writer.commit_copy(Kind::Frame, filler as u8, &self.stage.0[at..at + payload.end]);
+        match place {
+            Where::Log => return self.finish(filler as u8, end - filler, size, &head),
+            Where::Stage { at, .. } => {
+                self.writer.commit_copy(Kind::Frame, filler as u8, &self.stage.0[at..at + end]);
             }
-            Lent::InBlob(place) => return self.finish_large(place, payload.len(), &head),
+            Where::Blob(place) => {
+                self.finish_large(place, size, &head)?;
+                if plain {
+                    self.begin_next(place, size);
+                }
+                return Ok(());
+            }
         }
-        self.show(payload.len(), &head)
+        self.show(size, &head)
+    }
+
+    /// Begins the next loan as the last one, while its reader reads.
+    fn begin_next(&mut self, place: Place, size: usize) {
+        if self.pool.has_prepared(place.bytes()) && !self.writer.has_ungated() {
+            let room = self.large_mut(place);
+            self.begun = PLAIN.begin(room, Encoding::Raw).is_ok().then(|| {
+                frame::finish_payload(room, place.len - size, size);
+                Begun { place, size }
+            });
+        }
     }
 }

@@ -63,7 +63,8 @@ impl Outlet {
         closed.ring(|_| true, |reader| reader.bell.ring());
         self.shared = next;
         self.pool = Pool::new(self.config.limits.blob_memory); // blobs are a log's own
-        self.lent = Lent::InLog;
+        self.lent = Lent::NOTHING;
+        self.begun = None;
         Ok(true)
     }
 }

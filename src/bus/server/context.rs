@@ -1,7 +1,7 @@
 //! What a handler knows of its call, and where its answer goes.
 
 use std::io;
-use std::ops::{Deref, DerefMut, Range};
+use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -145,9 +145,7 @@ impl Context {
             (lent, answers)
         });
         let memory = match lent {
-            Some((Ok(Some((filler, start))), answers)) => {
-                Memory::Log { answers: Some(answers), filler, payload: start..start + len }
-            }
+            Some((Ok(true), answers)) => Memory::Log(Some(answers)),
             Some((other, answers)) => {
                 drop(answers);
                 self.pair.flush(); // another answer may have been left to whoever had the log
@@ -233,7 +231,7 @@ pub struct ReplyLoan {
 }
 
 enum Memory {
-    Log { answers: Option<ArcMutexGuard<RawMutex, Outlet>>, filler: usize, payload: Range<usize> },
+    Log(Option<ArcMutexGuard<RawMutex, Outlet>>),
     Private(Vec<u8>),
 }
 
@@ -245,9 +243,9 @@ impl ReplyLoan {
         }
         match &mut self.memory {
             Memory::Private(bytes) => Ok(Some(std::mem::take(bytes))),
-            Memory::Log { answers, filler, payload } => {
+            Memory::Log(answers) => {
                 if let Some(mut answers) = answers.take() {
-                    let sent = answers.send_loan(*filler, payload.clone(), None);
+                    let sent = answers.send_loan(None);
                     sent.map_err(|error| Status::from_publish("the answer", error))?;
                 }
                 Ok(None)
@@ -258,7 +256,7 @@ impl ReplyLoan {
 
 impl Drop for ReplyLoan {
     fn drop(&mut self) {
-        if let Memory::Log { answers, .. } = &mut self.memory {
+        if let Memory::Log(answers) = &mut self.memory {
             drop(answers.take());
             self.pair.flush(); // others may have left their answers to whoever held the log
         }
@@ -271,10 +269,7 @@ impl Deref for ReplyLoan {
     fn deref(&self) -> &[u8] {
         match &self.memory {
             Memory::Private(bytes) => bytes,
-            Memory::Log { answers, payload, .. } => {
-                let loaned = answers.as_ref().map_or(&[][..], |answers| answers.loaned());
-                loaned.get(payload.clone()).unwrap_or_default()
-            }
+            Memory::Log(answers) => answers.as_ref().map_or(&[][..], |answers| answers.loaned()),
         }
     }
 }
@@ -283,10 +278,7 @@ impl DerefMut for ReplyLoan {
     fn deref_mut(&mut self) -> &mut [u8] {
         match &mut self.memory {
             Memory::Private(bytes) => bytes,
-            Memory::Log { answers: Some(answers), payload, .. } => {
-                answers.loaned_mut().get_mut(payload.clone()).unwrap_or_default()
-            }
-            Memory::Log { answers: None, .. } => &mut [],
+            Memory::Log(answers) => answers.as_mut().map_or(&mut [][..], |answers| answers.loaned_mut()),
         }
     }
 }

@@ -25,8 +25,7 @@ fn blob() -> (ModelWriter, ModelReader, Shared, Blob<Shared>) {
 fn send(writer: &mut ModelWriter, blob: &mut Blob<Shared>, value: u64) {
     writer.claim(NAME).unwrap();
     blob.bytes_mut(DATA, BODY).copy_from_slice(&fill(value)); // where loom checks that nobody looks
-    writer.commit_blob(blob, DATA, BODY);
-    writer.publish();
+    writer.publish_blob(blob, DATA, BODY);
 }
 
 fn is_back(writer: &mut ModelWriter, blob: &mut Blob<Shared>) -> bool {

@@ -21,12 +21,11 @@ fn give(end: &mut End, blob: &Blob<Heap>) {
 /// Publishes a frame of this seed and length in the blob.
 fn send(log: &mut Log, blob: &mut Blob<Heap>, seed: u64, len: usize) {
     log.writer.claim(NAME).unwrap();
-    let at = FRAMES + 54;
+    let at = FRAMES + 46;
     blob.bytes_mut(at, len).copy_from_slice(&bytes(seed, len));
     assert_eq!(blob.bytes(at, len), bytes(seed, len));
-    log.writer.commit_blob(blob, at, len);
+    log.writer.publish_blob(blob, at, len);
     assert!(blob.bytes_mut(at, len).is_empty() && blob.bytes(at, len).is_empty(), "not while it is out");
-    log.writer.publish();
 }
 
 fn recovery(log: &mut Log, blob: &mut Blob<Heap>) -> Recovery {

@@ -87,8 +87,7 @@ impl Bench {
             return;
         }
         self.pool.lent_mut().unwrap().bytes_mut(FRAMES, len).copy_from_slice(&content(self.sent, len));
-        self.pool.commit(&mut self.writer, FRAMES, len);
-        self.writer.publish();
+        self.pool.publish(&mut self.writer, FRAMES, len);
         if len.is_multiple_of(2) {
             self.pool.prepare(&mut self.writer);
         }
