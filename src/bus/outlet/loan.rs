@@ -79,7 +79,6 @@ impl Outlet {
             return Err(PublishError::Forked);
         }
         let prefix = prefix_len(head)?;
-        self.lent = Lent::NOTHING;
         let bytes = size.saturating_add(prefix + ALIGN - 1);
         let (mut place, mut filler) = (Where::Log, 0);
         if bytes > self.writer.largest_body() as usize {
@@ -139,7 +138,7 @@ impl Outlet {
         if !self.node.origin.is_here() {
             return Err(PublishError::Forked);
         }
-        let Lent { place, filler, start, end, plain } = std::mem::replace(&mut self.lent, Lent::NOTHING);
+        let Lent { place, filler, start, end, plain } = self.lent;
         let size = end - start;
         let head = Head::Event { topic, headers: Headers::EMPTY };
         match place {
