@@ -361,7 +361,8 @@ impl Loan<'_> {
     /// Publishes the message.
     ///
     /// # Errors
-    /// [`PublishError::Forked`]; nothing else, as the loan has made sure of the room.
+    /// [`PublishError::Forked`], or [`PublishError::Draining`]: the node has drained meanwhile, maybe without this message.
+    /// Nothing else, as the loan has made sure of the room.
     pub fn send(self) -> Result<(), PublishError> {
         self.outlet.send_loan(self.topic)
     }

@@ -128,7 +128,8 @@ proptest! {
         publisher.wait_for_subscribers(1, DEADLINE).unwrap();
         let (mut sent, mut unread) = (0, 0);
         let mut due = std::collections::VecDeque::new();
-        for (step, size, read) in steps {
+        let last = steps.len() - 1;
+        for (index, (step, size, read)) in steps.into_iter().enumerate() {
             let bytes = content(sent, size);
             match step {
                 Step::Lend => {
@@ -140,7 +141,10 @@ proptest! {
                 }
                 Step::LendInVain => {
                     publisher.loan(size).unwrap().fill(0xee);
-                    continue;
+                    if index < last {
+                        continue;
+                    }
+                    publisher.publish(&bytes).unwrap();
                 }
                 Step::Publish => publisher.publish(&bytes).unwrap(),
                 Step::PublishStamped => publisher.message(&bytes).timestamp().send().unwrap(),
@@ -148,7 +152,7 @@ proptest! {
             due.push_back((sent, size, matches!(step, Step::PublishStamped)));
             (sent, unread) = (sent + 1, unread + 1);
             // One that may lose messages reads each at once.
-            if read || lossy || unread > 1 {
+            if read || lossy || unread > 1 || index == last {
                 for (sequence, size, stamped) in due.drain(..) {
                     let sample = frames.recv_timeout(DEADLINE).unwrap().expect("a message");
                     prop_assert_eq!((sample.sequence(), sample.len()), (sequence, size));

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::{Lent, Outlet, Want};
+use super::{Outlet, Want};
 use crate::bus::blob::Pool;
 use crate::bus::core::Command;
 use crate::bus::error::PublishError;
@@ -63,7 +63,6 @@ impl Outlet {
         closed.ring(|_| true, |reader| reader.bell.ring());
         self.shared = next;
         self.pool = Pool::new(self.config.limits.blob_memory); // blobs are a log's own
-        self.lent = Lent::NOTHING;
         self.begun = None;
         Ok(true)
     }

@@ -67,6 +67,24 @@ fn it_is_in_nobodys_way_and_nobody_waits_for_it() {
 }
 
 #[test]
+fn a_blob_that_is_made_ready_for_another_frame_is_lost() {
+    let mut log = Log::new(CAPACITY);
+    let mut end = log.ungated_reader(1);
+    let mut blob = blob(1);
+    give(&mut end, &blob);
+    send(&mut log, &mut blob, &bytes(1, LARGE));
+    blob.touch();
+    assert_eq!(take(&mut end), bytes(1, LARGE), "not while a record names it");
+    send(&mut log, &mut blob, &bytes(2, LARGE));
+    log.writer.look_at_cursors();
+    assert_eq!(log.writer.recover(&mut blob), Recovery::Back);
+    blob.touch();
+    assert_eq!(end.glance(), Next::Lagged(1));
+    send(&mut log, &mut blob, &bytes(3, LARGE));
+    assert_eq!(take(&mut end), bytes(3, LARGE));
+}
+
+#[test]
 fn it_is_rung_like_all_others_but_not_for_being_in_the_way() {
     let mut log = Log::new(CAPACITY);
     let end = log.ungated_reader(1);
