@@ -132,7 +132,8 @@ impl Name {
 
 /// A blob as its writer has it. Dropping it while a record names it harms nobody: readers have it mapped.
 ///
-/// Invariant: while `end` is set, a record before `end` names the blob, and no byte of it is written.
+/// Invariant: from the publication of the record that names it, before `end`, to recovery no byte of it is written
+/// (`Writer::publish_blob` has the blob to itself until `end` is set).
 #[derive(Debug)]
 pub struct Blob<M> {
     memory: M,
@@ -140,7 +141,7 @@ pub struct Blob<M> {
     generation: u64,
     /// Whether a record has named it with this generation.
     named: bool,
-    /// Where the record that names it ends, from commit to recovery.
+    /// Where the record that names it ends, from publication to recovery.
     end: Option<u64>,
 }
 
@@ -190,7 +191,7 @@ impl<M: MemoryMut> Blob<M> {
         Name { blob: self.id, generation: self.generation, at: at as u64, len: len as u64 }
     }
 
-    pub(super) fn committed(&mut self, end: u64) {
+    pub(super) fn published(&mut self, end: u64) {
         self.end = Some(end);
     }
 
@@ -207,7 +208,7 @@ impl<M: MemoryMut> Blob<M> {
     /// Nothing while a record names the blob.
     pub fn touch(&mut self) {
         if self.end.is_none() {
-            self.renew(); // the generation's line; most heads stand in it, too
+            self.renew(); // the generation's line, if it has been sent before; most heads stand in it, too
             self.memory.store(FRAMES + CACHE_LINE, 0, Relaxed);
         }
     }
@@ -215,8 +216,9 @@ impl<M: MemoryMut> Blob<M> {
     /// A frame at this offset is about to be published. With its first lines on their way already, a reader has it some 30
     /// ns sooner.
     pub(super) fn give_away(&self, frame: usize) {
-        let lines = [GENERATION, frame, frame + CACHE_LINE];
-        lines.into_iter().filter(|at| *at < self.memory.size()).for_each(|at| self.memory.give_away(at));
+        let apart = (frame >= GENERATION + CACHE_LINE).then_some(frame);
+        let lines = [Some(GENERATION), apart, Some(frame + CACHE_LINE)].into_iter().flatten();
+        lines.filter(|at| *at < self.memory.size()).for_each(|at| self.memory.give_away(at));
     }
 
     /// Before it is written, once for each time that it was named: from here on it is of the next generation.

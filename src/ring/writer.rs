@@ -228,14 +228,14 @@ impl<M: MemoryMut, R: Memory + Clone, T> Writer<M, R, T> {
     /// written, until [`Writer::recover`] says so.
     #[inline]
     pub fn publish_blob<B: MemoryMut>(&mut self, blob: &mut Blob<B>, at: usize, len: usize) {
-        debug_assert_eq!(self.claimed, record::size(NAME), "that is what is claimed");
+        assert_eq!(self.claimed, record::size(NAME), "that is what is claimed");
         blob.give_away(at);
         self.names_blobs = true;
         // The record's stores in one go, and the tail's right behind them: each gap is one for readers that poll to take
         // the lines away again.
         self.put(Kind::Blob, &blob.name(at, len).to_bytes(), &[]);
         self.publish();
-        blob.committed(self.tail);
+        blob.published(self.tail);
     }
 
     /// Looks at the gates and the cursors: before [`Writer::recover`], and after the last publish.

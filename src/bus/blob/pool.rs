@@ -258,9 +258,11 @@ impl<M: MemoryMut> Pool<M> {
         }
     }
 
-    /// Takes a free blob as large as the last one that was sent: whoever it was sent to is reading meanwhile.
-    pub(in crate::bus) fn prepare<R: Memory + Clone, T>(&mut self, writer: &mut Writer<M, R, T>) {
-        let Some(class) = self.out.back().map(|last| last.class) else { return };
+    /// Takes a free blob as large as the last one that was sent, and begins to write it: whoever it was sent to is reading
+    /// meanwhile. True if it may be written on; else a reader without a gate may still be copying what was last in it, and
+    /// is to have the time.
+    pub(in crate::bus) fn prepare<R: Memory + Clone, T>(&mut self, writer: &mut Writer<M, R, T>) -> bool {
+        let Some(class) = self.out.back().map(|last| last.class) else { return false };
         self.has_ungated = writer.has_ungated();
         if self.is_due() && !self.is_scarce(class) {
             self.recover(writer);
@@ -268,9 +270,8 @@ impl<M: MemoryMut> Pool<M> {
         if self.has_ungated || !self.is_ample() {
             self.take_free(class);
         }
-        if let Some(next) = self.lent.as_mut().filter(|_| !self.has_ungated) {
-            next.blob.touch();
-        }
+        let next = self.lent.as_mut().filter(|_| !self.has_ungated);
+        next.map(|next| next.blob.touch()).is_some()
     }
 
     /// Whether the blob that was prepared is of the size for so many bytes.

@@ -24,13 +24,13 @@ const READING: Duration = Duration::from_micros(4);
 /// Where a frame stands in its blob.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Place {
-    pub(super) at: usize,
+    at: usize,
     pub(super) len: usize,
 }
 
 impl Place {
-    /// The payload is aligned, and the head before it, as near to the generation as may be: a processor that fetches one of
-    /// the two lines mostly fetches the other with it.
+    /// The payload is aligned, and the head before it, as near to the generation as may be: mostly in its line, and the
+    /// payload's first line is the other one of the pair that many processors fetch together.
     fn of(prefix: usize, payload: usize) -> Self {
         let start = (FRAMES + prefix).next_multiple_of(ALIGN);
         Self { at: start - prefix, len: prefix.saturating_add(payload) }
@@ -78,7 +78,9 @@ impl Outlet {
         let Some(place) = self.claim_large(prefix, size, 0)? else { return Ok(()) };
         let filled = fill(self.large_mut(place), head, encoding, body);
         match filled {
-            Ok((frame, payload)) => self.finish_large(Place { len: frame, ..place }, payload, head),
+            Ok((frame, payload)) => {
+                self.finish_large(Place { len: frame, ..place }, payload, head).map(|_| ())
+            }
             Err(error) => {
                 self.pool.put_back();
                 Err(refuse_body(error, size))
@@ -97,7 +99,9 @@ impl Outlet {
             return false;
         }
         self.large_mut(place).copy_from_slice(whole);
-        self.finish_large(place, span.len, &head).is_ok()
+        // An error says that the node drains; the frame is in the log.
+        let _ = self.finish_large(place, span.len, &head);
+        true
     }
 
     /// Takes a blob for a loan; `None` if it was dropped.
@@ -124,16 +128,19 @@ impl Outlet {
         self.pool.lent_mut().map_or(&mut [], |blob| blob.bytes_mut(place.at, place.len))
     }
 
+    /// Publishes the blob, and prepares the next; as [`Pool::prepare`](crate::bus::blob::Pool::prepare).
+    ///
+    /// # Errors
+    /// Those of [`Outlet::show`].
     pub(super) fn finish_large(
         &mut self,
         place: Place,
         payload: usize,
         head: &Head<'_>,
-    ) -> Result<(), PublishError> {
+    ) -> Result<bool, PublishError> {
         self.pool.publish(&mut self.writer, place.at, place.len);
         self.tell(payload, head)?;
-        self.pool.prepare(&mut self.writer);
-        Ok(())
+        Ok(self.pool.prepare(&mut self.writer))
     }
 
     /// Takes a blob, and claims room for the record that names it, under the port's policy; `None` if the message was

@@ -61,9 +61,9 @@ impl Outlet {
 
     #[inline(never)]
     fn loan_plain(&mut self, size: usize) -> Result<bool, PublishError> {
-        let lent = self.loan(&PLAIN, Encoding::Raw, size)?;
-        self.lent.plain = true;
-        Ok(lent)
+        let is_lent = self.loan(&PLAIN, Encoding::Raw, size)?;
+        self.lent.plain = is_lent;
+        Ok(is_lent)
     }
 
     /// Claims room for a payload of `size` bytes that starts 64-byte aligned, and writes the frame up to it: that is in
@@ -147,8 +147,7 @@ impl Outlet {
                 self.writer.commit_copy(Kind::Frame, filler as u8, &self.stage.0[at..at + end]);
             }
             Where::Blob(place) => {
-                self.finish_large(place, size, &head)?;
-                if plain {
+                if self.finish_large(place, size, &head)? && plain {
                     self.begin_next(place, size);
                 }
                 return Ok(());
@@ -159,7 +158,7 @@ impl Outlet {
 
     /// Begins the next loan as the last one, while its reader reads.
     fn begin_next(&mut self, place: Place, size: usize) {
-        if self.pool.has_prepared(place.bytes()) && !self.writer.has_ungated() {
+        if self.pool.has_prepared(place.bytes()) {
             let room = self.large_mut(place);
             self.begun = PLAIN.begin(room, Encoding::Raw).is_ok().then(|| {
                 frame::finish_payload(room, place.len - size, size);
