@@ -81,8 +81,9 @@ impl Default for Overflow {
 /// Of a message that says nothing but its payload.
 pub(in crate::bus) const PLAIN: Head<'static> = Head::Event { topic: None, headers: Headers::EMPTY };
 
-/// Bytes of the largest frame that is made in private memory and then copied into the log.
-const STAGE: usize = 512;
+/// Bytes of the largest frame that is made in private memory and then stored into the log, word by word in ascending order.
+/// From twice as much on it is faster to write it where it is going to stand, and copy as memcpy does.
+const STAGE: usize = 2048;
 
 /// Where small frames are made, those of loans as far from a line's beginning as they are going to stand in the log.
 #[repr(align(64))]
@@ -137,6 +138,8 @@ pub(super) struct Outlet {
     begun: Option<Begun>,
     habit: Habit,
     stage: Box<Stage>,
+    /// Bytes of the largest frame that is made there: [`STAGE`], or as many as the log takes.
+    staged: usize,
 }
 
 impl Outlet {
@@ -172,6 +175,7 @@ impl Outlet {
         let writer = Self::writer_of(&shared);
         let one_topic = !shared.filter.is_pattern();
         let (pool, stage) = (Pool::new(config.limits.blob_memory), Box::new(Stage([0; STAGE + ALIGN])));
+        let staged = STAGE.min(writer.largest_body() as usize);
         Self {
             writer,
             shared,
@@ -183,6 +187,7 @@ impl Outlet {
             begun: None,
             habit: Habit::default(),
             stage,
+            staged,
         }
     }
 
@@ -255,7 +260,7 @@ impl Outlet {
             return Err(PublishError::Forked);
         }
         // Small frames are made in private memory, see `ring::Writer::append`.
-        match fill(&mut self.stage.0[..STAGE], head, encoding, body) {
+        match fill(&mut self.stage.0[..self.staged], head, encoding, body) {
             Ok((frame, payload)) => return self.publish_staged(frame, payload, head),
             Err(BodyError::Full) => {}
             Err(BodyError::Encode(reason)) => return Err(PublishError::Encode { reason }),
@@ -269,8 +274,8 @@ impl Outlet {
         if !self.node.origin.is_here() {
             return Err(PublishError::Forked);
         }
-        // Joined on the way into the log, which for many bytes takes longer than two copies.
-        if bytes.len() <= STAGE / 2
+        // Joined on the way into the log.
+        if bytes.len() <= STAGE
             && let Some(head) = frame::plain_event_head(Encoding::Raw, bytes.len())
             && self.writer.append_joined(&head, bytes).is_ok()
         {

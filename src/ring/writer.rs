@@ -155,22 +155,29 @@ impl<M: MemoryMut, R: Memory + Clone, T> Writer<M, R, T> {
     #[inline(always)]
     fn put<const HEAD: usize>(&mut self, kind: Kind, head: &[u8; HEAD], body: &[u8]) {
         let len = (HEAD + body.len()) as u32;
-        self.put_header(self.start, Header { len, kind, filler: 0, addressee: 0 });
-        self.log.write(self.body_offset(), head, body);
-        self.tail = self.start + self.claimed;
-        self.claimed = 0;
-        self.sequence += 1;
+        let header = Header { len, kind, filler: 0, addressee: 0 }.pack();
+        self.log.write(self.layout.offset(self.start), [header, self.sequence], head, body);
+        self.finish(self.claimed);
     }
 
     /// [`Writer::commit`] of a record that was made in private memory, `filler` bytes of whatever and the frame: stored in
     /// one go, as by [`Writer::append`].
     #[inline]
     pub fn commit_copy(&mut self, kind: Kind, filler: u8, body: &[u8]) {
-        assert!(body.len() as u64 <= self.claimed.saturating_sub(HEADER), "it stays within what was claimed");
-        let at = self.body_offset();
-        self.commit(kind, 0, filler, body.len() - usize::from(filler));
-        let skipped = usize::from(filler) & !7; // stores are of whole words
-        self.log.write(at + skipped, &[], &body[skipped..]);
+        let size = record::size(body.len() as u64);
+        assert!(size <= self.claimed, "it stays within what was claimed");
+        let len = (body.len() - usize::from(filler)) as u32;
+        let header = Header { len, kind, filler, addressee: 0 }.pack();
+        self.log.write(self.layout.offset(self.start), [header, self.sequence], &[], body);
+        self.finish(size);
+    }
+
+    /// The record at `start` is there, of so many bytes with its header.
+    #[inline(always)]
+    fn finish(&mut self, size: u64) {
+        self.tail = self.start + size;
+        self.claimed = 0;
+        self.sequence += 1;
     }
 
     /// Claims what is free in one piece at the tail, up to the largest record: for a frame whose size is
@@ -218,9 +225,7 @@ impl<M: MemoryMut, R: Memory + Clone, T> Writer<M, R, T> {
         assert!(size <= self.claimed, "commit stays within what was claimed");
         debug_assert!(filler < 64, "filler is six bits of the header");
         self.put_header(self.start, Header { len: len as u32, kind, filler, addressee });
-        self.tail = self.start + size;
-        self.claimed = 0;
-        self.sequence += 1;
+        self.finish(size);
     }
 
     /// Finishes the claimed record, of [`NAME`] bytes, as the name of a blob of this log that holds a frame of

@@ -329,13 +329,14 @@ fn writes_every_length<const HEAD: usize>(memory: &impl MemoryMut) {
     let start = memory.size() - SPAN;
     let bytes: Vec<u8> = (1..=SPAN as u8).collect();
     let head: &[u8; HEAD] = bytes.first_chunk().unwrap();
-    for len in 0..SPAN - HEAD - 8 {
+    for len in 0..SPAN - HEAD - 24 {
         for from in HEAD..HEAD + 8 {
             // SAFETY: no other slice of the range lives.
             unsafe { memory.slice_mut(start, SPAN) }.fill(0xff);
             let body = &bytes[from..from + len.min(SPAN - from)];
-            memory.write(start + 8, head, body);
-            let mut expected = [&[0xff; 8], &head[..], body].concat();
+            memory.write(start + 8, [0x0706_0504_0302_0100, u64::MAX - 1], head, body);
+            let words = [0, 1, 2, 3, 4, 5, 6, 7, 0xfe, 255, 255, 255, 255, 255, 255, 255];
+            let mut expected = [&[0xff; 8], &words[..], head, body].concat();
             expected.resize(expected.len().next_multiple_of(8), 0);
             expected.resize(SPAN, 0xff);
             // SAFETY: nobody writes to the range.

@@ -165,6 +165,34 @@ proptest! {
     }
 }
 
+/// Made in private memory, or not; in a log whose largest record is smaller than that memory.
+#[test]
+fn messages_of_every_small_size_arrive_through_the_smallest_log() {
+    let dir = Dir::new();
+    let (writer, reader) = (dir.join("writer"), dir.join("reader"));
+    let mut raw = reader.raw_subscriber("raw").unwrap();
+    let mut values = reader.subscriber::<String>("values").unwrap();
+    let mut raw_publisher = writer.publisher_builder("raw").capacity(4096).open_raw().unwrap();
+    let mut publisher = writer.publisher_builder("values").capacity(4096).open::<String>().unwrap();
+    let mut arrives = |bytes: &[u8]| {
+        let sample = raw.recv_timeout(DEADLINE).unwrap().expect("the bytes");
+        assert!(*sample == *bytes, "{}", bytes.len());
+    };
+    for size in (0..4000).step_by(3) {
+        let bytes = content(size as u64, size);
+        raw_publisher.publish(&bytes).unwrap();
+        arrives(&bytes);
+        raw_publisher.message(&bytes).header("k", "v").timestamp().send().unwrap();
+        arrives(&bytes);
+        assert_eq!(raw_publisher.publish_batch([&bytes[..]; 2]).unwrap(), 2);
+        arrives(&bytes);
+        arrives(&bytes);
+        let text = "t".repeat(size);
+        publisher.publish(&text).unwrap();
+        assert_eq!(*values.recv_timeout(DEADLINE).unwrap().expect("the value"), text);
+    }
+}
+
 #[test]
 fn values_of_any_size_arrive() {
     let dir = Dir::new();

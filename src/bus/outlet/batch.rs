@@ -1,7 +1,7 @@
 //! Several messages at once: one look at the readers for all of them.
 
 use super::fill::fill;
-use super::{Outlet, PLAIN, STAGE};
+use super::{Outlet, PLAIN};
 use crate::bus::codec::{Body, BodyError};
 use crate::bus::error::PublishError;
 use crate::frame::Encoding;
@@ -22,7 +22,7 @@ impl Outlet {
         }
         let (mut count, mut unseen) = (0, 0);
         for body in bodies {
-            match fill(&mut self.stage.0[..STAGE], &PLAIN, encoding, &body) {
+            match fill(&mut self.stage.0[..self.staged], &PLAIN, encoding, &body) {
                 Ok((frame, payload)) if self.writer.append(&self.stage.0[..frame]).is_ok() => {
                     self.shared.counters.message(payload);
                     unseen += 1;

@@ -9,6 +9,12 @@ use crate::frame::{self, Encoding, Head, Headers};
 use crate::ring::Kind;
 use crate::ring::blob::NAME;
 
+/// Bytes of the largest loan, head and all, that is written in private memory; larger ones stand where they are going to
+/// be read, and nothing copies them.
+const SMALL: usize = 512;
+
+const _: () = assert!(SMALL <= STAGE);
+
 /// A loan: where its frame is written, and where in that the payload is.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Lent {
@@ -90,7 +96,7 @@ impl Outlet {
             }
             let at = self.writer.body_offset();
             filler = (at + prefix).wrapping_neg() % ALIGN;
-            if bytes <= STAGE {
+            if bytes <= SMALL {
                 place = Where::Stage { at: at % ALIGN, len: bytes };
             }
         }

@@ -93,7 +93,7 @@ pub(super) fn open(place: &Place, index: usize) -> Outcome<PeerSegment> {
 const AHEAD: u32 = 4;
 
 /// Records up to this size are stored in one go, larger ones as memcpy does.
-const AT_ONCE: usize = 512;
+const AT_ONCE: usize = 2048;
 
 /// Sends a record: copied in as a whole, or, lent, with its first bytes written.
 #[inline(always)]

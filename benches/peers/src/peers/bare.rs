@@ -89,7 +89,7 @@ impl Peer for Bare {
 }
 
 /// Records up to this size are stored in one go.
-const AT_ONCE: usize = 512;
+const AT_ONCE: usize = 2048;
 
 /// Looks in vain before a reader asks for the lines of the next record ahead of time.
 const AHEAD: u32 = 4;
