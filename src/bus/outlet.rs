@@ -81,8 +81,9 @@ impl Default for Overflow {
 /// Of a message that says nothing but its payload.
 pub(in crate::bus) const PLAIN: Head<'static> = Head::Event { topic: None, headers: Headers::EMPTY };
 
-/// Bytes of the largest frame that is made in private memory and then stored into the log, word by word in ascending order.
-/// From twice as much on it is faster to write it where it is going to stand, and copy as memcpy does.
+/// Bytes of the largest frame that is made in private memory and then stored into the log, word by word in ascending order,
+/// and of the largest raw payload that is stored so. Of twice as much, that takes as long as writing it where it is going to
+/// stand, as memcpy does; of more, longer.
 const STAGE: usize = 2048;
 
 /// Where small frames are made, those of loans as far from a line's beginning as they are going to stand in the log.
@@ -274,7 +275,7 @@ impl Outlet {
         if !self.node.origin.is_here() {
             return Err(PublishError::Forked);
         }
-        // Joined on the way into the log.
+        // Head and payload are joined on the way into the log.
         if bytes.len() <= STAGE
             && let Some(head) = frame::plain_event_head(Encoding::Raw, bytes.len())
             && self.writer.append_joined(&head, bytes).is_ok()

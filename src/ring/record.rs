@@ -50,6 +50,7 @@ pub(super) struct Header {
 
 impl Header {
     pub(super) fn pack(self) -> u64 {
+        debug_assert!(self.filler < 64, "filler is six bits of the header");
         u64::from(self.len)
             | (self.kind as u64) << 32
             | u64::from(self.filler) << 40

@@ -155,21 +155,28 @@ impl<M: MemoryMut, R: Memory + Clone, T> Writer<M, R, T> {
     #[inline(always)]
     fn put<const HEAD: usize>(&mut self, kind: Kind, head: &[u8; HEAD], body: &[u8]) {
         let len = (HEAD + body.len()) as u32;
-        let header = Header { len, kind, filler: 0, addressee: 0 }.pack();
-        self.log.write(self.layout.offset(self.start), [header, self.sequence], head, body);
+        self.store(Header { len, kind, filler: 0, addressee: 0 }, head, body);
         self.finish(self.claimed);
     }
 
-    /// [`Writer::commit`] of a record that was made in private memory, `filler` bytes of whatever and the frame: stored in
-    /// one go, as by [`Writer::append`].
+    /// [`Writer::commit`] of a record that was made in private memory, `filler` bytes and the frame: stored in one go, as
+    /// by [`Writer::append`].
     #[inline]
     pub fn commit_copy(&mut self, kind: Kind, filler: u8, body: &[u8]) {
         let size = record::size(body.len() as u64);
-        assert!(size <= self.claimed, "it stays within what was claimed");
+        assert!(
+            size <= self.claimed && body.len() >= usize::from(filler),
+            "it stays within what was claimed"
+        );
         let len = (body.len() - usize::from(filler)) as u32;
-        let header = Header { len, kind, filler, addressee: 0 }.pack();
-        self.log.write(self.layout.offset(self.start), [header, self.sequence], &[], body);
+        self.store(Header { len, kind, filler, addressee: 0 }, &[], body);
         self.finish(size);
+    }
+
+    /// Stores the claimed record; it has room for so much.
+    #[inline(always)]
+    fn store<const HEAD: usize>(&self, header: Header, head: &[u8; HEAD], body: &[u8]) {
+        self.log.write(self.layout.offset(self.start), [header.pack(), self.sequence], head, body);
     }
 
     /// The record at `start` is there, of so many bytes with its header.
@@ -223,7 +230,6 @@ impl<M: MemoryMut, R: Memory + Clone, T> Writer<M, R, T> {
         let body = u64::from(filler) + len as u64;
         let size = record::size(body);
         assert!(size <= self.claimed, "commit stays within what was claimed");
-        debug_assert!(filler < 64, "filler is six bits of the header");
         self.put_header(self.start, Header { len: len as u32, kind, filler, addressee });
         self.finish(size);
     }

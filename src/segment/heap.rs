@@ -83,8 +83,8 @@ impl MemoryMut for Heap {
     }
 
     #[inline(always)]
-    fn write<const HEAD: usize>(&self, at: usize, words: [u64; 2], head: &[u8; HEAD], body: &[u8]) {
-        self.0.words.write(at, words, head, body);
+    fn write<const HEAD: usize>(&self, at: usize, first: [u64; 2], head: &[u8; HEAD], body: &[u8]) {
+        self.0.words.write(at, first, head, body);
     }
 
     #[inline(always)]

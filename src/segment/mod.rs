@@ -70,8 +70,8 @@ pub trait MemoryMut: Memory {
     /// Stores two words from offset `at` (a multiple of 8) on, then bytes, `head` and `body`, word by word in ascending
     /// order; the rest of the last word becomes zero.
     #[inline(always)]
-    fn write<const HEAD: usize>(&self, at: usize, words: [u64; 2], head: &[u8; HEAD], body: &[u8]) {
-        join(words, head, body, |offset, word| self.store(at + offset, word, Ordering::Relaxed));
+    fn write<const HEAD: usize>(&self, at: usize, first: [u64; 2], head: &[u8; HEAD], body: &[u8]) {
+        join(first, head, body, |offset, word| self.store(at + offset, word, Ordering::Relaxed));
     }
 
     /// Lends bytes for writing.
@@ -129,8 +129,8 @@ impl<M: MemoryMut> MemoryMut for std::sync::Arc<M> {
     }
 
     #[inline(always)]
-    fn write<const HEAD: usize>(&self, at: usize, words: [u64; 2], head: &[u8; HEAD], body: &[u8]) {
-        (**self).write(at, words, head, body);
+    fn write<const HEAD: usize>(&self, at: usize, first: [u64; 2], head: &[u8; HEAD], body: &[u8]) {
+        (**self).write(at, first, head, body);
     }
 
     #[inline(always)]
@@ -140,17 +140,18 @@ impl<M: MemoryMut> MemoryMut for std::sync::Arc<M> {
     }
 }
 
-/// `words`, and the words of `head` and `body` together, from registers: bytes that were joined in memory would be loaded across the
-/// borders of the stores that put them there, for which a processor waits until all of its stores before are done.
+/// Two words, then those of `head` and `body` together, from registers: bytes that were joined in memory would be loaded
+/// across the borders of the stores that put them there, for which a processor waits until all of its stores before are
+/// done.
 #[inline(always)]
 fn join<const HEAD: usize>(
-    words: [u64; 2],
+    first: [u64; 2],
     head: &[u8; HEAD],
     body: &[u8],
     mut store: impl FnMut(usize, u64),
 ) {
-    store(0, words[0]);
-    store(8, words[1]);
+    store(0, first[0]);
+    store(8, first[1]);
     let mut at = 16;
     let mut store = |word: u64| {
         store(at, word.to_le());

@@ -241,8 +241,8 @@ impl MemoryMut for Sealed {
     }
 
     #[inline(always)]
-    fn write<const HEAD: usize>(&self, at: usize, words: [u64; 2], head: &[u8; HEAD], body: &[u8]) {
-        self.mapping.words.write(at, words, head, body);
+    fn write<const HEAD: usize>(&self, at: usize, first: [u64; 2], head: &[u8; HEAD], body: &[u8]) {
+        self.mapping.words.write(at, first, head, body);
     }
 
     #[inline(always)]

@@ -120,11 +120,11 @@ impl Words {
     /// Stores two words, then bytes word by word, in ascending order; the rest of the last word becomes zero. All that is
     /// to be checked is checked before the first of the stores.
     #[inline(always)]
-    pub fn write<const HEAD: usize>(&self, at: usize, words: [u64; 2], head: &[u8; HEAD], body: &[u8]) {
+    pub fn write<const HEAD: usize>(&self, at: usize, first: [u64; 2], head: &[u8; HEAD], body: &[u8]) {
         self.check(at, 16 + (HEAD + body.len()).next_multiple_of(8));
         assert!(at.is_multiple_of(8), "offset is unaligned");
         let base = self.base.as_ptr(); // once: for all the compiler knows, a store may change `self`
-        join(words, head, body, |offset, word| {
+        join(first, head, body, |offset, word| {
             // SAFETY: a whole word within the range that was checked, aligned as `at` is; accessed as in `word`.
             let into = unsafe { AtomicU64::from_ptr(base.add(at + offset).cast()) };
             into.store(word, Ordering::Relaxed);

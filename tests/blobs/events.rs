@@ -165,20 +165,26 @@ proptest! {
     }
 }
 
-/// Made in private memory, or not; in a log whose largest record is smaller than that memory.
+/// Made in private memory, of up to 2 KiB, or not; in a log whose largest record is smaller than that, and in one whose
+/// is not.
 #[test]
-fn messages_of_every_small_size_arrive_through_the_smallest_log() {
+fn messages_of_every_small_size_arrive() {
+    small_messages_arrive(4096, (0..960).step_by(31).chain(960..1040).chain((1040..4000).step_by(31)));
+    small_messages_arrive(65_536, 1950..2100);
+}
+
+fn small_messages_arrive(capacity: u64, sizes: impl Iterator<Item = usize>) {
     let dir = Dir::new();
     let (writer, reader) = (dir.join("writer"), dir.join("reader"));
     let mut raw = reader.raw_subscriber("raw").unwrap();
     let mut values = reader.subscriber::<String>("values").unwrap();
-    let mut raw_publisher = writer.publisher_builder("raw").capacity(4096).open_raw().unwrap();
-    let mut publisher = writer.publisher_builder("values").capacity(4096).open::<String>().unwrap();
+    let mut raw_publisher = writer.publisher_builder("raw").capacity(capacity).open_raw().unwrap();
+    let mut publisher = writer.publisher_builder("values").capacity(capacity).open::<String>().unwrap();
     let mut arrives = |bytes: &[u8]| {
         let sample = raw.recv_timeout(DEADLINE).unwrap().expect("the bytes");
         assert!(*sample == *bytes, "{}", bytes.len());
     };
-    for size in (0..4000).step_by(3) {
+    for size in sizes {
         let bytes = content(size as u64, size);
         raw_publisher.publish(&bytes).unwrap();
         arrives(&bytes);
@@ -187,7 +193,7 @@ fn messages_of_every_small_size_arrive_through_the_smallest_log() {
         assert_eq!(raw_publisher.publish_batch([&bytes[..]; 2]).unwrap(), 2);
         arrives(&bytes);
         arrives(&bytes);
-        let text = "t".repeat(size);
+        let text: String = bytes.iter().map(|byte| char::from(byte & 0x7f)).collect();
         publisher.publish(&text).unwrap();
         assert_eq!(*values.recv_timeout(DEADLINE).unwrap().expect("the value"), text);
     }

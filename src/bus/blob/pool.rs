@@ -259,8 +259,8 @@ impl<M: MemoryMut> Pool<M> {
     }
 
     /// Takes a free blob as large as the last one that was sent, and begins to write it: whoever it was sent to is reading
-    /// meanwhile. True if it may be written on; else a reader without a gate may still be copying what was last in it, and
-    /// is to have the time.
+    /// meanwhile. True if there is one that may be written on. Where there are readers without gates none is written: they
+    /// may still be copying what was last in it, and are to have the time.
     pub(in crate::bus) fn prepare<R: Memory + Clone, T>(&mut self, writer: &mut Writer<M, R, T>) -> bool {
         let Some(class) = self.out.back().map(|last| last.class) else { return false };
         self.has_ungated = writer.has_ungated();

@@ -128,7 +128,8 @@ impl Outlet {
         self.pool.lent_mut().map_or(&mut [], |blob| blob.bytes_mut(place.at, place.len))
     }
 
-    /// Publishes the blob, and prepares the next; as [`Pool::prepare`](crate::bus::blob::Pool::prepare).
+    /// Publishes the blob, and prepares the next: true if that may be written, as
+    /// [`Pool::prepare`](crate::bus::blob::Pool::prepare) says.
     ///
     /// # Errors
     /// Those of [`Outlet::show`].

@@ -98,6 +98,7 @@ impl Outlet {
             filler = (at + prefix).wrapping_neg() % ALIGN;
             if bytes <= SMALL {
                 place = Where::Stage { at: at % ALIGN, len: bytes };
+                self.stage.0[..2 * ALIGN].fill(0); // the filler goes into the log, and nothing of what was there before
             }
         }
         let room = &mut self.room_mut(place)[filler..];
