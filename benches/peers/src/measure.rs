@@ -189,8 +189,8 @@ fn add_words(bytes: &[u8]) -> u64 {
     bytes.as_chunks().0.iter().fold(0, |sum, word| sum.wrapping_add(u64::from_le_bytes(*word)))
 }
 
-/// Not inlined, and by two cache lines a turn: a loop of four instructions takes half as long or twice as long, by where
-/// in the executable it happens to stand, which would be another place for each peer.
+/// Not inlined, and by two cache lines a turn: a loop of four instructions may take one cycle a turn or two, by where in
+/// the executable it happens to stand, which would be another place for each peer.
 #[inline(never)]
 fn sum_long(bytes: &[u8]) -> u64 {
     let (blocks, rest) = bytes.as_chunks::<128>();

@@ -270,8 +270,9 @@ impl<M: MemoryMut> Pool<M> {
         if self.has_ungated || !self.is_ample() {
             self.take_free(class);
         }
-        let next = self.lent.as_mut().filter(|_| !self.has_ungated);
-        next.map(|next| next.blob.touch()).is_some()
+        let Some(next) = self.lent.as_mut().filter(|_| !self.has_ungated) else { return false };
+        next.blob.touch();
+        true
     }
 
     /// Whether the blob that was prepared is of the size for so many bytes.

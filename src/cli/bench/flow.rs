@@ -72,8 +72,8 @@ fn sum_words(bytes: &[u8]) -> u64 {
     rest.iter().fold(sum, |sum, byte| sum.wrapping_add(u64::from(*byte)))
 }
 
-/// Not inlined, and by two cache lines a turn: a loop of four instructions takes half as long or twice as long, by where
-/// in the executable it happens to stand. In that, subject and yardstick would differ.
+/// Not inlined, and by two cache lines a turn: a loop of four instructions may take one cycle a turn or two, by where in
+/// the executable it happens to stand. In that, subject and yardstick would differ.
 #[inline(never)]
 fn sum_long(payload: &[u8]) -> u64 {
     let (blocks, rest) = payload.as_chunks::<128>();
