@@ -217,3 +217,35 @@ fn the_last_handle_after_an_awaited_call_leaves_the_bus() {
         assert!(stays.peers().is_empty(), "round {round}");
     }
 }
+
+/// Small loans are written in private memory; what fills a record up to a payload's alignment was copied from there, with
+/// what the last one had left.
+#[test]
+fn a_loan_that_was_never_sent_stood_in_front_of_the_next() {
+    let node = Bus::private().unwrap().join("n").unwrap();
+    let mut subscriber = node.raw_subscriber("t/*").unwrap();
+    let mut publisher = node.raw_publisher("t/*").unwrap();
+    let secret = [0xA7; 16];
+    publisher.loan_to("t/1", 400).unwrap().fill(secret[0]);
+    for round in 1..=64 {
+        // Another place in its cache line: the payload begins in the next but one, at times.
+        let topic = format!("t/{}", "x".repeat(round));
+        let mut loan = publisher.loan_to(&topic, 16).unwrap();
+        loan.fill(round as u8);
+        loan.send().unwrap();
+        assert_eq!(*subscriber.recv().unwrap(), [round as u8; 16]);
+    }
+    let logs: Vec<_> = segments("ringbus-log").collect();
+    let has = |bytes: &[u8]| logs.iter().any(|log| log.windows(bytes.len()).any(|window| window == bytes));
+    assert!(has(&[64; 16]), "what was sent");
+    assert!(!has(&secret[..8]), "what was not");
+}
+
+/// What is in the segments of this name that this process has.
+fn segments(name: &str) -> impl Iterator<Item = Vec<u8>> {
+    let fds = std::fs::read_dir("/proc/self/fd").unwrap().flatten();
+    let named = fds.filter(move |fd| {
+        std::fs::read_link(fd.path()).is_ok_and(|target| target.to_string_lossy().contains(name))
+    });
+    named.filter_map(|fd| std::fs::read(fd.path()).ok())
+}
