@@ -97,8 +97,11 @@ impl<'n> PublisherBuilder<'n> {
         self
     }
 
-    /// Writes structs without their field names: smaller and faster, but fields can then neither be
-    /// reordered nor removed. Subscribers read both.
+    /// Writes structs without their field names: smaller and faster, but fields are known by their places alone, and can
+    /// then neither be reordered nor removed. Subscribers read both. A value that leaves a field out before another
+    /// (`skip_serializing_if`) is refused, with [`PublishError::Encode`](crate::PublishError::Encode); one whose type leaves
+    /// it out for good (`skip_serializing` alone), or an enum with `tag`, may be written and not be read: serde
+    /// wants the names there.
     pub fn compact(mut self) -> Self {
         self.compact = true;
         self

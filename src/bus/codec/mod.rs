@@ -106,7 +106,7 @@ fn write<T: Serialize + ?Sized, C: SerializerConfig>(
     named: bool,
 ) -> Result<usize, BodyError> {
     let room = rmp.get_ref().rest.len();
-    let done = value.serialize(Writer { rmp: &mut rmp, named });
+    let done = value.serialize(Writer::new(&mut rmp, named));
     // First: a value may have swallowed what one of its fields said.
     if rmp.get_ref().full {
         return Err(BodyError::Full);

@@ -95,6 +95,64 @@ fn an_unserialisable_value_says_so() {
     assert_eq!(body.write(&mut [0; 8]), Err(BodyError::Encode("never".into())));
 }
 
+/// Its first field is left out when there is none, and so is its last.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct Sparse {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    first: Option<u8>,
+    second: u8,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    third: Option<u8>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+enum Holder {
+    One(Sparse),
+    Two(u8, Sparse),
+    Named {
+        sparse: Sparse,
+    },
+    Itself {
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        first: Option<u8>,
+        second: u8,
+    },
+}
+
+/// Without names it would be read as the one that is missing.
+#[test]
+fn a_field_after_one_that_is_left_out_is_not_written_without_names() {
+    fn holds<T: Serialize + DeserializeOwned + PartialEq + std::fmt::Debug>(value: &T, fits: bool) {
+        for compact in [false, true] {
+            let mut out = [0; 256];
+            match (Value { value, compact }.write(&mut out), fits || !compact) {
+                (Ok(len), true) => assert_eq!(decode::<T>(&out[..len]).unwrap(), *value),
+                (Err(BodyError::Encode(why)), false) => {
+                    assert!(why.contains("`second` comes after `first`"), "{why}");
+                }
+                other => panic!("{value:?}, compact: {compact}: {other:?}"),
+            }
+        }
+    }
+    let whole = Sparse { first: Some(1), second: 2, third: Some(3) };
+    for (sparse, fits) in [
+        (whole.clone(), true),
+        (Sparse { third: None, ..whole.clone() }, true),
+        (Sparse { first: None, ..whole.clone() }, false),
+        (Sparse { first: None, second: 2, third: None }, false),
+    ] {
+        holds(&sparse, fits);
+        holds(&(0, Some(sparse.clone())), fits);
+        holds(&vec![whole.clone(), sparse.clone()], fits);
+        holds(&BTreeMap::from([(1, sparse.clone())]), fits);
+        holds(&Holder::One(sparse.clone()), fits);
+        holds(&Holder::Two(0, sparse.clone()), fits);
+        holds(&Holder::Named { sparse }, fits);
+    }
+    holds(&Holder::Itself { first: Some(1), second: 2 }, true);
+    holds(&Holder::Itself { first: None, second: 2 }, false);
+}
+
 /// Something of everything that is read or written without rmp-serde, among what is left to it.
 #[derive(Debug, Clone, Serialize, Deserialize, PartialEq)]
 struct Mixed {
@@ -157,7 +215,7 @@ fn mixed() -> impl Strategy<Value = Mixed> {
     let lists = (
         prop::collection::vec((-1e9..1e9, any::<Option<i32>>()).prop_map(|(x, y)| Point { x, y }), 0..20),
         prop::collection::vec(number(), 0..20),
-        prop::collection::btree_map("[a-z]{0,5}", prop::option::of(kind()), 0..4),
+        prop::collection::btree_map("[a-z]{0,5}", prop::option::of(kind()), 0..20),
     );
     let flat = (scalars, texts, lists).prop_map(|(scalars, texts, (list, numbers, map))| {
         let (number, other, float, double, yes, letter) = scalars;

@@ -5,7 +5,10 @@ use std::io::{self, Write};
 
 use rmp_serde::config::SerializerConfig;
 use rmp_serde::encode::Error;
-use serde::ser::{self, Serialize, SerializeStruct, SerializeTuple, SerializeTupleStruct, Serializer};
+use serde::ser::{
+    Error as _, Serialize, SerializeMap, SerializeSeq, SerializeStruct, SerializeStructVariant,
+    SerializeTuple, SerializeTupleStruct, SerializeTupleVariant, Serializer,
+};
 
 /// What is left of a slice. Remembers whether it was too short.
 pub(super) struct Room<'a> {
@@ -148,10 +151,17 @@ type Rmp<'r, C> = rmp_serde::Serializer<Room<'r>, C>;
 pub(super) struct Writer<'a, 'r, C> {
     pub(super) rmp: &'a mut Rmp<'r, C>,
     /// Structs as maps with the names of their fields; as `rmp` has it.
-    pub(super) named: bool,
+    named: bool,
+    /// The field of this struct that was left out last. Without names, those after it would be taken for others.
+    left_out: Option<&'static str>,
 }
 
-impl<'r, C> Writer<'_, 'r, C> {
+impl<'a, 'r, C> Writer<'a, 'r, C> {
+    #[inline(always)]
+    pub(super) fn new(rmp: &'a mut Rmp<'r, C>, named: bool) -> Self {
+        Self { rmp, named, left_out: None }
+    }
+
     #[inline(always)]
     fn room(&mut self) -> &mut Room<'r> {
         self.rmp.get_mut()
@@ -160,7 +170,29 @@ impl<'r, C> Writer<'_, 'r, C> {
     /// For another value.
     #[inline(always)]
     fn again(&mut self) -> Writer<'_, 'r, C> {
-        Writer { rmp: self.rmp, named: self.named }
+        Writer::new(self.rmp, self.named)
+    }
+
+    #[cold]
+    fn misplaced(name: &str, left_out: &str) -> Error {
+        Error::custom(format!(
+            "field `{name}` comes after `{left_out}`, which is left out: fields that are written without their names \
+             (`compact`) are known by their places"
+        ))
+    }
+}
+
+impl<C: SerializerConfig> Writer<'_, '_, C> {
+    #[inline(always)]
+    fn name(&mut self, name: &str) -> Result<(), Error> {
+        if self.room().short_string(name)? { Ok(()) } else { self.rmp.serialize_str(name) }
+    }
+
+    /// An enum's value is a map of one.
+    #[inline(always)]
+    fn variant(&mut self, name: &str) -> Result<(), Error> {
+        self.room().short_list(MAP, 1)?;
+        self.name(name)
     }
 }
 
@@ -184,13 +216,13 @@ macro_rules! by_rmp {
 impl<'a, 'r, C: SerializerConfig> Serializer for Writer<'a, 'r, C> {
     type Ok = ();
     type Error = Error;
-    type SerializeSeq = <&'a mut Rmp<'r, C> as Serializer>::SerializeSeq;
+    type SerializeSeq = List<'a, 'r, C>;
     type SerializeTuple = Self;
     type SerializeTupleStruct = Self;
-    type SerializeTupleVariant = <&'a mut Rmp<'r, C> as Serializer>::SerializeTupleVariant;
-    type SerializeMap = <&'a mut Rmp<'r, C> as Serializer>::SerializeMap;
+    type SerializeTupleVariant = Self;
+    type SerializeMap = List<'a, 'r, C>;
     type SerializeStruct = Self;
-    type SerializeStructVariant = <&'a mut Rmp<'r, C> as Serializer>::SerializeStructVariant;
+    type SerializeStructVariant = Self;
 
     fn is_human_readable(&self) -> bool {
         false
@@ -214,12 +246,6 @@ impl<'a, 'r, C: SerializerConfig> Serializer for Writer<'a, 'r, C> {
         serialize_bytes(value: &[u8]) -> ();
         serialize_unit_struct(name: &'static str) -> ();
         serialize_unit_variant(name: &'static str, index: u32, variant: &'static str) -> ();
-        serialize_seq(len: Option<usize>) -> Self::SerializeSeq;
-        serialize_map(len: Option<usize>) -> Self::SerializeMap;
-        serialize_tuple_variant(name: &'static str, index: u32, variant: &'static str, len: usize)
-            -> Self::SerializeTupleVariant;
-        serialize_struct_variant(name: &'static str, index: u32, variant: &'static str, len: usize)
-            -> Self::SerializeStructVariant;
     }
 
     #[inline(always)]
@@ -241,7 +267,7 @@ impl<'a, 'r, C: SerializerConfig> Serializer for Writer<'a, 'r, C> {
 
     #[inline(always)]
     fn serialize_str(mut self, value: &str) -> Result<(), Error> {
-        if self.room().short_string(value)? { Ok(()) } else { self.rmp.serialize_str(value) }
+        self.name(value)
     }
 
     #[inline(always)]
@@ -272,13 +298,49 @@ impl<'a, 'r, C: SerializerConfig> Serializer for Writer<'a, 'r, C> {
     }
 
     fn serialize_newtype_variant<T: Serialize + ?Sized>(
-        self,
-        name: &'static str,
-        index: u32,
+        mut self,
+        _name: &'static str,
+        _index: u32,
         variant: &'static str,
         value: &T,
     ) -> Result<(), Error> {
-        self.rmp.serialize_newtype_variant(name, index, variant, value)
+        self.variant(variant)?;
+        value.serialize(self)
+    }
+
+    fn serialize_tuple_variant(
+        mut self,
+        _name: &'static str,
+        _index: u32,
+        variant: &'static str,
+        len: usize,
+    ) -> Result<Self, Error> {
+        self.variant(variant)?;
+        self.serialize_tuple(len)
+    }
+
+    fn serialize_struct_variant(
+        mut self,
+        name: &'static str,
+        _index: u32,
+        variant: &'static str,
+        len: usize,
+    ) -> Result<Self, Error> {
+        self.variant(variant)?;
+        self.serialize_struct(name, len)
+    }
+
+    fn serialize_seq(self, len: Option<usize>) -> Result<List<'a, 'r, C>, Error> {
+        let Some(len) = len else { return Ok(List::Unknown(self.rmp.serialize_seq(None)?)) };
+        self.serialize_tuple(len).map(List::Known)
+    }
+
+    fn serialize_map(mut self, len: Option<usize>) -> Result<List<'a, 'r, C>, Error> {
+        let Some(len) = len else { return Ok(List::Unknown(self.rmp.serialize_map(None)?)) };
+        if !self.room().short_list(MAP, len)? {
+            self.rmp.serialize_map(Some(len))?; // writes no more than the beginning
+        }
+        Ok(List::Known(self))
     }
 
     #[inline(always)]
@@ -311,7 +373,7 @@ impl<'a, 'r, C: SerializerConfig> Serializer for Writer<'a, 'r, C> {
         match items.size_hint() {
             (len, Some(most)) if len == most && len <= u32::MAX as usize => {
                 if !self.room().short_list(ARRAY, len)? {
-                    ser::SerializeSeq::end(self.rmp.serialize_seq(Some(len))?)?; // no more than the beginning
+                    SerializeSeq::end(self.rmp.serialize_seq(Some(len))?)?; // no more than the beginning
                 }
                 let mut items = items;
                 items.try_for_each(|item| item.serialize(self.again()))
@@ -321,50 +383,99 @@ impl<'a, 'r, C: SerializerConfig> Serializer for Writer<'a, 'r, C> {
     }
 }
 
-impl<C: SerializerConfig> SerializeTuple for Writer<'_, '_, C> {
-    type Ok = ();
-    type Error = Error;
+macro_rules! elements {
+    ($($of:ident: $method:ident;)*) => {$(
+        impl<C: SerializerConfig> $of for Writer<'_, '_, C> {
+            type Ok = ();
+            type Error = Error;
 
-    #[inline(always)]
-    fn serialize_element<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), Error> {
-        value.serialize(self.again())
-    }
+            #[inline(always)]
+            fn $method<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), Error> {
+                value.serialize(self.again())
+            }
 
-    #[inline(always)]
-    fn end(self) -> Result<(), Error> {
-        Ok(())
-    }
-}
-
-impl<C: SerializerConfig> SerializeTupleStruct for Writer<'_, '_, C> {
-    type Ok = ();
-    type Error = Error;
-
-    #[inline(always)]
-    fn serialize_field<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), Error> {
-        value.serialize(self.again())
-    }
-
-    #[inline(always)]
-    fn end(self) -> Result<(), Error> {
-        Ok(())
-    }
-}
-
-impl<C: SerializerConfig> SerializeStruct for Writer<'_, '_, C> {
-    type Ok = ();
-    type Error = Error;
-
-    #[inline(always)]
-    fn serialize_field<T: Serialize + ?Sized>(&mut self, name: &'static str, value: &T) -> Result<(), Error> {
-        if self.named && !self.room().short_string(name)? {
-            self.rmp.serialize_str(name)?;
+            #[inline(always)]
+            fn end(self) -> Result<(), Error> {
+                Ok(())
+            }
         }
-        value.serialize(self.again())
-    }
+    )*};
+}
 
-    #[inline(always)]
-    fn end(self) -> Result<(), Error> {
-        Ok(())
-    }
+elements! {
+    SerializeTuple: serialize_element;
+    SerializeTupleStruct: serialize_field;
+    SerializeTupleVariant: serialize_field;
+}
+
+macro_rules! fields {
+    ($($of:ident)*) => {$(
+        impl<C: SerializerConfig> $of for Writer<'_, '_, C> {
+            type Ok = ();
+            type Error = Error;
+
+            #[inline(always)]
+            fn serialize_field<T: Serialize + ?Sized>(
+                &mut self,
+                name: &'static str,
+                value: &T,
+            ) -> Result<(), Error> {
+                if self.named {
+                    self.name(name)?;
+                } else if let Some(left_out) = self.left_out {
+                    return Err(Self::misplaced(name, left_out));
+                }
+                value.serialize(self.again())
+            }
+
+            #[inline(always)]
+            fn skip_field(&mut self, name: &'static str) -> Result<(), Error> {
+                self.left_out = Some(name);
+                Ok(())
+            }
+
+            #[inline(always)]
+            fn end(self) -> Result<(), Error> {
+                Ok(())
+            }
+        }
+    )*};
+}
+
+fields! { SerializeStruct SerializeStructVariant }
+
+/// A sequence, or a map.
+pub(super) enum List<'a, 'r, C: SerializerConfig> {
+    /// Its beginning is written.
+    Known(Writer<'a, 'r, C>),
+    /// How long it is turns out at its end; rmp-serde keeps it until then.
+    Unknown(<&'a mut Rmp<'r, C> as Serializer>::SerializeSeq),
+}
+
+macro_rules! items {
+    ($($of:ident: $($method:ident)*;)*) => {$(
+        impl<C: SerializerConfig> $of for List<'_, '_, C> {
+            type Ok = ();
+            type Error = Error;
+
+            $(fn $method<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), Error> {
+                match self {
+                    Self::Known(writer) => value.serialize(writer.again()),
+                    Self::Unknown(list) => $of::$method(list, value),
+                }
+            })*
+
+            fn end(self) -> Result<(), Error> {
+                match self {
+                    Self::Known(_) => Ok(()),
+                    Self::Unknown(list) => $of::end(list),
+                }
+            }
+        }
+    )*};
+}
+
+items! {
+    SerializeSeq: serialize_element;
+    SerializeMap: serialize_key serialize_value;
 }
