@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use criterion::{Criterion, Throughput, criterion_group};
 use ringbus::internals::ring::{CursorSegment, Gates, Kind, LogHeader, LogLayout, Next, Reader, Writer};
-use ringbus::internals::segment::{Heap, Memory, MemoryMut, PeerSegment, Sealed};
+use ringbus::internals::segment::{Heap, Memory, MemoryMut, Pages, PeerSegment, Sealed};
 use ringbus::internals::sys::affinity;
 
 const CAPACITY: u64 = 256 * 1024;
@@ -136,7 +136,7 @@ impl Own {
         let pid = words.next().unwrap();
         let mut open = |max| {
             let file = File::open(format!("/proc/{pid}/fd/{}", words.next().unwrap())).unwrap();
-            PeerSegment::open(file, max, true).unwrap()
+            PeerSegment::open(file, max, Pages::Mapped).unwrap()
         };
         let log = open(layout().segment_size());
         let cursors = Arc::new(open(CURSORS));

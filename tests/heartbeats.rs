@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use ringbus::internals::frame::{Control, Frame, Stats};
 use ringbus::internals::ring::lossy::{LossyNext, LossyReader};
 use ringbus::internals::ring::{FrameCopy, Gates, Kind, LogHeader, LogLayout, Writer, layout};
-use ringbus::internals::segment::{MemoryMut, PeerSegment, Sealed};
+use ringbus::internals::segment::{MemoryMut, Pages, PeerSegment, Sealed};
 use ringbus::internals::sys::{memfd, timerfd};
 use ringbus::{Departure, Node, PeerChange, Presence};
 
@@ -71,7 +71,7 @@ impl Beats {
         };
         assert_eq!((capacity, interval_ms, fds.len()), (4096, 1000, 1));
         let layout = LogLayout::new(capacity).unwrap();
-        let segment = PeerSegment::open(&fds[0], layout.segment_size(), true).unwrap();
+        let segment = PeerSegment::open(&fds[0], layout.segment_size(), Pages::Mapped).unwrap();
         let (found, header) = LogLayout::check(&segment).unwrap();
         assert_eq!((found, header.log, header.port), (layout, log, 0));
         Self { reader: LossyReader::at_tail(segment, layout), count: 0 }

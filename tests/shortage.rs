@@ -385,7 +385,7 @@ fn loses_a_segment(parent: &mut Parent, args: &[&str]) {
 
 /// A log and one blob, which is larger than a short process has room for.
 const MAPPINGS: usize = 2;
-const BLOB: usize = 256 << 20;
+const BLOB: usize = 64 << 20;
 
 /// One that is sent again does not count beside itself, and is asked for as often as it is lost.
 #[test]
@@ -417,7 +417,7 @@ fn a_blob_that_is_sent_again_has_the_room_that_it_was_to_have() {
         predecessor: None,
     };
     raw.send(&Control::Attach(attach), &[log.fd(), bell.as_fd()]);
-    let memory = std::sync::Arc::new(Sealed::create("ringbus-blob", BLOB, false).unwrap());
+    let memory = std::sync::Arc::new(Sealed::create("ringbus-blob", BLOB, true).unwrap());
     let _blob = Blob::new(memory.clone(), &BlobHeader { log: 1, node: raw.id, blob: 1 });
     let give = || {
         let blob = Control::Blob { log: 1, reader_number: 1, blob: 1, size: BLOB as u64 };

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use ringbus::Bus;
 use ringbus::internals::ring::{Bias, CursorSegment, Gates, LogHeader, LogLayout, Next, Reader, Writer};
-use ringbus::internals::segment::{PeerSegment, Sealed};
+use ringbus::internals::segment::{Pages, PeerSegment, Sealed};
 
 use super::{Second, hear, tell, u64_of};
 
@@ -47,7 +47,7 @@ impl Half {
     fn connect(&self, address: &str) -> (BareWriter, BareReader) {
         let open = |path: &str| {
             let fd: OwnedFd = std::fs::File::open(path).unwrap().into();
-            PeerSegment::open(fd, 1 << 30, true).unwrap()
+            PeerSegment::open(fd, 1 << 30, Pages::Mapped).unwrap()
         };
         let (log, cursors) = address.split_once(' ').unwrap();
         let (log, cursors) = (open(log), Arc::new(open(cursors)));

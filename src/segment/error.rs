@@ -39,6 +39,9 @@ pub enum SegmentError {
         /// The seals found, as a mask of `F_SEAL_*`.
         found: u32,
     },
+    /// Its owner has not made all of its pages: those who read it would, and pay for them.
+    #[error("pages are missing that its owner has to make")]
+    Missing,
     /// The file consists of huge pages, whose faults can kill the reader.
     #[error("made of huge pages, which cannot be mapped safely")]
     HugePages,

@@ -14,11 +14,12 @@ mod sealed;
 pub(crate) mod text;
 mod words;
 
+pub use crate::sys::limits::page_size;
 pub use error::SegmentError;
 pub use heap::Heap;
 #[cfg(feature = "pipe")]
 pub use named::{Named, NamedError, NamedFile};
-pub use sealed::{PeerSegment, Sealed, page_size};
+pub use sealed::{Pages, PeerSegment, Sealed};
 
 /// Bytes that exactly one process writes; this is the reading side.
 ///

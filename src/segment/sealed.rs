@@ -16,23 +16,20 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use memmap2::{Advice, MmapOptions, MmapRaw};
+use nix::errno::Errno;
 
 use super::words::Words;
 use super::{Memory, MemoryMut, SegmentError};
 use crate::sys::fork::Origin;
+use crate::sys::limits::{free_address_space, page_size};
 use crate::sys::memfd;
 
 /// Memory files made in place of one that somebody has resized before it was sealed.
 const TRIES: usize = 8;
 
-/// Size of a page of this host; segment lengths are multiples of it.
-pub fn page_size() -> usize {
-    match nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE) {
-        Ok(Some(size)) => size as usize,
-        // sysconf(3) knows the page size on every Linux.
-        _ => 4096,
-    }
-}
+/// Bytes of address space that segments leave to whatever else this process needs: a small allocation that fails is the end
+/// of it, and peers say how many segments there are.
+const SPARED: u64 = 4 << 20;
 
 /// A segment of this process: the only one that can write it.
 #[derive(Debug)]
@@ -41,11 +38,27 @@ pub struct Sealed {
     fd: Arc<OwnedFd>,
 }
 
+/// The pages of a peer's segment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pages {
+    /// Made as their owner first writes them, and mapped as they are touched. Whoever reads one that was never written
+    /// makes it.
+    AsWritten,
+    /// All made by their owner, which is checked: a reader makes none. Mapped as they are touched.
+    Made,
+    /// The same; mapped now.
+    Mapped,
+}
+
 impl Sealed {
     /// Makes a zeroed segment of `len` bytes, a multiple of [`page_size`]. `prefault` makes all its pages
     /// now rather than one by one at their first use, which costs more in sum than at once.
+    ///
+    /// # Errors
+    /// What the kernel says; where it has no memory for the pages, too.
     pub fn create(name: &str, len: usize, prefault: bool) -> Result<Self, SegmentError> {
         check_len(len as u64)?;
+        check_room(len)?;
         let fd = create_fixed(name, len as u64)?;
         let mut options = MmapOptions::new();
         options.len(len);
@@ -53,6 +66,10 @@ impl Sealed {
             options.populate();
         }
         let mapping = Mapping::new(options.map_raw(fd.as_raw_fd()))?;
+        if prefault && !memfd::is_whole(&fd).map_err(SegmentError::os("lseek"))? {
+            // mmap(2) says nothing of pages for which there was no memory.
+            return Err(no_memory("making the pages"));
+        }
         // Mapped first, sealed second: F_SEAL_FUTURE_WRITE spares the mappings that exist already.
         memfd::seal(&fd).map_err(SegmentError::os("sealing a memfd"))?;
         check_seals(fd.as_fd())?;
@@ -101,11 +118,11 @@ pub struct PeerSegment {
 
 impl PeerSegment {
     /// Checks and maps what a peer sent: a sealed memory file of at most `max_len` bytes. The fd is of
-    /// no more use then: the mapping alone keeps the memory alive. `prefault` maps all pages now.
+    /// no more use then: the mapping alone keeps the memory alive.
     ///
     /// # Errors
     /// Whatever the fd is, this refuses it rather than harm the caller later; nothing is mapped then.
-    pub fn open(fd: impl AsFd, max_len: usize, prefault: bool) -> Result<Self, SegmentError> {
+    pub fn open(fd: impl AsFd, max_len: usize, pages: Pages) -> Result<Self, SegmentError> {
         let fd = fd.as_fd();
         if memfd::is_hugetlb(fd).map_err(SegmentError::os("fstatfs"))? {
             return Err(SegmentError::HugePages);
@@ -121,9 +138,13 @@ impl PeerSegment {
             Ok(len) if len <= max_len => len,
             _ => return Err(SegmentError::TooLarge { len, max: max_len }),
         };
+        if pages != Pages::AsWritten && !memfd::is_whole(fd).map_err(SegmentError::os("lseek"))? {
+            return Err(SegmentError::Missing);
+        }
+        check_room(len)?;
         let mut options = MmapOptions::new();
         options.len(len);
-        if prefault {
+        if pages == Pages::Mapped {
             options.populate();
         }
         Ok(Self { mapping: Mapping::new(options.map_raw_read_only(fd.as_raw_fd()))? })
@@ -141,6 +162,18 @@ fn check_len(len: u64) -> Result<(), SegmentError> {
         return Err(SegmentError::Size { len, page });
     }
     Ok(())
+}
+
+/// Whether there is room for a mapping, where that is limited.
+fn check_room(len: usize) -> Result<(), SegmentError> {
+    if free_address_space().is_some_and(|free| free < (len as u64).saturating_add(SPARED)) {
+        return Err(no_memory("mmap"));
+    }
+    Ok(())
+}
+
+fn no_memory(call: &'static str) -> SegmentError {
+    SegmentError::Os { call, source: Errno::ENOMEM.into() }
 }
 
 /// The required seals have to be among those found: kernels and flags add others.

@@ -26,7 +26,7 @@ fn received(segment: &Sealed) -> OwnedFd {
 }
 
 fn peer(segment: &Sealed) -> PeerSegment {
-    PeerSegment::open(received(segment), LEN, false).unwrap()
+    PeerSegment::open(received(segment), LEN, Pages::AsWritten).unwrap()
 }
 
 /// The errno that mapping the file for `protection` gives, or none.
@@ -41,7 +41,12 @@ fn map_shared(fd: impl AsFd, protection: i32) -> Result<*mut c_void, Errno> {
 fn a_peer_sees_what_the_creator_stores() {
     for prefault in [false, true] {
         let segment = Sealed::create("ringbus-test", LEN, prefault).unwrap();
-        let peer = PeerSegment::open(received(&segment), LEN, prefault).unwrap();
+        let peer = PeerSegment::open(
+            received(&segment),
+            LEN,
+            if prefault { Pages::Mapped } else { Pages::AsWritten },
+        )
+        .unwrap();
         assert_eq!((segment.size(), peer.size()), (LEN, LEN));
         assert_eq!(peer.load(LEN - 8, Acquire), 0);
         segment.store(LEN - 8, 0x0123_4567_89ab_cdef, Release);
@@ -128,7 +133,7 @@ fn not_even_the_creator_can_punch_a_hole() {
 }
 
 fn refusal(fd: impl Into<OwnedFd>) -> SegmentError {
-    PeerSegment::open(fd.into(), LEN, false).expect_err("a refusal")
+    PeerSegment::open(fd.into(), LEN, Pages::AsWritten).expect_err("a refusal")
 }
 
 #[test]
@@ -162,6 +167,59 @@ fn other_files_are_refused() {
     let shm = tempfile::tempfile_in("/dev/shm").unwrap();
     shm.set_len(LEN as u64).unwrap();
     assert!(matches!(refusal(shm), SegmentError::NotMemory | SegmentError::Unsealed { .. }));
+}
+
+/// Bytes of memory that a file takes, wherever they are.
+fn taken(fd: impl AsFd) -> usize {
+    nix::sys::stat::fstat(fd).unwrap().st_blocks as usize * 512
+}
+
+#[test]
+fn a_segment_whose_pages_its_owner_has_not_made_is_refused_and_costs_nothing() {
+    for made in [0, page_size(), LEN - page_size()] {
+        let segment = Sealed::create("ringbus-test", LEN, false).unwrap();
+        (0..made).step_by(page_size()).for_each(|at| segment.store(at, 1, Relaxed));
+        for pages in [Pages::Made, Pages::Mapped] {
+            let error = PeerSegment::open(received(&segment), LEN, pages).expect_err("a refusal");
+            assert!(matches!(error, SegmentError::Missing), "{error}");
+            assert!(!error.is_shortage());
+        }
+        let lazy = PeerSegment::open(received(&segment), LEN, Pages::AsWritten).unwrap();
+        assert_eq!((lazy.size(), taken(segment.fd())), (LEN, made));
+        (made..LEN).step_by(page_size()).for_each(|at| segment.store(at, 1, Relaxed));
+        PeerSegment::open(received(&segment), LEN, Pages::Mapped).unwrap();
+    }
+    let whole = Sealed::create("ringbus-test", LEN, true).unwrap();
+    assert_eq!(taken(whole.fd()), LEN);
+}
+
+#[test]
+fn segments_leave_some_address_space_to_the_rest_of_the_process() {
+    use nix::sys::resource::{Resource, setrlimit};
+
+    use crate::sys::limits::free_address_space;
+    passes_in_child(|| {
+        assert_eq!(free_address_space(), None);
+        let segment = Sealed::create("ringbus-test", LEN, true).unwrap();
+        let fd = received(&segment);
+        let statm = fs::read_to_string("/proc/self/statm").unwrap();
+        let taken = statm.split(' ').next().unwrap().parse::<u64>().unwrap() * page_size() as u64;
+        let spared = 4 << 20;
+        setrlimit(Resource::RLIMIT_AS, taken + spared + (1 << 20), libc::RLIM_INFINITY).unwrap();
+        let mut peers = Vec::with_capacity(1024);
+        let error = loop {
+            match PeerSegment::open(&fd, LEN, Pages::Mapped) {
+                Ok(peer) => peers.push(peer),
+                Err(error) => break error,
+            }
+        };
+        assert!(!peers.is_empty() && error.is_shortage(), "{} fit: {error}", peers.len());
+        assert!(Sealed::create("ringbus-test", LEN, true).unwrap_err().is_shortage());
+        let free = free_address_space().unwrap();
+        assert!((spared..spared + (1 << 20)).contains(&free), "{free}");
+        peers.pop();
+        peers.push(PeerSegment::open(&fd, LEN, Pages::Mapped).unwrap());
+    });
 }
 
 #[test]
@@ -299,7 +357,7 @@ fn the_fd_can_outlive_the_segment_in_a_queue() {
     segment.store(0, 3, Release);
     let queued = segment.shared_fd();
     drop(segment);
-    let peer = PeerSegment::open(queued.try_clone().unwrap(), LEN, false).unwrap();
+    let peer = PeerSegment::open(queued.try_clone().unwrap(), LEN, Pages::AsWritten).unwrap();
     assert_eq!(peer.load(0, Acquire), 3);
 }
 

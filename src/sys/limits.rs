@@ -41,6 +41,15 @@ pub fn limit(resource: Resource) -> io::Result<Limit> {
     Ok(Limit { soft, hard })
 }
 
+/// Size of a page of this host; segment lengths are multiples of it.
+pub fn page_size() -> usize {
+    match nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE) {
+        Ok(Some(size)) => size as usize,
+        // sysconf(3) knows the page size on every Linux.
+        _ => 4096,
+    }
+}
+
 /// How many file descriptors this process may still open, up to `most`: one that takes some for a moment to find out would
 /// keep them from other threads. `most` where nothing tells (no `/proc`).
 pub fn free_descriptors(most: usize) -> usize {
@@ -55,6 +64,15 @@ pub fn free_descriptors(most: usize) -> usize {
     let taken = list.flatten().filter_map(number).filter(|number| *number < soft).count();
     // The list's own is free again.
     usize::try_from(soft).unwrap_or(usize::MAX).saturating_sub(taken).saturating_add(1).min(most)
+}
+
+/// Bytes of address space that this process may still map (`ulimit -v`); `None` where it has no limit, or nothing tells how
+/// much is taken (no `/proc`).
+pub fn free_address_space() -> Option<u64> {
+    let soft = limit(Resource::AddressSpace).ok().map(|limit| limit.soft).filter(|soft| *soft != u64::MAX)?;
+    let statm = fs::read_to_string("/proc/self/statm").ok()?;
+    let taken: u64 = statm.split(' ').next()?.parse().ok()?;
+    Some(soft.saturating_sub(taken.saturating_mul(page_size() as u64)))
 }
 
 /// What to do about an error that comes of a limit or of a place that cannot be written, to follow its text; else nothing.

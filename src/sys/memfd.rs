@@ -10,7 +10,7 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::stat::{SFlag, fstat};
 use nix::sys::statfs::fstatfs;
-use nix::unistd::ftruncate;
+use nix::unistd::{Whence, ftruncate, lseek};
 
 /// The seals that a shared segment must carry: its size is fixed, nobody but the holder of the mapping
 /// made before sealing can ever write it, and no seal can be added.
@@ -73,6 +73,13 @@ pub fn seals(fd: impl AsFd) -> io::Result<u32> {
 pub fn size(fd: impl AsFd) -> io::Result<u64> {
     // st_size is never negative for a file that exists.
     Ok(fstat(fd)?.st_size as u64)
+}
+
+/// Whether all of its pages were made, be they in memory or swapped out (`SEEK_HOLE` of lseek(2)). Once it is sealed, nobody
+/// can take one away again.
+pub fn is_whole(fd: impl AsFd) -> io::Result<bool> {
+    let fd = fd.as_fd();
+    Ok(u64::try_from(lseek(fd, 0, Whence::SeekHole)?).is_ok_and(|hole| Ok(hole) == size(fd).map_err(drop)))
 }
 
 /// Whether this is a regular file of the kernel's shared memory: a memfd, or a file on some tmpfs.

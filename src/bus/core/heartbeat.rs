@@ -259,7 +259,9 @@ mod tests {
     /// A peer's log as this node reads it.
     fn heart(pulse: &Pulse) -> Heart {
         let layout = LogLayout::new(CAPACITY).unwrap();
-        let log = Arc::new(PeerSegment::open(pulse.log.fd(), layout.segment_size(), true).unwrap());
+        let log = Arc::new(
+            PeerSegment::open(pulse.log.fd(), layout.segment_size(), crate::segment::Pages::Mapped).unwrap(),
+        );
         Heart { reader: LossyReader::at_tail(log, layout), judge: Judge::new(1000), latest: None }
     }
 

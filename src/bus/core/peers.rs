@@ -16,7 +16,7 @@ use super::{Core, REFUSED, Trouble, bell_trouble, segment_trouble};
 use crate::control::{Event, Gone, Message, NodeId, PortCard, Refusal};
 use crate::frame::{Control, PortUp, Role, Strings};
 use crate::ring::CursorSegment;
-use crate::segment::PeerSegment;
+use crate::segment::{Pages, PeerSegment};
 use crate::wake::Bell;
 
 /// Largest cursor segment that is mapped: room for eight thousand cursors.
@@ -325,8 +325,8 @@ fn open_reading(fds: Vec<Arc<OwnedFd>>, filters: Arc<[Filter]>) -> Result<Readin
 /// Checks and maps the cursor segment of a peer's port.
 pub(super) fn open_cursor_segment(fd: &OwnedFd) -> Result<Arc<PeerSegment>, Trouble> {
     let what = "a cursor segment";
-    let segment =
-        PeerSegment::open(fd, MAX_CURSOR_SEGMENT, true).map_err(|error| segment_trouble(what, &error))?;
+    let segment = PeerSegment::open(fd, MAX_CURSOR_SEGMENT, Pages::Mapped)
+        .map_err(|error| segment_trouble(what, &error))?;
     CursorSegment::check(&segment).map_err(|error| format!("{what}: {error}"))?;
     Ok(Arc::new(segment))
 }

@@ -7,7 +7,7 @@ use super::super::log::PREFAULT;
 use super::{Trouble, segment_trouble};
 use crate::ring::blob::BESIDE;
 use crate::ring::{BlobHeader, LogHeader, LogLayout, layout};
-use crate::segment::{Memory, PeerSegment};
+use crate::segment::{Memory, Pages, PeerSegment};
 
 /// Checks and maps a peer's log, which is said to have this capacity and header.
 pub(super) fn open_log(
@@ -17,8 +17,9 @@ pub(super) fn open_log(
 ) -> Result<(Arc<PeerSegment>, LogLayout), Trouble> {
     let claimed = LogLayout::new(capacity).ok_or("a log of an impossible capacity")?;
     let size = claimed.segment_size();
-    let segment = PeerSegment::open(fd, size, size <= PREFAULT + layout::DATA)
-        .map_err(|error| segment_trouble("a log", &error))?;
+    // As `new_log` makes it.
+    let pages = if size <= PREFAULT + layout::DATA { Pages::Mapped } else { Pages::AsWritten };
+    let segment = PeerSegment::open(fd, size, pages).map_err(|error| segment_trouble("a log", &error))?;
     let (layout, found) = LogLayout::check(&segment).map_err(|error| format!("a log: {error}"))?;
     if layout != claimed || found != header {
         return Err("a log whose header is another's".into());
@@ -29,8 +30,8 @@ pub(super) fn open_log(
 /// Checks and maps a peer's blob, which is said to have this size and header.
 pub(super) fn open_blob(fd: &OwnedFd, size: u64, header: BlobHeader) -> Result<Arc<PeerSegment>, Trouble> {
     let size = usize::try_from(size).map_err(|_| "a blob beyond the address space")?;
-    let segment = PeerSegment::open(fd, size, size <= PREFAULT + BESIDE)
-        .map_err(|error| segment_trouble("a blob", &error))?;
+    let pages = if size <= PREFAULT + BESIDE { Pages::Mapped } else { Pages::Made };
+    let segment = PeerSegment::open(fd, size, pages).map_err(|error| segment_trouble("a blob", &error))?;
     let found = BlobHeader::check(&segment).map_err(|error| format!("a blob: {error}"))?;
     if found != header || segment.size() != size {
         return Err("a blob whose header or size is another's".into());

@@ -12,7 +12,7 @@ use super::protocol::{BareFlow, BareLine, Measured, Place, Spin};
 use crate::ring::{
     Bias, CursorSegment, Gates, Kind, LogHeader, LogLayout, MIN_CAPACITY, Next, Reader, Writer,
 };
-use crate::segment::{PeerSegment, Sealed, page_size};
+use crate::segment::{Pages, PeerSegment, Sealed, page_size};
 
 type BareWriter = Writer<Arc<Sealed>, Arc<PeerSegment>, ()>;
 type BareReader = Reader<PeerSegment, Arc<Sealed>>;
@@ -85,8 +85,8 @@ pub(super) fn fd_of(segment: &Sealed) -> i32 {
 pub(super) fn open(place: &Place, index: usize) -> Outcome<PeerSegment> {
     let fd = place.fds.get(index).ok_or("the other side has not made all that is needed")?;
     let file: OwnedFd = File::open(format!("/proc/{}/fd/{fd}", place.pid))?.into();
-    let prefault = std::fs::metadata(format!("/proc/{}/fd/{fd}", place.pid))?.len() <= PREFAULT as u64;
-    Ok(PeerSegment::open(file, LARGEST, prefault)?)
+    let is_small = std::fs::metadata(format!("/proc/{}/fd/{fd}", place.pid))?.len() <= PREFAULT as u64;
+    Ok(PeerSegment::open(file, LARGEST, if is_small { Pages::Mapped } else { Pages::AsWritten })?)
 }
 
 /// Looks in vain before a reader asks for the lines of the next record ahead of time.

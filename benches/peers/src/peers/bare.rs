@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use ::ringbus::internals::ring::{CursorSegment, Gates, Kind as Record, LogHeader, LogLayout, Next};
 use ::ringbus::internals::ring::{Reader as RingReader, Writer as RingWriter};
-use ::ringbus::internals::segment::{PeerSegment, Sealed};
+use ::ringbus::internals::segment::{Pages, PeerSegment, Sealed};
 
 use super::Peer;
 use crate::control::{First, Second};
@@ -176,5 +176,5 @@ impl Half {
 
 fn open(path: &str) -> Result<PeerSegment> {
     let fd: OwnedFd = std::fs::File::options().read(true).open(path)?.into();
-    Ok(PeerSegment::open(fd, 1 << 30, true)?)
+    Ok(PeerSegment::open(fd, 1 << 30, Pages::Mapped)?)
 }
