@@ -4,13 +4,27 @@ use std::io;
 use std::time::Duration;
 
 use super::access::AccessError;
+use super::blob::LARGEST;
 use super::drain::DrainError;
 use super::peer::NodeInfo;
 use super::status::Status;
 use super::topic::TopicError;
 use crate::control::DirectoryError;
+use crate::frame::MAX_HEADER_BYTES;
 use crate::ring::Corrupt;
 use crate::sys::limits;
+
+/// What a port needs for a payload of so many bytes, which was too large for it.
+pub(super) fn room_for(size: usize) -> String {
+    // Headers have room in it, too.
+    let blob = (size as u64).saturating_add(MAX_HEADER_BYTES as u64).checked_next_power_of_two();
+    match blob.filter(|blob| *blob <= LARGEST) {
+        Some(blob) => format!(
+            "raise `max_message` to {size} and `blob_memory` to {blob}, where they are less, or send it in pieces"
+        ),
+        None => "send it in pieces".into(),
+    }
+}
 
 /// Any error of this crate, for `?` in a program that does not tell them apart.
 #[derive(Debug, thiserror::Error)]
@@ -178,7 +192,7 @@ pub enum PublishError {
     },
     /// The message is larger than the port is to send.
     #[error(
-        "payload of {size} bytes, but this port sends at most {limit}: raise `max_message` (and `blob_memory`), or send it in pieces"
+        "payload of {size} bytes, but this port sends at most {limit}: {}", room_for(*size)
     )]
     TooLarge {
         /// Bytes of the encoded payload.

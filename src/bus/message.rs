@@ -158,8 +158,9 @@ macro_rules! envelope_accessors {
             &self.origin().node
         }
 
-        /// Its number among all messages of its publisher, from 0; a gap means that the publisher dropped
-        /// messages.
+        /// Its number among all messages of its publisher, from 0. What is between two that are received was dropped, or
+        /// is on topics of the publisher's that are not subscribed to; [`RecvError::Lagged`](crate::RecvError::Lagged)
+        /// tells of what was missed.
         pub fn sequence(&self) -> u64 {
             self.envelope().sequence
         }

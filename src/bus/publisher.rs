@@ -61,7 +61,8 @@ impl<'n> PublisherBuilder<'n> {
         self
     }
 
-    /// Bytes of the largest message, at most 2 GiB; default 64 MiB. What fits a quarter of the log is sent in any case.
+    /// Bytes of the largest message; default 64 MiB, more than 2 GiB counts as that. What fits a quarter of the log is sent
+    /// in any case.
     pub fn max_message(mut self, bytes: u64) -> Self {
         self.config.limits.max_message = bytes;
         self
@@ -142,6 +143,10 @@ impl<'n> PublisherBuilder<'n> {
 /// Publishing encodes straight into shared memory, copies nothing else, and makes a system call only to
 /// wake a subscriber that sleeps. A message whose `publish` returned `Ok` reaches every subscriber that
 /// was attached, even if this process is killed right after.
+///
+/// A `Vec<u8>` is an array of numbers to serde, up to twice as long and many times as slow as the bytes that it is meant to
+/// be: those are for [`RawPublisher`], or, within a value, for the crate `serde_bytes`. MessagePack has one nothing: what
+/// is `Some(None)` or `Some(())` is received as `None`.
 ///
 /// # Examples
 /// ```

@@ -6,7 +6,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::codec;
-use super::error::PublishError;
+use super::error::{PublishError, room_for};
 use crate::frame::{Code, MAX_STRING};
 
 /// Why a call failed: one of the status codes of gRPC, a message for people, and details for programs.
@@ -150,7 +150,8 @@ impl Status {
     pub(super) fn from_publish(what: &str, error: PublishError) -> Self {
         match error {
             PublishError::TooLarge { size, limit } => Self::resource_exhausted(format!(
-                "{what} of {size} bytes is too large, {limit} can be sent: raise `max_message` (and `blob_memory`)"
+                "{what} of {size} bytes is too large, {limit} can be sent: {}",
+                room_for(size)
             )),
             PublishError::Memory { .. } => Self::resource_exhausted(format!("{what}: {error}")),
             PublishError::Encode { reason } => {

@@ -49,6 +49,20 @@ fn too_large_is_said_with_the_limit() {
         drop(one.loan(lent).unwrap());
     }
     assert!(matches!(one.loan(65_537), Err(PublishError::TooLarge { size: 65_537, limit: 65_536 })));
+    // Nor behind a head for which there is no room before the payload.
+    let bytes = vec![0; 65_536];
+    for header in [10, 3000, 4000, 5000, 16_000] {
+        let value = "v".repeat(header);
+        let mut send = |len: usize| one.message(&bytes[..len]).header("k", &*value).send();
+        let limit = match send(65_536) {
+            Ok(()) => continue,
+            Err(PublishError::TooLarge { size: 65_536, limit }) => limit,
+            Err(error) => panic!("{error}"),
+        };
+        assert!(header > 3900 && limit < 65_536 && limit + header > 65_536, "{limit} beside {header}");
+        send(limit).unwrap();
+        assert!(matches!(send(limit + 1), Err(PublishError::TooLarge { limit: told, .. }) if told == limit));
+    }
 }
 
 #[test]

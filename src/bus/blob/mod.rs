@@ -47,10 +47,15 @@ impl Default for Limits {
 }
 
 impl Limits {
-    /// Bytes of the largest payload that a blob may take: blobs come in powers of two.
+    /// Bytes of the largest payload that a blob may take, behind a head that is not unusually long.
     pub(super) fn largest(&self) -> u64 {
+        self.max_message.min(self.largest_class())
+    }
+
+    /// The size of the largest blobs, which come in powers of two; 0: there are none.
+    pub(super) fn largest_class(&self) -> u64 {
         let class = self.blob_memory.checked_ilog2().map_or(0, |log| 1u64 << log);
-        if class < SMALLEST { 0 } else { self.max_message.min(class).min(LARGEST) }
+        if class < SMALLEST { 0 } else { class.min(LARGEST) }
     }
 
     /// The size of the blobs for so many bytes, beside what each has for what comes before a payload.

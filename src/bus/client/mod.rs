@@ -80,8 +80,8 @@ impl<'n> ClientBuilder<'n> {
         self
     }
 
-    /// Bytes of the largest request, and of the largest answer that is taken; at most 2 GiB, default 64 MiB. What fits
-    /// a quarter of a log is sent in any case.
+    /// Bytes of the largest request, and of the largest answer that is taken; default 64 MiB, more than
+    /// 2 GiB counts as that. What fits a quarter of a log is sent in any case.
     pub fn max_message(mut self, bytes: u64) -> Self {
         self.limits.max_message = bytes;
         self

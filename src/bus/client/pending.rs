@@ -1,5 +1,6 @@
 //! Calls that nobody waits for yet, and the thread that waits for them on behalf of async tasks.
 
+use std::fmt;
 use std::future::Future;
 use std::marker::PhantomData;
 use std::pin::Pin;
@@ -77,6 +78,12 @@ impl<T: FromAnswer> Pending<T> {
         }
         self.over = true;
         finish(&self.client, self.id, &self.method, self.deadline, self.timeout)
+    }
+}
+
+impl<T> fmt::Debug for Pending<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pending").field("id", &self.id).field("method", &self.method).finish_non_exhaustive()
     }
 }
 

@@ -182,8 +182,12 @@ impl Outlet {
 
     /// Bytes of the largest payload behind a head of this length.
     pub(super) fn largest_payload(&self, prefix: usize) -> usize {
+        let limits = &self.config.limits;
         let in_log = (self.writer.largest_body() as usize).saturating_sub(prefix);
-        in_log.max(self.config.limits.largest() as usize)
+        let largest = limits.largest() as usize;
+        // Of a long head, as much as has no room before the payload.
+        let beyond = Place::of(prefix, largest).bytes().saturating_sub(limits.largest_class());
+        in_log.max(largest.saturating_sub(beyond as usize))
     }
 
     /// Waits for a blob to come back, where enough are out, for as long as it takes to make another: a few that stay in

@@ -1,5 +1,6 @@
 //! What a handler knows of its call, and where its answer goes.
 
+use std::fmt;
 use std::io;
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
@@ -98,14 +99,14 @@ impl Context {
         self.encoding
     }
 
-    /// How long the caller still waits, to some milliseconds where it has given a second or more; `None`: for ever. Zero
-    /// when it has given up.
+    /// What is left of the call's timeout, to some milliseconds where that was a second or more; `None`: it has none. Zero
+    /// when that is over; a caller that has gone, or given up before, does not change it: see [`Context::cancelled`].
     pub fn remaining(&self) -> Option<Duration> {
         let deadline = self.deadline_ns?;
         Some(Duration::from_nanos(deadline.saturating_sub(clock::monotonic_ns())))
     }
 
-    /// When the caller stops waiting; `None`: never.
+    /// When the call's timeout ends; `None`: it has none. See [`Context::remaining`].
     pub fn deadline(&self) -> Option<Instant> {
         Instant::now().checked_add(self.remaining()?)
     }
@@ -196,9 +197,18 @@ pub(super) fn ok_head<'a>(id: u64, headers: &'a [(&'a str, &'a str)]) -> Head<'a
     Head::Response { id, status: Code::Ok, message: None, headers: frame::Headers::from_slice(headers) }
 }
 
+impl fmt::Debug for Context {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut context = f.debug_struct("Context");
+        context.field("id", &self.id).field("peer", self.peer()).finish_non_exhaustive()
+    }
+}
+
 /// The bytes that a raw method answers with: of a `Vec`, or lent by [`Context::loan`].
+#[derive(Debug)]
 pub struct Reply(pub(super) Bytes);
 
+#[derive(Debug)]
 pub(super) enum Bytes {
     Owned(Vec<u8>),
     Loan(ReplyLoan),
@@ -280,5 +290,11 @@ impl DerefMut for ReplyLoan {
             Memory::Private(bytes) => bytes,
             Memory::Log(answers) => answers.as_mut().map_or(&mut [][..], |answers| answers.loaned_mut()),
         }
+    }
+}
+
+impl fmt::Debug for ReplyLoan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ReplyLoan").field("id", &self.id).field("len", &self.len()).finish_non_exhaustive()
     }
 }
