@@ -18,6 +18,11 @@ use crate::wake::Bell;
 /// Logs up to this size get all their pages when they are made: a page fault costs more than a message.
 pub(super) const PREFAULT: usize = 1 << 20;
 
+/// Whether a log's segment of this size has all its pages from the first on. Its readers refuse one that has not.
+pub(super) fn is_made_at_once(size: usize) -> bool {
+    size <= PREFAULT + ring::layout::DATA
+}
+
 /// What a writer keeps about a reader of its log.
 pub(super) struct Reader {
     pub(super) node: NodeInfo,
@@ -149,7 +154,7 @@ impl OutletShared {
 
 fn make(layout: LogLayout, header: LogHeader) -> Result<Sealed, OpenError> {
     let size = layout.segment_size();
-    let segment = Sealed::create("ringbus-log", size, size <= PREFAULT + ring::layout::DATA)
+    let segment = Sealed::create("ringbus-log", size, is_made_at_once(size))
         .map_err(|error| OpenError::Memory { reason: error.to_string() })?;
     layout.initialise(&segment, &header);
     Ok(segment)

@@ -78,8 +78,8 @@ pub fn size(fd: impl AsFd) -> io::Result<u64> {
 /// Whether all of its pages were made, be they in memory or swapped out (`SEEK_HOLE` of lseek(2)). Once it is sealed, nobody
 /// can take one away again.
 pub fn is_whole(fd: impl AsFd) -> io::Result<bool> {
-    let fd = fd.as_fd();
-    Ok(u64::try_from(lseek(fd, 0, Whence::SeekHole)?).is_ok_and(|hole| Ok(hole) == size(fd).map_err(drop)))
+    let first_hole = lseek(&fd, 0, Whence::SeekHole)?; // the end, if there is none
+    Ok(first_hole as u64 == size(&fd)?)
 }
 
 /// Whether this is a regular file of the kernel's shared memory: a memfd, or a file on some tmpfs.

@@ -3,10 +3,10 @@
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use super::super::log::PREFAULT;
+use super::super::log::{PREFAULT, is_made_at_once};
 use super::{Trouble, segment_trouble};
 use crate::ring::blob::BESIDE;
-use crate::ring::{BlobHeader, LogHeader, LogLayout, layout};
+use crate::ring::{BlobHeader, LogHeader, LogLayout};
 use crate::segment::{Memory, Pages, PeerSegment};
 
 /// Checks and maps a peer's log, which is said to have this capacity and header.
@@ -17,8 +17,7 @@ pub(super) fn open_log(
 ) -> Result<(Arc<PeerSegment>, LogLayout), Trouble> {
     let claimed = LogLayout::new(capacity).ok_or("a log of an impossible capacity")?;
     let size = claimed.segment_size();
-    // As `new_log` makes it.
-    let pages = if size <= PREFAULT + layout::DATA { Pages::Mapped } else { Pages::AsWritten };
+    let pages = if is_made_at_once(size) { Pages::Mapped } else { Pages::AsWritten };
     let segment = PeerSegment::open(fd, size, pages).map_err(|error| segment_trouble("a log", &error))?;
     let (layout, found) = LogLayout::check(&segment).map_err(|error| format!("a log: {error}"))?;
     if layout != claimed || found != header {
