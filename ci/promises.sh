@@ -124,12 +124,14 @@ filtered limits too_few_files too_little_address_space too_small_files may_not_b
 filtered memory too_much_for no_memory_for
 filtered shortage without_descriptors when_there_are
 filtered cli too_few_descriptors_are_told too_little_address_space_is_told
-filtered --lib file_size_limit fds_beyond_the_limit_of_open_files fds_in_flight_are_bounded \
+filtered --lib file_size_limit leave_some_address_space fds_beyond_the_limit_of_open_files fds_in_flight_are_bounded \
     a_datagram_whose_fds_were_lost control::tests::hostile
 
 promise 9 "hostile segments and bells cost their owner its session"
 filtered --lib ring::tests::hostile ring::tests::refusals timerfd::tests bell::tests
 filtered hostile hostile_states_of_logs hostile_states_of_cursors hostile_headers scribbles_over
+filtered --lib segment::tests::a_segment_whose_pages
+filtered sparse refused
 filtered bells bell
 filtered heartbeats gets_its_writer_cut_off gets_its_sender_cut_off
 
