@@ -14,10 +14,12 @@ use crate::frame::MAX_HEADER_BYTES;
 use crate::ring::Corrupt;
 use crate::sys::limits;
 
-/// What a port needs for a payload of so many bytes, which was too large for it.
-pub(super) fn room_for(size: usize) -> String {
-    // Headers have room in it, too.
-    let blob = (size as u64).saturating_add(MAX_HEADER_BYTES as u64).checked_next_power_of_two();
+/// What a port needs for a payload of so many bytes, which was too large for it: it takes `limit` beside this head.
+pub(super) fn room_for(size: usize, limit: usize) -> String {
+    // Beside a long head, the power of two may be too little.
+    let blob = (size as u64).checked_next_power_of_two();
+    let is_tight = |blob: &u64| limit as u64 >= blob.saturating_sub(MAX_HEADER_BYTES as u64);
+    let blob = blob.map(|blob| if is_tight(&blob) { blob.saturating_mul(2) } else { blob });
     match blob.filter(|blob| *blob <= LARGEST) {
         Some(blob) => format!(
             "raise `max_message` to {size} and `blob_memory` to {blob}, where they are less, or send it in pieces"
@@ -192,7 +194,7 @@ pub enum PublishError {
     },
     /// The message is larger than the port is to send.
     #[error(
-        "payload of {size} bytes, but this port sends at most {limit}: {}", room_for(*size)
+        "payload of {size} bytes, but this port sends at most {limit}: {}", room_for(*size, *limit)
     )]
     TooLarge {
         /// Bytes of the encoded payload.

@@ -353,7 +353,7 @@ impl Outlet {
 
     /// Bytes of the largest payload, but for what its head takes of the log.
     pub(super) fn largest(&self) -> usize {
-        self.largest_payload(0)
+        self.room().largest(0, 0)
     }
 
     /// Bytes of the log.

@@ -151,7 +151,7 @@ impl Status {
         match error {
             PublishError::TooLarge { size, limit } => Self::resource_exhausted(format!(
                 "{what} of {size} bytes is too large, {limit} can be sent: {}",
-                room_for(size)
+                room_for(size, limit)
             )),
             PublishError::Memory { .. } => Self::resource_exhausted(format!("{what}: {error}")),
             PublishError::Encode { reason } => {

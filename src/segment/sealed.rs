@@ -66,13 +66,14 @@ impl Sealed {
             options.populate();
         }
         let mapping = Mapping::new(options.map_raw(fd.as_raw_fd()))?;
-        if prefault && !memfd::is_whole(&fd).map_err(SegmentError::os("lseek"))? {
-            // mmap(2) says nothing of pages for which there was no memory.
-            return Err(no_memory("making the pages"));
-        }
         // Mapped first, sealed second: F_SEAL_FUTURE_WRITE spares the mappings that exist already.
         memfd::seal(&fd).map_err(SegmentError::os("sealing a memfd"))?;
         check_seals(fd.as_fd())?;
+        // mmap(2) says nothing of pages for which there was no memory; and until it was sealed, others of this user could
+        // take some away.
+        if prefault && !memfd::is_whole(&fd).map_err(SegmentError::os("fstat"))? {
+            return Err(no_memory("making the pages"));
+        }
         Ok(Self { mapping, fd: Arc::new(fd) })
     }
 
@@ -138,7 +139,7 @@ impl PeerSegment {
             Ok(len) if len <= max_len => len,
             _ => return Err(SegmentError::TooLarge { len, max: max_len }),
         };
-        if pages != Pages::AsWritten && !memfd::is_whole(fd).map_err(SegmentError::os("lseek"))? {
+        if pages != Pages::AsWritten && !memfd::is_whole(fd).map_err(SegmentError::os("fstat"))? {
             return Err(SegmentError::Missing);
         }
         check_room(len)?;

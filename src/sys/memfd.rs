@@ -10,7 +10,7 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::stat::{SFlag, fstat};
 use nix::sys::statfs::fstatfs;
-use nix::unistd::{Whence, ftruncate, lseek};
+use nix::unistd::ftruncate;
 
 /// The seals that a shared segment must carry: its size is fixed, nobody but the holder of the mapping
 /// made before sealing can ever write it, and no seal can be added.
@@ -75,11 +75,13 @@ pub fn size(fd: impl AsFd) -> io::Result<u64> {
     Ok(fstat(fd)?.st_size as u64)
 }
 
-/// Whether all of its pages were made, be they in memory or swapped out (`SEEK_HOLE` of lseek(2)). Once it is sealed, nobody
-/// can take one away again.
+/// Whether all of its pages were made, be they in memory or swapped out. Once it is sealed, nobody can take one away again.
+///
+/// By what fstat(2) counts, which waits for nobody: lseek(2) finds holes, and locks the file for that, which its owner can
+/// keep locked. Pages beyond the end count as well: who would pass those off for others has to make as many.
 pub fn is_whole(fd: impl AsFd) -> io::Result<bool> {
-    let first_hole = lseek(&fd, 0, Whence::SeekHole)?; // the end, if there is none
-    Ok(first_hole as u64 == size(&fd)?)
+    let stat = fstat(fd)?;
+    Ok(stat.st_blocks.saturating_mul(512) >= stat.st_size)
 }
 
 /// Whether this is a regular file of the kernel's shared memory: a memfd, or a file on some tmpfs.

@@ -5,6 +5,7 @@ mod error;
 mod number;
 mod ordered;
 mod read;
+mod room;
 mod write;
 
 use std::io::{self, Write};
@@ -15,7 +16,8 @@ use serde::de::DeserializeOwned;
 
 pub(crate) use self::error::DecodeError;
 use self::read::Reader;
-use self::write::{Room, Writer};
+use self::room::Room;
+use self::write::Writer;
 use crate::frame::Encoding;
 
 /// Deepest nesting of a value that is decoded: the decoder recurses.
@@ -79,7 +81,7 @@ impl<T: Serialize + ?Sized> Value<'_, T> {
 impl<T: Serialize + ?Sized> Body for Value<'_, T> {
     #[inline]
     fn write(&self, out: &mut [u8]) -> Result<usize, BodyError> {
-        let serializer = rmp_serde::Serializer::new(Room { rest: out, full: false });
+        let serializer = rmp_serde::Serializer::new(Room::new(out));
         if self.compact {
             write(self.value, serializer, false)
         } else {
@@ -105,14 +107,13 @@ fn write<T: Serialize + ?Sized, C: SerializerConfig>(
     mut rmp: rmp_serde::Serializer<Room<'_>, C>,
     named: bool,
 ) -> Result<usize, BodyError> {
-    let room = rmp.get_ref().rest.len();
     let done = value.serialize(Writer::new(&mut rmp, named));
     // First: a value may have swallowed what one of its fields said.
     if rmp.get_ref().full {
         return Err(BodyError::Full);
     }
     match done {
-        Ok(()) => Ok(room - rmp.get_ref().rest.len()),
+        Ok(()) => Ok(rmp.get_ref().len),
         Err(error) => Err(BodyError::Encode(error.to_string())),
     }
 }

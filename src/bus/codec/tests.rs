@@ -119,6 +119,19 @@ enum Holder {
     },
 }
 
+/// Lists whose length is not known before their end.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct Loose<T> {
+    #[serde(serialize_with = "one_by_one")]
+    items: Vec<T>,
+    #[serde(flatten)]
+    map: BTreeMap<String, T>,
+}
+
+fn one_by_one<T: Serialize, S: serde::Serializer>(items: &[T], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(items.iter().filter(|_| true))
+}
+
 /// Without names it would be read as the one that is missing.
 #[test]
 fn a_field_after_one_that_is_left_out_is_not_written_without_names() {
@@ -147,7 +160,10 @@ fn a_field_after_one_that_is_left_out_is_not_written_without_names() {
         holds(&BTreeMap::from([(1, sparse.clone())]), fits);
         holds(&Holder::One(sparse.clone()), fits);
         holds(&Holder::Two(0, sparse.clone()), fits);
-        holds(&Holder::Named { sparse }, fits);
+        holds(&Holder::Named { sparse: sparse.clone() }, fits);
+        let key = || "key".to_owned();
+        holds(&Loose { items: vec![sparse.clone()], map: BTreeMap::new() }, fits);
+        holds(&Loose { items: Vec::new(), map: BTreeMap::from([(key(), sparse)]) }, fits);
     }
     holds(&Holder::Itself { first: Some(1), second: 2 }, true);
     holds(&Holder::Itself { first: None, second: 2 }, false);
@@ -253,22 +269,42 @@ pub(super) fn by_rmp<T: DeserializeOwned>(bytes: &[u8]) -> Option<T> {
     T::deserialize(&mut rmp).ok()
 }
 
+/// In both forms; and what is cut off is neither written nor read.
+fn writes_as_rmp<T>(value: &T, cut: prop::sample::Index) -> Result<(), TestCaseError>
+where
+    T: Serialize + DeserializeOwned + PartialEq + std::fmt::Debug,
+{
+    for compact in [false, true] {
+        let expected = if compact { rmp_serde::to_vec(value) } else { rmp_serde::to_vec_named(value) };
+        let expected = expected.unwrap();
+        let body = Value { value, compact };
+        let mut out = vec![0; expected.len() + 5];
+        prop_assert_eq!(body.write(&mut out), Ok(expected.len()));
+        prop_assert_eq!(&out[..expected.len()], &*expected);
+        let shorter = cut.index(expected.len());
+        prop_assert_eq!(body.write(&mut out[..shorter]), Err(BodyError::Full));
+
+        prop_assert_eq!(decode::<T>(&expected).ok(), by_rmp::<T>(&expected));
+        prop_assert!(decode::<T>(&expected[..shorter]).is_err());
+    }
+    Ok(())
+}
+
 proptest! {
     #[test]
     fn values_are_written_and_read_as_rmp_serde_does(mixed in mixed(), cut in any::<prop::sample::Index>()) {
-        for compact in [false, true] {
-            let expected = if compact { rmp_serde::to_vec(&mixed) } else { rmp_serde::to_vec_named(&mixed) };
-            let expected = expected.unwrap();
-            let body = Value { value: &mixed, compact };
-            let mut out = vec![0; expected.len() + 5];
-            prop_assert_eq!(body.write(&mut out), Ok(expected.len()));
-            prop_assert_eq!(&out[..expected.len()], &*expected);
-            let shorter = cut.index(expected.len());
-            prop_assert_eq!(body.write(&mut out[..shorter]), Err(BodyError::Full));
+        writes_as_rmp(&mixed, cut)?;
+    }
 
-            prop_assert_eq!(decode::<Mixed>(&expected).ok(), by_rmp::<Mixed>(&expected));
-            prop_assert!(decode::<Mixed>(&expected[..shorter]).is_err());
-        }
+    #[test]
+    fn lists_of_unknown_length_are_written_as_rmp_serde_does(
+        items in prop::collection::vec(number(), 0..40),
+        map in prop::collection::btree_map("[a-z]{1,3}", number(), 0..40),
+        cut in any::<prop::sample::Index>(),
+    ) {
+        let loose = Loose { items: items.clone(), map: map.clone() };
+        let nested = Loose { items: vec![loose.clone(), loose.clone()], map: BTreeMap::from([("x".into(), loose)]) };
+        writes_as_rmp(&nested, cut)?;
     }
 
     #[test]
@@ -333,6 +369,22 @@ fn bytes_of_any_length_are_copied() {
         assert_eq!(Bytes(&from[..len]).write(&mut out[..len]), Ok(len));
         assert_eq!((&out[..len], out[len]), (&from[..len], 0xee), "{len} bytes");
         assert_eq!(Bytes(&from[..len + 1]).write(&mut out[..len]), Err(BodyError::Full));
+    }
+}
+
+#[test]
+fn long_lists_of_unknown_length_are_written_as_rmp_serde_does() {
+    for count in [15, 16, 65_535, 65_536, 70_000] {
+        let map = (0..count).map(|number| (number.to_string(), number)).collect();
+        let loose = Loose { items: (0..count).collect(), map };
+        let expected = rmp_serde::to_vec_named(&loose).unwrap();
+        let body = Value { value: &loose, compact: false };
+        let mut out = vec![0; expected.len()];
+        assert_eq!(body.write(&mut out), Ok(out.len()));
+        assert!(out == expected, "{count}");
+        for shorter in [out.len() - 1, out.len() - 3] {
+            assert_eq!(body.write(&mut out[..shorter]), Err(BodyError::Full));
+        }
     }
 }
 

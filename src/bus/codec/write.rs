@@ -1,7 +1,5 @@
-//! Writing values. Structs, arrays, numbers and strings, which messages mostly consist of, are laid here; whatever else
-//! comes is left to rmp-serde. What is written here is what rmp-serde writes, byte for byte: the tests compare the two.
-
-use std::io::{self, Write};
+//! Writing values. What messages consist of is laid here, but for long strings, bytes and a few kinds of numbers, which are
+//! left to rmp-serde. What is written here is what rmp-serde writes, byte for byte: the tests compare the two.
 
 use rmp_serde::config::SerializerConfig;
 use rmp_serde::encode::Error;
@@ -10,140 +8,7 @@ use serde::ser::{
     SerializeTuple, SerializeTupleStruct, SerializeTupleVariant, Serializer,
 };
 
-/// What is left of a slice. Remembers whether it was too short.
-pub(super) struct Room<'a> {
-    pub(super) rest: &'a mut [u8],
-    pub(super) full: bool,
-}
-
-impl Room<'_> {
-    #[inline(always)]
-    fn put<const N: usize>(&mut self, bytes: [u8; N]) -> Result<(), Error> {
-        let Some((room, rest)) = std::mem::take(&mut self.rest).split_first_chunk_mut() else {
-            return Err(self.too_short());
-        };
-        *room = bytes;
-        self.rest = rest;
-        Ok(())
-    }
-
-    #[inline(always)]
-    fn put_slice(&mut self, bytes: &[u8]) -> Result<(), Error> {
-        let Some((room, rest)) = std::mem::take(&mut self.rest).split_at_mut_checked(bytes.len()) else {
-            return Err(self.too_short());
-        };
-        copy(bytes, room);
-        self.rest = rest;
-        Ok(())
-    }
-
-    #[cold]
-    fn too_short(&mut self) -> Error {
-        self.full = true;
-        Error::InvalidValueWrite(rmp::encode::ValueWriteError::InvalidDataWrite(
-            io::ErrorKind::WriteZero.into(),
-        ))
-    }
-
-    #[inline(always)]
-    fn unsigned(&mut self, value: u64) -> Result<(), Error> {
-        if let Ok(value @ 0..=0x7f) = u8::try_from(value) {
-            self.put([value])
-        } else if let Ok(value) = u8::try_from(value) {
-            self.put([0xcc, value])
-        } else if let Ok(value) = u16::try_from(value) {
-            let [a, b] = value.to_be_bytes();
-            self.put([0xcd, a, b])
-        } else if let Ok(value) = u32::try_from(value) {
-            let [a, b, c, d] = value.to_be_bytes();
-            self.put([0xce, a, b, c, d])
-        } else {
-            let [a, b, c, d, e, f, g, h] = value.to_be_bytes();
-            self.put([0xcf, a, b, c, d, e, f, g, h])
-        }
-    }
-
-    #[inline(always)]
-    fn signed(&mut self, value: i64) -> Result<(), Error> {
-        if let Ok(value) = u64::try_from(value) {
-            self.unsigned(value)
-        } else if let Ok(value @ -32..) = i8::try_from(value) {
-            self.put(value.to_be_bytes())
-        } else if let Ok(value) = i8::try_from(value) {
-            self.put([0xd0, value.cast_unsigned()])
-        } else if let Ok(value) = i16::try_from(value) {
-            let [a, b] = value.to_be_bytes();
-            self.put([0xd1, a, b])
-        } else if let Ok(value) = i32::try_from(value) {
-            let [a, b, c, d] = value.to_be_bytes();
-            self.put([0xd2, a, b, c, d])
-        } else {
-            let [a, b, c, d, e, f, g, h] = value.to_be_bytes();
-            self.put([0xd3, a, b, c, d, e, f, g, h])
-        }
-    }
-
-    /// A string of at most 31 bytes; false, and nothing, if it is longer.
-    #[inline(always)]
-    fn short_string(&mut self, string: &str) -> Result<bool, Error> {
-        if string.len() > 31 {
-            return Ok(false);
-        }
-        self.put([0xa0 | string.len() as u8])?;
-        self.put_slice(string.as_bytes())?;
-        Ok(true)
-    }
-
-    /// The beginning of an array or a map of at most 15; false, and nothing, if it is longer.
-    #[inline(always)]
-    fn short_list(&mut self, marker: u8, len: usize) -> Result<bool, Error> {
-        if len > 15 {
-            return Ok(false);
-        }
-        self.put([marker | len as u8])?;
-        Ok(true)
-    }
-}
-
-impl Write for Room<'_> {
-    #[inline]
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.write_all(bytes).map(|()| bytes.len())
-    }
-
-    #[inline]
-    fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.put_slice(bytes).map_err(|_| io::ErrorKind::WriteZero.into())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-/// Copies between slices of one length. Names of fields, numbers and the like are short: two overlapping moves,
-/// where the C library's copy is a call. (Not for longer ones: many narrow stores, of which the log's words are read
-/// right afterwards, make the processor wait.)
-#[inline(always)]
-fn copy(from: &[u8], to: &mut [u8]) {
-    if let (Some(first), Some(last)) = (from.first_chunk::<8>(), from.last_chunk::<8>())
-        && from.len() <= 16
-        && to.len() == from.len()
-    {
-        to[..8].copy_from_slice(first);
-        let at = to.len() - 8;
-        to[at..].copy_from_slice(last);
-    } else if from.len() < 8 {
-        for (to, from) in to.iter_mut().zip(from) {
-            *to = *from;
-        }
-    } else {
-        to.copy_from_slice(from);
-    }
-}
-
-const ARRAY: u8 = 0x90;
-const MAP: u8 = 0x80;
+use super::room::{ARRAY, MAP, Room};
 
 type Rmp<'r, C> = rmp_serde::Serializer<Room<'r>, C>;
 
@@ -331,16 +196,16 @@ impl<'a, 'r, C: SerializerConfig> Serializer for Writer<'a, 'r, C> {
     }
 
     fn serialize_seq(self, len: Option<usize>) -> Result<List<'a, 'r, C>, Error> {
-        let Some(len) = len else { return Ok(List::Unknown(self.rmp.serialize_seq(None)?)) };
-        self.serialize_tuple(len).map(List::Known)
+        let Some(len) = len else { return List::open(self, ARRAY) };
+        Ok(List { writer: self.serialize_tuple(len)?, open: None })
     }
 
     fn serialize_map(mut self, len: Option<usize>) -> Result<List<'a, 'r, C>, Error> {
-        let Some(len) = len else { return Ok(List::Unknown(self.rmp.serialize_map(None)?)) };
+        let Some(len) = len else { return List::open(self, MAP) };
         if !self.room().short_list(MAP, len)? {
             self.rmp.serialize_map(Some(len))?; // writes no more than the beginning
         }
-        Ok(List::Known(self))
+        Ok(List { writer: self, open: None })
     }
 
     #[inline(always)]
@@ -378,7 +243,12 @@ impl<'a, 'r, C: SerializerConfig> Serializer for Writer<'a, 'r, C> {
                 let mut items = items;
                 items.try_for_each(|item| item.serialize(self.again()))
             }
-            _ => self.rmp.collect_seq(items),
+            _ => {
+                let mut list = self.serialize_seq(None)?;
+                let mut items = items;
+                items.try_for_each(|item| list.serialize_element(&item))?;
+                SerializeSeq::end(list)
+            }
         }
     }
 }
@@ -445,37 +315,67 @@ macro_rules! fields {
 fields! { SerializeStruct SerializeStructVariant }
 
 /// A sequence, or a map.
-pub(super) enum List<'a, 'r, C: SerializerConfig> {
-    /// Its beginning is written.
-    Known(Writer<'a, 'r, C>),
-    /// How long it is turns out at its end; rmp-serde keeps it until then.
-    Unknown(<&'a mut Rmp<'r, C> as Serializer>::SerializeSeq),
+pub(super) struct List<'a, 'r, C> {
+    writer: Writer<'a, 'r, C>,
+    /// Its beginning is written at its end, which tells how long it is.
+    open: Option<Open>,
 }
 
-macro_rules! items {
-    ($($of:ident: $($method:ident)*;)*) => {$(
-        impl<C: SerializerConfig> $of for List<'_, '_, C> {
-            type Ok = ();
-            type Error = Error;
+/// A list whose length is not known yet.
+struct Open {
+    marker: u8,
+    /// Where it begins.
+    start: usize,
+    count: usize,
+}
 
-            $(fn $method<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), Error> {
-                match self {
-                    Self::Known(writer) => value.serialize(writer.again()),
-                    Self::Unknown(list) => $of::$method(list, value),
-                }
-            })*
+impl<'a, 'r, C: SerializerConfig> List<'a, 'r, C> {
+    fn open(mut writer: Writer<'a, 'r, C>, marker: u8) -> Result<Self, Error> {
+        let start = writer.room().len;
+        writer.room().put([marker])?;
+        Ok(Self { writer, open: Some(Open { marker, start, count: 0 }) })
+    }
 
-            fn end(self) -> Result<(), Error> {
-                match self {
-                    Self::Known(_) => Ok(()),
-                    Self::Unknown(list) => $of::end(list),
-                }
-            }
+    fn count(&mut self) {
+        if let Some(open) = &mut self.open {
+            open.count += 1;
         }
-    )*};
+    }
+
+    fn finish(mut self) -> Result<(), Error> {
+        let Some(Open { marker, start, count }) = self.open else { return Ok(()) };
+        self.writer.room().finish_list(marker, start, count)
+    }
 }
 
-items! {
-    SerializeSeq: serialize_element;
-    SerializeMap: serialize_key serialize_value;
+impl<C: SerializerConfig> SerializeSeq for List<'_, '_, C> {
+    type Ok = ();
+    type Error = Error;
+
+    fn serialize_element<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), Error> {
+        self.count();
+        value.serialize(self.writer.again())
+    }
+
+    fn end(self) -> Result<(), Error> {
+        self.finish()
+    }
+}
+
+impl<C: SerializerConfig> SerializeMap for List<'_, '_, C> {
+    type Ok = ();
+    type Error = Error;
+
+    fn serialize_key<T: Serialize + ?Sized>(&mut self, key: &T) -> Result<(), Error> {
+        self.count();
+        key.serialize(self.writer.again())
+    }
+
+    fn serialize_value<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), Error> {
+        value.serialize(self.writer.again())
+    }
+
+    fn end(self) -> Result<(), Error> {
+        self.finish()
+    }
 }

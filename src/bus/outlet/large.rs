@@ -51,6 +51,14 @@ pub(in crate::bus) struct Room {
 }
 
 impl Room {
+    /// Bytes of the largest payload behind a head of this length. In the log, it would need `spare` bytes more.
+    pub(in crate::bus) fn largest(&self, prefix: usize, spare: usize) -> usize {
+        let largest = self.limits.largest() as usize;
+        // Of a long head, as much as has no room before the payload.
+        let beyond = Place::of(prefix, largest).bytes().saturating_sub(self.limits.largest_class());
+        self.in_log.saturating_sub(prefix + spare).max(largest.saturating_sub(beyond as usize))
+    }
+
     /// Whether a frame of so many bytes, of which so many are its payload, is put there once there is room. What is put and
     /// never fits would wait for ever.
     pub(in crate::bus) fn takes(&self, frame: usize, payload: usize) -> bool {
@@ -156,7 +164,7 @@ impl Outlet {
         let place = Place::of(prefix, size);
         let class = limits.class(place.bytes()).filter(|_| size as u64 <= limits.largest());
         let class =
-            class.ok_or(PublishError::TooLarge { size, limit: self.largest_payload(prefix + spare) })?;
+            class.ok_or(PublishError::TooLarge { size, limit: self.room().largest(prefix, spare) })?;
         let may_wait = matches!(self.config.overflow, Overflow::Block { .. } | Overflow::Evict { .. });
         if may_wait {
             self.await_reader(class);
@@ -178,16 +186,6 @@ impl Outlet {
         while self.pool.is_ahead(&mut self.writer) && start.elapsed() < most {
             (0..8).for_each(|_| std::hint::spin_loop()); // the cursor's line is the reader's meanwhile
         }
-    }
-
-    /// Bytes of the largest payload behind a head of this length.
-    pub(super) fn largest_payload(&self, prefix: usize) -> usize {
-        let limits = &self.config.limits;
-        let in_log = (self.writer.largest_body() as usize).saturating_sub(prefix);
-        let largest = limits.largest() as usize;
-        // Of a long head, as much as has no room before the payload.
-        let beyond = Place::of(prefix, largest).bytes().saturating_sub(limits.largest_class());
-        in_log.max(largest.saturating_sub(beyond as usize))
     }
 
     /// Waits for a blob to come back, where enough are out, for as long as it takes to make another: a few that stay in

@@ -205,9 +205,9 @@ impl Pair {
     fn encode(&self, head: &Head<'_>, encoding: Encoding, body: &impl Body) -> Result<Vec<u8>, PublishError> {
         let reason = |error| format!("{error:?}");
         let size = body.size().map_err(|error| PublishError::Encode { reason: reason(error) })?;
-        let too_large = PublishError::TooLarge { size, limit: self.largest };
+        let too_large = |limit| Err(PublishError::TooLarge { size, limit });
         if size > self.largest {
-            return Err(too_large);
+            return too_large(self.largest);
         }
         let memory =
             |len| memory::zeroed(len).map_err(|error| PublishError::Memory { reason: error.to_string() });
@@ -215,7 +215,7 @@ impl Pair {
         body.write(&mut bytes).map_err(|error| PublishError::Encode { reason: reason(error) })?;
         let frame = Frame::Message { head: *head, payload: Payload::new(encoding, &bytes) };
         if !self.room.takes(frame.encoded_len(), size) {
-            return Err(too_large);
+            return too_large(self.room.largest(frame.encoded_len() - size, 0));
         }
         let mut out = memory(frame.encoded_len())?;
         let len =
