@@ -15,10 +15,10 @@ use serde::Serialize;
 use serde::ser::{SerializeMap, Serializer};
 
 use super::interrupt::Interrupt;
-use super::json::{Json, decode, encode};
+use super::json::{Json, Packed, Received};
 use super::publish::{duration, each_value, header};
 use super::subscribe::{HeaderMap, Source};
-use super::{Common, Failure, Outcome, print, silent, status};
+use super::{Common, Failure, Outcome, print_json, silent, status};
 use crate::{Client, Code, Response, Status};
 
 /// Call a method of a service, and print the result
@@ -75,20 +75,16 @@ pub(super) fn run(common: &Common, options: &Options) -> Outcome {
     })
 }
 
-fn tell(answer: &Result<Response<Value>, Status>, is_json: bool) -> Outcome {
+fn tell(answer: &Result<Response<Received>, Status>, is_json: bool) -> Outcome {
     match answer {
         Ok(answer) => {
-            let value = encode(answer);
-            let value = decode(&value)?;
-            print(if is_json {
-                serde_json::to_string(&Succeeded(answer, value))
-            } else {
-                serde_json::to_string(&value)
-            }?)
+            let value = answer.value().and_then(Packed::shown);
+            let value = value.map_err(|error| format!("the answer is {error}"))?;
+            if is_json { print_json(&Succeeded(answer, value)) } else { print_json(&value) }
         }
         Err(failed) => {
             if is_json {
-                print(serde_json::to_string(&status::Failed(failed))?)?;
+                print_json(&status::Failed(failed))?;
             }
             Err(Failure::Error(status::line(failed)))
         }
@@ -101,7 +97,7 @@ fn call(
     options: &Options,
     argument: &Value,
     interrupt: &Interrupt,
-) -> Outcome<Result<Response<Value>, Status>> {
+) -> Outcome<Result<Response<Received>, Status>> {
     let request = client.request(&options.method).timeout(options.timeout);
     let request = options.headers.iter().fold(request, |request, (key, value)| request.header(key, value));
     match request.start(argument) {
@@ -140,7 +136,7 @@ impl Wake for Pipe {
 }
 
 /// A call that succeeded, as JSON.
-struct Succeeded<'a>(&'a Response<Value>, Json<'a>);
+struct Succeeded<'a>(&'a Response<Received>, Json<'a>);
 
 impl Serialize for Succeeded<'_> {
     fn serialize<S: Serializer>(&self, out: S) -> Result<S::Ok, S::Error> {

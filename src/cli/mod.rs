@@ -19,7 +19,7 @@
 #![forbid(unsafe_code)]
 
 use std::fmt;
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, BufWriter, IsTerminal, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -27,6 +27,7 @@ use std::time::Duration;
 use clap::builder::NonEmptyStringValueParser;
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+use serde::Serialize;
 use tracing_subscriber::EnvFilter;
 
 use self::interrupt::Interrupt;
@@ -127,6 +128,8 @@ enum Failure {
 
 type Outcome<T = ()> = Result<T, Failure>;
 
+/// Bytes that are written to stdout at once, if so much is there.
+const CHUNK: usize = 64 * 1024;
 /// How long a command that was interrupted waits for others to read what it published, and for calls.
 const DRAIN: Duration = Duration::from_secs(2);
 
@@ -281,6 +284,13 @@ fn tell(json: bool, text: String) -> Outcome {
 fn print(text: impl fmt::Display) -> Outcome {
     let mut stdout = io::stdout().lock();
     writeln!(stdout, "{text}").and_then(|()| stdout.flush()).map_err(stdout_error)
+}
+
+/// Writes a line of JSON to stdout, whatever its length, with no copy of it in memory.
+fn print_json(value: &impl Serialize) -> Outcome {
+    let mut stdout = BufWriter::with_capacity(CHUNK, io::stdout().lock());
+    let written = serde_json::to_writer(&mut stdout, value).map_err(io::Error::from);
+    written.and_then(|()| stdout.write_all(b"\n")).and_then(|()| stdout.flush()).map_err(stdout_error)
 }
 
 fn stdout_error(error: io::Error) -> Failure {

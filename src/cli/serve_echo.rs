@@ -10,11 +10,14 @@ use nix::poll::{PollFd, PollFlags};
 use rmpv::Value;
 
 use super::interrupt::wait;
+use super::json::{Packed, Received};
 use super::{Common, Outcome, end, print, status};
 use crate::{Code, Context, Status};
 
 /// How often a sleeping method looks whether anybody still waits for it, and whether the server ends.
 const SLICE: Duration = Duration::from_millis(5);
+/// Bytes of an argument of `fail`.
+const LARGEST: usize = 64 << 10;
 
 /// Serve three methods to try clients on: echo, fail, sleep
 #[derive(Debug, Args)]
@@ -23,7 +26,7 @@ Methods:
   echo    returns its argument, whatever it is, up to 64 MiB, and the request's headers
   fail    fails with a status: its number (5), its name (\"not_found\"), or
           {\"code\":5,\"message\":TEXT,\"details\":V}, of which message and details may be left out;
-          0 or \"ok\" succeeds, with null
+          0 or \"ok\" succeeds, with null; up to 64 KiB
   sleep   sleeps for so many milliseconds and returns how many it slept; ends early if the caller gives up
 
 For instance: ringbus call echo fail '{\"code\":\"aborted\",\"message\":\"try again\"}'
@@ -44,7 +47,7 @@ pub(super) fn run(common: &Common, options: &Options) -> Outcome {
     let server = node
         .service(&options.service)
         .method("echo", echo)
-        .method("fail", |_ctx, wanted: Value| fail(&wanted))
+        .method("fail", |_ctx, wanted: Received| fail(&small(&wanted)?))
         .method("sleep", move |ctx, ms: u64| sleep(ctx, ms, &is_stopped))
         .workers(options.workers.into())
         .spawn()?;
@@ -57,7 +60,8 @@ pub(super) fn run(common: &Common, options: &Options) -> Outcome {
     Ok(())
 }
 
-fn echo(ctx: &mut Context, value: Value) -> Result<Value, Status> {
+fn echo(ctx: &mut Context, value: Received) -> Result<Packed, Status> {
+    let value = value.into_value().map_err(too_large)?;
     let headers: Vec<_> =
         ctx.headers().iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
     for (key, value) in headers {
@@ -66,8 +70,21 @@ fn echo(ctx: &mut Context, value: Value) -> Result<Value, Status> {
     Ok(value)
 }
 
+fn too_large(error: String) -> Status {
+    Status::resource_exhausted(format!("the argument is {error}"))
+}
+
+/// A value to look into, as a tree: many times as large, and so a small one.
+fn small(value: &Received) -> Result<Value, Status> {
+    let mut bytes = value.value().map_err(too_large)?.bytes();
+    if bytes.len() > LARGEST {
+        return Err(Status::invalid_argument(format!("an argument of fail has at most {LARGEST} bytes")));
+    }
+    rmpv::decode::read_value(&mut bytes).map_err(|error| Status::internal(error.to_string()))
+}
+
 /// The status that was asked for.
-fn fail(wanted: &Value) -> Result<Value, Status> {
+fn fail(wanted: &Value) -> Result<(), Status> {
     let field = |name: &str| {
         let fields = wanted.as_map()?;
         fields.iter().find(|(key, _)| key.as_str() == Some(name)).map(|(_, value)| value)
@@ -91,7 +108,7 @@ fn fail(wanted: &Value) -> Result<Value, Status> {
         },
     };
     match (code, field("details")) {
-        (Code::Ok, _) => Ok(Value::Nil),
+        (Code::Ok, _) => Ok(()),
         (code, None) => Err(Status::new(code, message)),
         (code, Some(details)) => Err(Status::new(code, message).with_details(details)),
     }

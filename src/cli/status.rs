@@ -1,9 +1,8 @@
 //! Statuses of calls as a shell reads and writes them.
 
-use rmpv::Value;
 use serde::ser::{Serialize, SerializeMap, Serializer};
 
-use super::json::{decode, encode};
+use super::json::{Packed, Received};
 use crate::{Code, Status};
 
 /// Names and codes, in the order of their numbers.
@@ -26,6 +25,9 @@ const NAMES: [(&str, Code); 17] = [
     ("data_loss", Code::DataLoss),
     ("unauthenticated", Code::Unauthenticated),
 ];
+
+/// Bytes of the details that are told in a line.
+const LONGEST: usize = 64 << 10;
 
 /// The code's name in JSON: `not_found`.
 pub(super) fn name(code: Code) -> &'static str {
@@ -50,9 +52,16 @@ pub(super) fn line(status: &Status) -> String {
     }
 }
 
+/// In words, if they are no longer than a line of an error should be.
 fn details(status: &Status) -> Option<String> {
-    let details = encode(&status.details::<Value>()?);
-    serde_json::to_string(&decode(&details).ok()?).ok()
+    let details: Received = status.details()?;
+    let shown = match details.value() {
+        Ok(details) if details.bytes().len() > LONGEST => {
+            Err(format!("{} bytes, which --json shows", details.bytes().len()))
+        }
+        details => details.and_then(Packed::shown).map(|shown| serde_json::to_string(&shown).ok()),
+    };
+    shown.unwrap_or_else(Some)
 }
 
 /// A failed call, as JSON: code, message, and details where there are any.
@@ -64,8 +73,8 @@ impl Serialize for Failed<'_> {
         map.serialize_entry("status", name(self.0.code()))?;
         map.serialize_entry("code", &(self.0.code() as u8))?;
         map.serialize_entry("message", self.0.message())?;
-        let details = self.0.details::<Value>().map(|details| encode(&details));
-        if let Some(Ok(details)) = details.as_deref().map(decode) {
+        let details: Option<Received> = self.0.details();
+        if let Some(Ok(details)) = details.as_ref().map(|details| details.value().and_then(Packed::shown)) {
             map.serialize_entry("details", &details)?;
         }
         map.end()

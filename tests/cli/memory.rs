@@ -1,5 +1,7 @@
 //! What commands take in memory, and of descriptors.
 
+use ringbus::Status;
+
 use super::*;
 
 /// Many times as large when each value is an object in memory.
@@ -8,6 +10,11 @@ const NILS: usize = 24_000_000;
 const MAPPED: usize = 32;
 /// Nothing like a copy has room in this, and what is said of it does; a copy and what is printed of it have in this.
 const SPARE: [(usize, bool); 2] = [(100, true), (8, false)];
+
+/// Of an answer, of which copies are taken.
+const FEWER: usize = 6_000_000;
+/// The same for it.
+const ANSWER_SPARE: [(usize, bool); 2] = [(80, true), (12, false)];
 
 /// A `sub` with so many MiB of address space, if it is limited.
 fn sub(place: &Place, mib: Option<usize>) -> Running {
@@ -67,6 +74,65 @@ fn a_huge_array_of_nothing_is_printed_or_told_to_be_too_large() {
     }
 }
 
+/// What an idle `sub` takes, in MiB.
+fn program(place: &Place) -> usize {
+    let idle = limited(place, "-v unlimited", &["sub", "t"]);
+    eventually("its port", || place.join("watcher").peers().iter().any(|peer| !peer.ports().is_empty()));
+    peak(&idle)
+}
+
+#[test]
+fn a_huge_answer_of_a_peer_is_printed_or_told_to_be_too_large() {
+    let place = Place::new();
+    let program = program(&place);
+    let node = place.join("server");
+    let details = || Status::aborted("no").with_details(&vec![(); FEWER]);
+    let _server = node
+        .service("svc")
+        .method("succeed", |_ctx, ()| Ok(vec![(); FEWER]))
+        .method("fail", move |_ctx, ()| Err::<(), _>(details()))
+        .spawn()
+        .unwrap();
+    let printed = "[]".len() + FEWER * "null,".len() - 1 + "\n".len();
+    for (spare, is_room) in ANSWER_SPARE {
+        let limit = format!("-v {}", (program + spare) << 10);
+        let call = |args: &[&str]| limited(&place, &limit, &[&["call"], args].concat()).output();
+        let (called, failed) = (call(&["svc", "succeed"]), call(&["svc", "fail"]));
+        let (told, details) = (text(&called.stderr), text(&failed.stderr));
+        assert_eq!(failed.status.code(), Some(1), "{details}");
+        if is_room {
+            assert_eq!((called.status.code(), called.stdout.len()), (Some(0), printed), "{told}");
+            assert_eq!(
+                details,
+                format!("error: aborted: no; details: {} bytes, which --json shows\n", FEWER + 5)
+            );
+            let shown = call(&["svc", "fail", "--json"]).stdout;
+            assert!(shown.len() > printed && shown.ends_with(b",null]}\n"));
+        } else {
+            assert_eq!((called.status.code(), called.stdout.len()), (Some(1), 0), "{told}");
+            assert!(told.contains("memory") && told.contains("`ulimit -v`"), "{told}");
+            assert!(details.starts_with("error: aborted: no"), "{details}");
+        }
+    }
+}
+
+#[test]
+fn a_huge_argument_does_not_end_serve_echo() {
+    let place = Place::new();
+    let program = program(&place);
+    let limit = format!("-v {}", (program + 100) << 10);
+    let mut server = limited(&place, &limit, &["serve-echo"]);
+    let lines = server.lines();
+    assert!(lines.next().contains(" serves echo "));
+    let client = place.join("caller").client("echo").unwrap();
+    let nils = vec![(); FEWER];
+    let echoed = client.request("echo").timeout(DEADLINE).send::<_, Vec<()>>(&nils).unwrap();
+    assert_eq!(echoed.len(), FEWER);
+    let refused = client.request("fail").timeout(DEADLINE).send::<_, ()>(&nils).unwrap_err();
+    assert_eq!(refused.code(), ringbus::Code::InvalidArgument, "{refused}");
+    assert!(server.child.try_wait().unwrap().is_none(), "it goes on");
+}
+
 #[test]
 fn too_few_descriptors_are_told_whatever_runs_out_of_them() {
     let place = Place::new();
@@ -95,10 +161,7 @@ fn too_few_descriptors_are_told_whatever_runs_out_of_them() {
 #[test]
 fn too_little_address_space_is_told_wherever_a_process_can_begin_at_all() {
     let place = Place::new();
-    let idle = limited(&place, "-v unlimited", &["sub", "t"]);
-    eventually("its port", || place.join("watcher").peers().iter().any(|peer| !peer.ports().is_empty()));
-    let program = peak(&idle) << 10;
-    drop(idle);
+    let program = program(&place) << 10;
     let mut told = 0;
     for kib in (program - (12 << 10)..).step_by(128) {
         let output = limited(&place, &format!("-v {kib}"), &["pub", "t", "1"]).output();

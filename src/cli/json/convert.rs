@@ -1,4 +1,5 @@
-//! JSON as MessagePack, without a tree in between: a payload that is JSON is printed as any other.
+//! JSON as MessagePack, without a tree in between: a payload that is JSON is printed as any other, and what a user has
+//! typed is sent as any other.
 
 use std::fmt;
 use std::io::{self, Write};
@@ -10,19 +11,32 @@ use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visi
 /// # Errors
 /// It is not one, nothing but one, nested too deeply, or there is no memory to convert it.
 pub(in super::super) fn convert(json: &[u8]) -> Result<Vec<u8>, String> {
-    let mut bytes = Bytes(Vec::new());
-    let mut from = serde_json::Deserializer::from_slice(json);
-    Next(&mut bytes).deserialize(&mut from).and_then(|()| from.end()).map_err(|error| error.to_string())?;
-    Ok(bytes.0)
+    let mut bytes = Bytes::default();
+    read(json, &mut bytes).map_err(|error| format!("not JSON: {error}"))?;
+    bytes.finish()
 }
 
-/// What is written so far; out of memory is an error.
-struct Bytes(Vec<u8>);
+fn read(json: &[u8], bytes: &mut Bytes) -> Result<(), serde_json::Error> {
+    let mut from = serde_json::Deserializer::from_slice(json);
+    Next(bytes).deserialize(&mut from).and_then(|()| from.end())
+}
+
+/// What is written so far. Once there is no memory for it, all of it is let go, and what follows is passed over: whoever
+/// reads is to get to the end of what is there.
+#[derive(Default)]
+pub(super) struct Bytes {
+    out: Vec<u8>,
+    is_short: bool,
+}
 
 impl Write for Bytes {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.try_reserve(bytes.len()).map_err(|_| io::ErrorKind::OutOfMemory)?;
-        self.0.extend_from_slice(bytes);
+        self.is_short = self.is_short || self.out.try_reserve(bytes.len()).is_err();
+        if self.is_short {
+            self.out = Vec::new();
+        } else {
+            self.out.extend_from_slice(bytes);
+        }
         Ok(bytes.len())
     }
 
@@ -32,22 +46,29 @@ impl Write for Bytes {
 }
 
 impl Bytes {
+    /// All of it.
+    pub(super) fn finish(self) -> Result<Vec<u8>, String> {
+        if self.is_short { Err(super::TOO_LARGE.to_owned()) } else { Ok(self.out) }
+    }
+
     /// Writes an array or a map, whose length is known at its end only.
     fn counted(
         &mut self,
         marker: u8,
         write: impl FnOnce(&mut Self) -> Result<u32, String>,
     ) -> Result<(), String> {
-        self.write_all(&[marker, 0, 0, 0, 0]).map_err(|error| error.to_string())?;
-        let at = self.0.len() - 4;
+        let at = self.out.len();
+        self.write_all(&[marker, 0, 0, 0, 0]).map_err(text)?;
         let count = write(self)?;
-        self.0[at..at + 4].copy_from_slice(&count.to_be_bytes());
+        if !self.is_short {
+            self.out[at + 1..at + 5].copy_from_slice(&count.to_be_bytes());
+        }
         Ok(())
     }
 }
 
 /// Where the next value goes.
-struct Next<'o>(&'o mut Bytes);
+pub(super) struct Next<'o>(pub(super) &'o mut Bytes);
 
 impl<'de> DeserializeSeed<'de> for Next<'_> {
     type Value = ();
@@ -61,7 +82,7 @@ impl<'de> Visitor<'de> for Next<'_> {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("JSON")
+        f.write_str("a value")
     }
 
     fn visit_unit<E: Error>(self) -> Result<(), E> {
@@ -80,12 +101,25 @@ impl<'de> Visitor<'de> for Next<'_> {
         rmp::encode::write_sint(self.0, value).map(drop).map_err(E::custom)
     }
 
+    fn visit_f32<E: Error>(self, value: f32) -> Result<(), E> {
+        rmp::encode::write_f32(self.0, value).map_err(E::custom)
+    }
+
     fn visit_f64<E: Error>(self, value: f64) -> Result<(), E> {
         rmp::encode::write_f64(self.0, value).map_err(E::custom)
     }
 
     fn visit_str<E: Error>(self, value: &str) -> Result<(), E> {
         rmp::encode::write_str(self.0, value).map_err(E::custom)
+    }
+
+    fn visit_bytes<E: Error>(self, value: &[u8]) -> Result<(), E> {
+        rmp::encode::write_bin(self.0, value).map_err(E::custom)
+    }
+
+    /// An extension: its type and its bytes.
+    fn visit_newtype_struct<D: Deserializer<'de>>(self, from: D) -> Result<(), D::Error> {
+        from.deserialize_tuple(2, Extension(self.0))
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<(), A::Error> {
@@ -109,6 +143,46 @@ impl<'de> Visitor<'de> for Next<'_> {
             Ok(count)
         };
         self.0.counted(rmp::Marker::Map32.to_u8(), entries).map_err(A::Error::custom)
+    }
+}
+
+struct Extension<'o>(&'o mut Bytes);
+
+impl<'de> Visitor<'de> for Extension<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an extension")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut parts: A) -> Result<(), A::Error> {
+        let none = || A::Error::custom("an extension without a type or bytes");
+        let kind = parts.next_element()?.ok_or_else(none)?;
+        parts.next_element_seed(ExtensionBytes(self.0, kind))?.ok_or_else(none)
+    }
+}
+
+struct ExtensionBytes<'o>(&'o mut Bytes, i8);
+
+impl<'de> DeserializeSeed<'de> for ExtensionBytes<'_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, from: D) -> Result<(), D::Error> {
+        from.deserialize_bytes(self)
+    }
+}
+
+impl<'de> Visitor<'de> for ExtensionBytes<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("bytes")
+    }
+
+    fn visit_bytes<E: Error>(self, bytes: &[u8]) -> Result<(), E> {
+        let len = u32::try_from(bytes.len()).map_err(E::custom)?;
+        rmp::encode::write_ext_meta(self.0, len, self.1).map_err(E::custom)?;
+        self.0.write_all(bytes).map_err(E::custom)
     }
 }
 

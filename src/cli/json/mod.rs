@@ -18,10 +18,15 @@ use rmpv::Value;
 use serde::ser::{Serialize, Serializer};
 
 mod convert;
+mod packed;
 mod print;
 
 pub(super) use convert::convert;
+pub(super) use packed::{Packed, Received};
 pub(super) use print::{Json, decode};
+
+/// What is said of a value that there is no memory for.
+const TOO_LARGE: &str = "too large for this process's memory (`ulimit -v`)";
 
 /// Reads what a user has typed: JSON if it can be, else text as it is.
 ///
@@ -95,14 +100,6 @@ fn special_form(form: &str, value: &Value) -> Option<Result<Value, String>> {
     })
 }
 
-/// The bytes of a value, to be shown by [`decode`].
-pub(super) fn encode(value: &Value) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    // Writing to memory does not fail.
-    let _ = rmpv::encode::write_value(&mut bytes, value);
-    bytes
-}
-
 const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 
 /// Bytes as text, as RFC 4648 has it, with padding.
@@ -156,6 +153,12 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    fn encode(value: &Value) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        rmpv::encode::write_value(&mut bytes, value).unwrap();
+        bytes
+    }
 
     fn to_json(value: &Value) -> String {
         serde_json::to_string(&decode(&encode(value)).unwrap()).unwrap()

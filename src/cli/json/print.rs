@@ -36,7 +36,7 @@ pub(in super::super) fn decode(bytes: &[u8]) -> Result<Json<'_>, String> {
 }
 
 /// A value without what is in it, if that is values.
-enum Token<'a> {
+pub(super) enum Token<'a> {
     Nil,
     Bool(bool),
     Unsigned(u64),
@@ -51,7 +51,7 @@ enum Token<'a> {
 }
 
 impl<'a> Token<'a> {
-    fn read(rest: &mut &'a [u8]) -> Result<Self, &'static str> {
+    pub(super) fn read(rest: &mut &'a [u8]) -> Result<Self, &'static str> {
         let [marker] = fixed(rest)?;
         Ok(match Marker::from_u8(marker) {
             Marker::Null => Token::Nil,
@@ -184,7 +184,7 @@ fn key(bytes: &[u8], at: u32) -> &[u8] {
 }
 
 fn no_memory<E>(_: E) -> String {
-    "there is no memory to print it".to_owned()
+    super::TOO_LARGE.to_owned()
 }
 
 #[derive(Debug, Default)]

@@ -7,13 +7,10 @@ use std::time::UNIX_EPOCH;
 use serde::ser::{Serialize, SerializeMap, SerializeStruct, Serializer};
 
 use super::super::json::{Base64, convert, decode};
-use super::super::{Outcome, stdout_error};
+use super::super::{CHUNK, Outcome, stdout_error};
 use super::buffer::{Buffer, Entry};
 use crate::frame::PortUp;
 use crate::{Encoding, Headers, NodeInfo};
-
-/// Bytes that are written at once, if so much is there.
-const CHUNK: usize = 64 * 1024;
 
 /// Writes what comes out of the buffer, up to `count` lines.
 pub(super) fn write_all(buffer: &Buffer, json: bool, count: u64, notices: &SyncSender<String>) -> Outcome {
@@ -56,7 +53,7 @@ fn write_line(out: &mut impl Write, entry: &Entry, json: bool) -> Result<(), Bad
     match encoding {
         Encoding::MessagePack => write_shown(out, entry, &decode(payload).map_err(Bad::Payload)?, json),
         Encoding::Json => {
-            let payload = convert(payload).map_err(|error| Bad::Payload(format!("not JSON: {error}")))?;
+            let payload = convert(payload).map_err(Bad::Payload)?;
             write_shown(out, entry, &decode(&payload).map_err(Bad::Payload)?, json)
         }
         Encoding::Raw => write_shown(out, entry, &Bytes(payload), json),
