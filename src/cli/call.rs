@@ -10,7 +10,6 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
 use clap::Args;
-use rmpv::Value;
 use serde::Serialize;
 use serde::ser::{SerializeMap, Serializer};
 
@@ -95,7 +94,7 @@ fn tell(answer: &Result<Response<Received>, Status>, is_json: bool) -> Outcome {
 fn call(
     client: &Client,
     options: &Options,
-    argument: &Value,
+    argument: &Packed,
     interrupt: &Interrupt,
 ) -> Outcome<Result<Response<Received>, Status>> {
     let request = client.request(&options.method).timeout(options.timeout);

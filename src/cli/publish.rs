@@ -7,10 +7,9 @@ use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use rmpv::Value;
 
 use super::interrupt::Interrupt;
-use super::json::parse_lenient;
+use super::json::{Packed, parse_lenient};
 use super::{Common, Failure, Outcome, denials, end, note, silent};
 use crate::{Node, Overflow, PublishError, Publisher, WaitError};
 
@@ -28,7 +27,8 @@ const LONGEST_LINE: usize = 512 << 20;
 #[command(after_long_help = "\
 VALUE is JSON if it can be read as JSON, else text: 3 is a number, \"3\" and three are strings. What begins
 like JSON ({ [ \") and is not is an error; --text takes it as it is.
-It is sent as MessagePack: integers stay integers, objects become maps with string keys, so
+It is sent as MessagePack: integers stay integers (one that 64 bits do not hold is an error), objects become
+maps with string keys, so
   ringbus pub task/progress '{\"done\":3}'
 reaches a subscriber::<Progress> whose `done` is an integer. No VALUE is null (nil): a bare signal.
 Binary and the like: {\"$bin\":\"base64\"}, {\"$ext\":[type,\"base64\"]}, {\"$map\":[[key,value],…]},
@@ -119,7 +119,7 @@ pub(super) fn run(common: &Common, options: &Options) -> Outcome {
     let from_stdin = value.as_deref() == Some(STDIN);
     let value = match value {
         Some(text) if !from_stdin => parse(text, options.text)?,
-        _ => Value::Nil,
+        _ => Packed::nil(),
     };
     let (node, interrupt) = common.join_until_interrupted("ringbus-pub")?;
     let mut port = Port::open(&node, options, &interrupt)?;
@@ -158,12 +158,12 @@ pub(super) fn run(common: &Common, options: &Options) -> Outcome {
 }
 
 /// A value from the command line or stdin: text if it is to be, else JSON if it can be.
-fn parse(text: &str, is_text: bool) -> Result<Value, String> {
-    if is_text { Ok(Value::from(text)) } else { parse_lenient(text) }
+fn parse(text: &str, is_text: bool) -> Result<Packed, String> {
+    if is_text { Packed::text(text) } else { parse_lenient(text) }
 }
 
 /// Values from stdin, one a line; empty lines are passed over.
-fn each_line(interrupt: &Interrupt, is_text: bool, mut take: impl FnMut(Value) -> Outcome) -> Outcome {
+fn each_line(interrupt: &Interrupt, is_text: bool, mut take: impl FnMut(Packed) -> Outcome) -> Outcome {
     let mut lines = Lines::new(interrupt)?;
     while let Some((number, line)) = lines.next()? {
         if !line.trim().is_empty() {
@@ -178,10 +178,10 @@ pub(super) fn each_value(
     value: Option<&str>,
     is_text: bool,
     interrupt: &Interrupt,
-    mut take: impl FnMut(Value) -> Outcome,
+    mut take: impl FnMut(Packed) -> Outcome,
 ) -> Outcome {
     match value {
-        None => take(Value::Nil),
+        None => take(Packed::nil()),
         Some(STDIN) => each_line(interrupt, is_text, take),
         Some(text) => take(parse(text, is_text)?),
     }
@@ -198,7 +198,7 @@ pub(super) fn with_flag(error: impl fmt::Display) -> Failure {
 
 /// The publisher, and the pace.
 struct Port<'a> {
-    publisher: Publisher<Value>,
+    publisher: Publisher<Packed>,
     options: &'a Options,
     interrupt: &'a Interrupt,
     published: u64,
@@ -237,7 +237,7 @@ impl<'a> Port<'a> {
         Ok(())
     }
 
-    fn publish(&mut self, value: &Value) -> Outcome {
+    fn publish(&mut self, value: &Packed) -> Outcome {
         for _ in 0..self.options.count {
             if let Some(rate) = self.options.rate {
                 let due = Duration::try_from_secs_f64(self.published as f64 / rate).unwrap_or(Duration::MAX);
@@ -250,7 +250,7 @@ impl<'a> Port<'a> {
         Ok(())
     }
 
-    fn publish_once(&mut self, value: &Value) -> Outcome {
+    fn publish_once(&mut self, value: &Packed) -> Outcome {
         let Options { headers, timeout, overflow, .. } = self.options;
         let may_wait = matches!(overflow, Policy::Block);
         let start = Instant::now();

@@ -64,13 +64,7 @@ impl Place {
 
     /// Runs a command that gets this on stdin.
     fn feed(&self, args: &[&str], stdin: &str) -> Output {
-        let mut command = self.command(args);
-        command.stdin(Stdio::piped());
-        let mut running = Running::start(command);
-        let mut pipe = running.child.stdin.take().expect("a pipe");
-        pipe.write_all(stdin.as_bytes()).expect("stdin");
-        drop(pipe);
-        running.output()
+        feed(self.command(args), stdin)
     }
 
     /// Runs a command to its end.
@@ -97,6 +91,19 @@ impl Place {
         assert!(stderr.starts_with("error: "), "{args:?}: {stderr}");
         stderr
     }
+}
+
+/// Runs a command that gets this on stdin.
+fn feed(mut command: Command, stdin: &str) -> Output {
+    command.stdin(Stdio::piped());
+    let mut running = Running::start(command);
+    let mut pipe = running.child.stdin.take().expect("a pipe");
+    match pipe.write_all(stdin.as_bytes()) {
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => {} // it had enough
+        written => written.expect("stdin"),
+    }
+    drop(pipe);
+    running.output()
 }
 
 /// A command under way; killed when dropped.

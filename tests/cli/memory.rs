@@ -22,8 +22,12 @@ fn sub(place: &Place, mib: Option<usize>) -> Running {
     limited(place, &format!("-v {limit}"), &["sub", "--count", "2", "t"])
 }
 
-/// A command with a limit.
+/// A command with a limit, under way.
 fn limited(place: &Place, limit: &str, args: &[&str]) -> Running {
+    Running::start(limited_command(place, limit, args))
+}
+
+fn limited_command(place: &Place, limit: &str, args: &[&str]) -> Command {
     let bare = place.command(args);
     let mut command = Command::new("sh");
     command.args(["-c", &format!(r#"ulimit {limit}; exec "$0" "$@""#)]);
@@ -31,7 +35,7 @@ fn limited(place: &Place, limit: &str, args: &[&str]) -> Running {
     // Else each thread reserves 64 MiB of address space.
     command.env("MALLOC_ARENA_MAX", "1").env_remove("RUST_LOG").env_remove("RINGBUS_BUS");
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    Running::start(command)
+    command
 }
 
 /// The most that a process's address space ever was, in MiB.
@@ -131,6 +135,38 @@ fn a_huge_argument_does_not_end_serve_echo() {
     let refused = client.request("fail").timeout(DEADLINE).send::<_, ()>(&nils).unwrap_err();
     assert_eq!(refused.code(), ringbus::Code::InvalidArgument, "{refused}");
     assert!(server.child.try_wait().unwrap().is_none(), "it goes on");
+}
+
+#[test]
+fn a_huge_line_is_published_or_told_to_be_too_large() {
+    let place = Place::new();
+    let program = program(&place);
+    let numbers = format!("[{}1]\n", "1,".repeat(FEWER));
+    let escaped = format!("{{\"a\":\"{}\"}}\n", "\\n".repeat(FEWER));
+    let plain = format!("{}\n", "x".repeat(2 * FEWER));
+    for line in [&numbers, &escaped, &plain] {
+        let publish = |spare: usize| {
+            let limit = format!("-v {}", (program + spare) << 10);
+            let output = feed(limited_command(&place, &limit, &["pub", "t", "-"]), line);
+            (output.status.code(), text(&output.stderr))
+        };
+        let mut refused = 0;
+        for spare in (2..).step_by(6) {
+            match publish(spare) {
+                (Some(0), said) => {
+                    assert!(said.starts_with("note: nobody subscribed"), "{said}");
+                    assert!(spare <= 120, "{spare} MiB for 12 MB: {line:.20}");
+                    break;
+                }
+                (code, said) => {
+                    assert_eq!(code, Some(1), "{spare}: {line:.20}: {said}");
+                    assert!(said.starts_with("error: ") && said.contains("`ulimit -v`"), "{spare}: {said}");
+                    refused += 1;
+                }
+            }
+        }
+        assert!(refused > 2, "{refused}: {line:.20}");
+    }
 }
 
 #[test]

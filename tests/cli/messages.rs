@@ -216,6 +216,7 @@ fn mistakes_are_told_in_a_line() {
         (&["pub", "task/*", "1"], 1, "wildcard"),
         (&["pub", "@all", "1"], 1, "reserved"),
         (&["pub", "t", r#"{"done":3"#], 1, "begins like JSON"),
+        (&["pub", "t", "123456789012345678901234567890"], 1, "an integer is from"),
         (&["pub", "t", "1", "--header", "x"], 2, "KEY=VALUE"),
         (&["pub", "t", "1", "--rate", "0"], 2, "above 0"),
         (&["pub", "t", "1", "--count", "0"], 2, "--count"),

@@ -6,6 +6,8 @@ use std::io::{self, Write};
 
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 
+use super::forms;
+
 /// Reads one JSON value.
 ///
 /// # Errors
@@ -16,7 +18,8 @@ pub(in super::super) fn convert(json: &[u8]) -> Result<Vec<u8>, String> {
     bytes.finish()
 }
 
-fn read(json: &[u8], bytes: &mut Bytes) -> Result<(), serde_json::Error> {
+/// The same; `bytes` tell at the end whether there was memory for it.
+pub(super) fn read(json: &[u8], bytes: &mut Bytes) -> Result<(), serde_json::Error> {
     let mut from = serde_json::Deserializer::from_slice(json);
     Next(bytes).deserialize(&mut from).and_then(|()| from.end())
 }
@@ -27,6 +30,9 @@ fn read(json: &[u8], bytes: &mut Bytes) -> Result<(), serde_json::Error> {
 pub(super) struct Bytes {
     out: Vec<u8>,
     is_short: bool,
+    /// Whether the `$…` forms are what they stand for, and the first that is not.
+    has_forms: bool,
+    broken: Option<String>,
 }
 
 impl Write for Bytes {
@@ -46,6 +52,18 @@ impl Write for Bytes {
 }
 
 impl Bytes {
+    /// For what a user writes, with room for so many bytes; `None`: there is no memory for them.
+    pub(super) fn with_forms(room: usize) -> Option<Self> {
+        let mut out = Vec::new();
+        out.try_reserve_exact(room).ok()?;
+        Some(Self { out, has_forms: true, ..Self::default() })
+    }
+
+    /// What is wrong with a form.
+    pub(super) fn broken(&self) -> Option<&str> {
+        self.broken.as_deref()
+    }
+
     /// All of it.
     pub(super) fn finish(self) -> Result<Vec<u8>, String> {
         if self.is_short { Err(super::TOO_LARGE.to_owned()) } else { Ok(self.out) }
@@ -56,14 +74,14 @@ impl Bytes {
         &mut self,
         marker: u8,
         write: impl FnOnce(&mut Self) -> Result<u32, String>,
-    ) -> Result<(), String> {
+    ) -> Result<u32, String> {
         let at = self.out.len();
         self.write_all(&[marker, 0, 0, 0, 0]).map_err(text)?;
         let count = write(self)?;
         if !self.is_short {
             self.out[at + 1..at + 5].copy_from_slice(&count.to_be_bytes());
         }
-        Ok(())
+        Ok(count)
     }
 }
 
@@ -130,10 +148,11 @@ impl<'de> Visitor<'de> for Next<'_> {
             }
             Ok(count)
         };
-        self.0.counted(rmp::Marker::Array32.to_u8(), items).map_err(A::Error::custom)
+        self.0.counted(rmp::Marker::Array32.to_u8(), items).map(drop).map_err(A::Error::custom)
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<(), A::Error> {
+        let start = self.0.out.len();
         let entries = |bytes: &mut Bytes| {
             let mut count: u32 = 0;
             while entries.next_key_seed(Next(bytes)).map_err(text)?.is_some() {
@@ -142,7 +161,11 @@ impl<'de> Visitor<'de> for Next<'_> {
             }
             Ok(count)
         };
-        self.0.counted(rmp::Marker::Map32.to_u8(), entries).map_err(A::Error::custom)
+        let count = self.0.counted(rmp::Marker::Map32.to_u8(), entries).map_err(A::Error::custom)?;
+        if count == 1 && self.0.has_forms && !self.0.is_short && self.0.broken.is_none() {
+            self.0.broken = forms::resolve(&mut self.0.out, start).err();
+        }
+        Ok(())
     }
 }
 

@@ -14,91 +14,21 @@
 
 use std::fmt;
 
-use rmpv::Value;
 use serde::ser::{Serialize, Serializer};
 
 mod convert;
+mod forms;
 mod packed;
 mod print;
+mod typed;
 
 pub(super) use convert::convert;
 pub(super) use packed::{Packed, Received};
 pub(super) use print::{Json, decode};
+pub(super) use typed::parse_lenient;
 
 /// What is said of a value that there is no memory for.
 const TOO_LARGE: &str = "too large for this process's memory (`ulimit -v`)";
-
-/// Reads what a user has typed: JSON if it can be, else text as it is.
-///
-/// # Errors
-/// It begins as only JSON does, and is not.
-pub(super) fn parse_lenient(text: &str) -> Result<Value, String> {
-    let advice = "correct it, or pass it as text with --text";
-    match serde_json::from_str(text) {
-        Ok(value) => special(value).map_err(|error| format!("{}: {error}: {advice}", shortened(text))),
-        Err(error) if text.trim_start().starts_with(['{', '[', '"']) => {
-            Err(format!("{} begins like JSON, but is not: {error}: {advice}", shortened(text)))
-        }
-        Err(_) => Ok(Value::from(text)),
-    }
-}
-
-fn shortened(text: &str) -> String {
-    let mut short: String = text.trim_start().chars().take(40).collect();
-    if short.len() < text.trim_start().len() {
-        short.push('…');
-    }
-    short
-}
-
-/// Turns the `$…` forms into what they stand for, from the outside in.
-fn special(value: Value) -> Result<Value, String> {
-    match value {
-        Value::Array(items) => Ok(Value::Array(items.into_iter().map(special).collect::<Result<_, _>>()?)),
-        Value::Map(entries) => {
-            if let [(key, value)] = &entries[..]
-                && let Some(form) = key.as_str().filter(|key| key.starts_with('$'))
-                && let Some(meant) = special_form(form, value)
-            {
-                return meant;
-            }
-            let entry = |(key, value)| Ok((key, special(value)?));
-            Ok(Value::Map(entries.into_iter().map(entry).collect::<Result<_, String>>()?))
-        }
-        other => Ok(other),
-    }
-}
-
-/// `None`: a key of the user's own that happens to begin with `$`.
-fn special_form(form: &str, value: &Value) -> Option<Result<Value, String>> {
-    let broken = || format!("{form:?} does not hold what it should (see `ringbus sub --help`)");
-    let bytes = |value: &Value| value.as_str().and_then(base64_decode);
-    Some(match form {
-        "$bin" => bytes(value).map(Value::Binary).ok_or_else(broken),
-        "$float" => match value.as_str() {
-            Some("NaN") => Ok(Value::F64(f64::NAN)),
-            Some("inf") => Ok(Value::F64(f64::INFINITY)),
-            Some("-inf") => Ok(Value::F64(f64::NEG_INFINITY)),
-            _ => Err(broken()),
-        },
-        "$ext" => match value.as_array().map(Vec::as_slice) {
-            Some([kind, data]) => {
-                let kind = kind.as_i64().and_then(|kind| i8::try_from(kind).ok());
-                kind.zip(bytes(data)).map(|(kind, data)| Value::Ext(kind, data)).ok_or_else(broken)
-            }
-            _ => Err(broken()),
-        },
-        "$map" => {
-            let entry = |entry: &Value| match entry.as_array().map(Vec::as_slice) {
-                Some([key, value]) => Ok((special(key.clone())?, special(value.clone())?)),
-                _ => Err(broken()),
-            };
-            let entries = value.as_array().ok_or_else(broken);
-            entries.and_then(|entries| entries.iter().map(entry).collect::<Result<_, _>>()).map(Value::Map)
-        }
-        _ => return None,
-    })
-}
 
 const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 
@@ -128,29 +58,32 @@ impl Serialize for Base64<'_> {
     }
 }
 
-fn base64_decode(text: &str) -> Option<Vec<u8>> {
-    let mut bytes = Vec::with_capacity(text.len() / 4 * 3);
-    let digits = text.trim_end_matches('=').as_bytes();
-    if !text.len().is_multiple_of(4) || text.len() - digits.len() > 2 {
+/// Decodes base64 in its place; how many bytes, if it is base64.
+fn base64_decode(text: &mut [u8]) -> Option<usize> {
+    let padding = text.iter().rev().take_while(|digit| **digit == b'=').count();
+    if !text.len().is_multiple_of(4) || padding > 2 {
         return None;
     }
-    for group in digits.chunks(4) {
+    let (digits, mut decoded) = (text.len() - padding, 0);
+    for at in (0..digits).step_by(4) {
         let mut bits = 0;
-        for at in 0..4 {
-            let digit = match group.get(at) {
-                Some(digit) => ALPHABET.iter().position(|known| known == digit)? as u32,
-                None => 0,
-            };
-            bits = bits << 6 | digit;
+        let group = at..digits.min(at + 4);
+        for digit in &text[group.clone()] {
+            bits = bits << 6 | ALPHABET.iter().position(|known| known == digit)? as u32;
         }
-        bytes.extend_from_slice(bits.to_be_bytes().get(1..group.len())?);
+        bits <<= 6 * (4 - group.len());
+        let bytes = bits.to_be_bytes();
+        let bytes = bytes.get(1..group.len())?;
+        text[decoded..decoded + bytes.len()].copy_from_slice(bytes);
+        decoded += bytes.len();
     }
-    Some(bytes)
+    Some(decoded)
 }
 
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+    use rmpv::Value;
 
     use super::*;
 
@@ -158,6 +91,14 @@ mod tests {
         let mut bytes = Vec::new();
         rmpv::encode::write_value(&mut bytes, value).unwrap();
         bytes
+    }
+
+    fn parse(text: &str) -> Result<Value, String> {
+        let packed = parse_lenient(text)?;
+        let sent = rmp_serde::to_vec(&packed).unwrap();
+        let value = rmpv::decode::read_value(&mut &sent[..]).unwrap();
+        assert_eq!(encode(&value), sent, "in as few bytes as can be");
+        Ok(value)
     }
 
     fn to_json(value: &Value) -> String {
@@ -183,35 +124,35 @@ mod tests {
             r#"{"$map":[["$bin","not base64"]]}"#,
             r#"{"$a":1,"$b":2}"#,
         ] {
-            assert_eq!(to_json(&parse_lenient(text).unwrap()), text);
+            assert_eq!(to_json(&parse(text).unwrap()), text);
         }
     }
 
     #[test]
     fn integers_and_floats_are_told_apart() {
-        assert_eq!(encode(&parse_lenient("3").unwrap()), [3]);
-        assert_eq!(encode(&parse_lenient("3.0").unwrap())[0], 0xcb);
+        assert_eq!(encode(&parse("3").unwrap()), [3]);
+        assert_eq!(encode(&parse("3.0").unwrap())[0], 0xcb);
         assert_eq!(to_json(&Value::F32(0.1)), "0.1");
         assert_eq!(to_json(&Value::F32(f32::NAN)), r#"{"$float":"NaN"}"#);
     }
 
     #[test]
     fn what_is_not_json_is_text_unless_it_was_meant_to_be() {
-        assert_eq!(parse_lenient("hello there"), Ok(Value::from("hello there")));
-        assert_eq!(parse_lenient(""), Ok(Value::from("")));
-        assert_eq!(parse_lenient("12 monkeys"), Ok(Value::from("12 monkeys")));
+        assert_eq!(parse("hello there"), Ok(Value::from("hello there")));
+        assert_eq!(parse(""), Ok(Value::from("")));
+        assert_eq!(parse("12 monkeys"), Ok(Value::from("12 monkeys")));
         for broken in [r#"{"done":3"#, " [1", r#""x"#] {
-            assert!(parse_lenient(broken).unwrap_err().contains("begins like JSON"), "{broken}");
+            assert!(parse(broken).unwrap_err().contains("begins like JSON"), "{broken}");
         }
         for broken in [r#"{"$bin":"?"}"#, r#"{"$ext":[300,""]}"#] {
-            let told = parse_lenient(broken).unwrap_err();
+            let told = parse(broken).unwrap_err();
             assert!(told.contains("does not hold what it should") && !told.contains("begins like"), "{told}");
         }
     }
 
     #[test]
     fn a_key_of_the_users_own_may_begin_with_a_dollar() {
-        let value = parse_lenient(r#"{"$set":{"a":1}}"#).unwrap();
+        let value = parse(r#"{"$set":{"a":1}}"#).unwrap();
         assert_eq!(value, Value::Map(vec![("$set".into(), Value::Map(vec![("a".into(), 1.into())]))]));
         assert_eq!(to_json(&value), r#"{"$map":[["$set",{"a":1}]]}"#);
     }
@@ -245,7 +186,7 @@ mod tests {
     #[test]
     fn each_map_is_judged_by_its_own_keys() {
         let text = r#"{"$map":[["a",{"b":{"$map":[["c",{}],["c",{"d":1}]]}}],["a",{"$map":[[{"e":2},3]]}]]}"#;
-        assert_eq!(to_json(&parse_lenient(text).unwrap()), text);
+        assert_eq!(to_json(&parse(text).unwrap()), text);
         let keys: Vec<(Value, Value)> = (0..100).map(|n| (format!("key {n}").into(), n.into())).collect();
         assert!(to_json(&Value::Map(keys.clone())).starts_with(r#"{"key 0":0,"#));
         let twice = [&keys[..], &keys[40..41]].concat();
@@ -281,7 +222,7 @@ mod tests {
     proptest! {
         #[test]
         fn what_is_printed_can_be_published_again(value in values()) {
-            prop_assert_eq!(parse_lenient(&to_json(&value)).unwrap(), value);
+            prop_assert_eq!(parse(&to_json(&value)).unwrap(), value);
         }
 
         #[test]
@@ -295,7 +236,9 @@ mod tests {
 
         #[test]
         fn base64_round_trips(bytes: Vec<u8>) {
-            prop_assert_eq!(base64_decode(&Base64(&bytes).to_string()), Some(bytes));
+            let mut text = Base64(&bytes).to_string().into_bytes();
+            prop_assert_eq!(base64_decode(&mut text), Some(bytes.len()));
+            prop_assert_eq!(&text[..bytes.len()], bytes);
         }
     }
 }

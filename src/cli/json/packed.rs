@@ -11,9 +11,24 @@ use super::print::{Json, Token, decode};
 
 /// One MessagePack value.
 #[derive(Debug, Clone, PartialEq)]
-pub(in super::super) struct Packed(Vec<u8>);
+pub(in super::super) struct Packed(pub(super) Vec<u8>);
 
 impl Packed {
+    pub(in super::super) fn nil() -> Self {
+        Self(vec![rmp::Marker::Null.to_u8()])
+    }
+
+    /// A string.
+    ///
+    /// # Errors
+    /// There is no memory for it.
+    pub(in super::super) fn text(text: &str) -> Result<Self, String> {
+        let mut bytes = Bytes::default();
+        rmp::encode::write_str(&mut bytes, text).map_err(|error| error.to_string())?;
+        let bytes = bytes.finish();
+        bytes.map(Self).map_err(|error| format!("a text of {} bytes is {error}", text.len()))
+    }
+
     pub(in super::super) fn bytes(&self) -> &[u8] {
         &self.0
     }
