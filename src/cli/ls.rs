@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::interrupt::Interrupt;
 use super::silent::{self, Silent, short};
-use super::{Common, Outcome, grouped, print, printable, table};
+use super::{Common, Outcome, grouped, print, print_json, printable, table};
 use crate::control::Location;
 use crate::{Node, NodeId, NodeInfo, NodeStats, Peer, PortInfo, RefusedNode, ReportedPort};
 
@@ -107,7 +107,7 @@ pub(super) fn run(common: &Common, options: &Options) -> Outcome {
         let listed = |id: &String| listing.nodes.iter().any(|node| node.id == *id);
         listing.silent = silent::of(&node, &path)?.into_iter().filter(|silent| !listed(&silent.id)).collect();
     }
-    if options.json { print(serde_json::to_string(&listing)?) } else { print(listing.text().trim_end()) }
+    if options.json { print_json(&listing) } else { print(listing.text().trim_end()) }
 }
 
 fn listed_refusal(node: RefusedNode) -> ListedRefusal {
@@ -245,7 +245,7 @@ impl ListedPort {
         let size = |bytes: Option<u64>| bytes.map_or("?".into(), size);
         vec![
             if self.lossy { format!("lossy {}", self.role) } else { self.role.to_owned() },
-            printable(&self.name),
+            printable(&self.name).into_owned(),
             number(self.messages),
             self.rate.map_or("?".into(), |rate| format!("{}/s", grouped(rate.round() as u64))),
             size(self.bytes),

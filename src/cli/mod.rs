@@ -18,6 +18,7 @@
 //! Only this module prints: results to stdout, one line to stderr when a command fails.
 #![forbid(unsafe_code)]
 
+use std::borrow::Cow;
 use std::fmt;
 use std::io::{self, BufWriter, IsTerminal, Write};
 use std::path::PathBuf;
@@ -289,7 +290,7 @@ fn print(text: impl fmt::Display) -> Outcome {
 /// Writes a line of JSON to stdout, whatever its length, with no copy of it in memory.
 fn print_json(value: &impl Serialize) -> Outcome {
     let mut stdout = BufWriter::with_capacity(CHUNK, io::stdout().lock());
-    let written = serde_json::to_writer(&mut stdout, value).map_err(io::Error::from);
+    let written = json::write(&mut stdout, value);
     written.and_then(|()| stdout.write_all(b"\n")).and_then(|()| stdout.flush()).map_err(stdout_error)
 }
 
@@ -306,12 +307,25 @@ fn note(text: impl fmt::Display) {
 }
 
 /// Text that may come from another process, without what a terminal would obey.
-fn printable(text: &str) -> String {
+fn printable(text: &str) -> Cow<'_, str> {
+    if !text.contains(is_obeyed) {
+        return Cow::Borrowed(text);
+    }
     let mut printable = String::with_capacity(text.len());
     for c in text.chars() {
-        if c.is_control() { printable.extend(c.escape_default()) } else { printable.push(c) }
+        if is_obeyed(c) { printable.extend(c.escape_default()) } else { printable.push(c) }
     }
-    printable
+    Cow::Owned(printable)
+}
+
+/// Whether a terminal, or whatever lays out text, takes this for an order: control characters, and what turns the
+/// direction of text or ends a line.
+fn is_obeyed(c: char) -> bool {
+    let is_layout = matches!(
+        c,
+        '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}'
+    );
+    c.is_control() || is_layout
 }
 
 /// A number that is read by people: `1,234,567`.
@@ -367,6 +381,9 @@ mod tests {
     #[test]
     fn control_characters_do_not_reach_the_terminal() {
         assert_eq!(printable("é \x1b[2J\n"), "é \\u{1b}[2J\\n");
+        assert_eq!(printable("a\u{202e}b\u{9b}1m\u{7f}"), "a\\u{202e}b\\u{9b}1m\\u{7f}");
+        let obeyed = ('\0'..=char::MAX).filter(|c| is_obeyed(*c)).count();
+        assert_eq!(obeyed, 65 + 3 + 7 + 4);
     }
 
     #[test]

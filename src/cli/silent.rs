@@ -84,7 +84,7 @@ impl fmt::Display for Silent {
 
 /// A node's id, for people.
 pub(super) fn short(id: &str) -> String {
-    NodeId::parse(id).map_or_else(|| printable(id), |id| id.short().to_string())
+    NodeId::parse(id).map_or_else(|| printable(id).into_owned(), |id| id.short().to_string())
 }
 
 /// Whether a signal or a debugger has stopped the process.

@@ -8,7 +8,7 @@ use nix::poll::{PollFd, PollFlags};
 use serde::Serialize;
 
 use super::interrupt::{Interrupt, wait};
-use super::{Common, Failure, Outcome, end, print, printable};
+use super::{Common, Failure, Outcome, end, print, print_json, printable};
 use crate::{Departure, PeerChange, PortInfo, Presence};
 
 /// Print who joins the bus, leaves it, stalls and recovers, until interrupted
@@ -45,7 +45,7 @@ fn watch(mut presence: Presence, interrupt: &Interrupt, json: bool) -> Outcome {
         while let Some(change) = presence.try_recv()? {
             // Whoever does not read our output must not keep us from being interrupted.
             writable(interrupt, &stdout)?;
-            print(if json { serde_json::to_string(&Line::of(&change))? } else { text(&change) })?;
+            if json { print_json(&Line::of(&change)) } else { print(text(&change)) }?;
         }
         if !presence.arm()? {
             continue;
@@ -151,5 +151,5 @@ fn text(change: &PeerChange) -> String {
         peer.uid(),
         peer.id().short()
     );
-    printable(&line)
+    printable(&line).into_owned()
 }

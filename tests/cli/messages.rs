@@ -167,6 +167,38 @@ fn raw_payloads_are_shown_as_text_if_they_can_be() {
 }
 
 #[test]
+fn what_a_terminal_obeys_in_a_peers_message_is_escaped() {
+    let place = Place::new();
+    let node = place.join("\u{202e}live");
+    let (topic, value) = ("a\u{2066}b", "\u{9b}31m\u{7f}\u{1b}\u{2028}é");
+    for (args, expected) in [
+        (&[topic][..], r#"a\u{2066}b "\u009b31m\u007f\u001b\u2028é""#),
+        (&[topic, "--json"], r#"{"topic":"a\u2066b","source":{"name":"\u202elive","#),
+    ] {
+        let (mut sub, mut raw) = start_sub(&place, &node, args, topic);
+        let mut typed = node.publisher::<str>(topic).unwrap();
+        typed.wait_for_subscribers(1, DEADLINE).unwrap();
+        let lines = sub.lines();
+        raw.publish(value.as_bytes()).unwrap();
+        let line = lines.next();
+        assert!(line.starts_with(expected), "{line:?}");
+        typed.message(value).header("k\u{9c}", "\u{200f}").send().unwrap();
+        let line = lines.next();
+        assert!(line.starts_with(expected), "{line:?}");
+        if args.len() > 1 {
+            let line = json(&line);
+            assert_eq!((&line["value"], &line["topic"]), (&value.into(), &topic.into()));
+            assert_eq!(line["headers"]["k\u{9c}"], "\u{200f}");
+        }
+    }
+    let mut sub = place.start(&["inbox", "critic"]);
+    eventually("the inbox", || node.peers().iter().any(|peer| !peer.ports().is_empty()));
+    node.send("critic", "\u{85}").unwrap();
+    assert_eq!(sub.lines().next(), r#"\u{202e}live "\u0085""#);
+    assert!(place.succeed(&["ls"]).contains(r"\u{202e}live"));
+}
+
+#[test]
 fn a_value_is_repeated_at_a_rate() {
     let place = Place::new();
     let sub = place.start(&["sub", "tick", "--count", "6"]);

@@ -11,7 +11,7 @@ use nix::libc;
 use nix::sys::socket::{getsockopt, sockopt};
 use serde::Serialize;
 
-use super::{Common, Outcome, grouped, ls::size, print, printable};
+use super::{Common, Outcome, grouped, ls::size, print, print_json, printable};
 use crate::sys::limits::{self, Resource};
 use crate::sys::seqpacket::{MAX_DATAGRAM, Socket};
 use crate::sys::{fork, membarrier, memfd, pidfd, timerfd};
@@ -105,7 +105,7 @@ pub(super) fn run(common: &Common, options: &Options) -> Outcome {
     let total = checks.len();
     let diagnosis = Diagnosis { ok: failed == 0, checks, leftovers };
     if options.json {
-        print(serde_json::to_string(&diagnosis)?)?;
+        print_json(&diagnosis)?;
     } else {
         print(diagnosis.text().trim_end())?;
     }

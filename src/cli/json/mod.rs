@@ -20,11 +20,13 @@ mod convert;
 mod forms;
 mod packed;
 mod print;
+mod safe;
 mod typed;
 
 pub(super) use convert::convert;
 pub(super) use packed::{Packed, Received};
 pub(super) use print::{Json, decode};
+pub(super) use safe::write;
 pub(super) use typed::parse_lenient;
 
 /// What is said of a value that there is no memory for.

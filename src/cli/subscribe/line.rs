@@ -6,8 +6,8 @@ use std::time::UNIX_EPOCH;
 
 use serde::ser::{Serialize, SerializeMap, SerializeStruct, Serializer};
 
-use super::super::json::{Base64, convert, decode};
-use super::super::{CHUNK, Outcome, stdout_error};
+use super::super::json::{self, Base64, convert, decode};
+use super::super::{CHUNK, Outcome, printable, stdout_error};
 use super::buffer::{Buffer, Entry};
 use crate::frame::PortUp;
 use crate::{Encoding, Headers, NodeInfo};
@@ -61,13 +61,13 @@ fn write_line(out: &mut impl Write, entry: &Entry, json: bool) -> Result<(), Bad
     .map_err(Bad::Stdout)
 }
 
-fn write_shown(out: &mut impl Write, entry: &Entry, value: &impl Serialize, json: bool) -> io::Result<()> {
-    if json {
-        serde_json::to_writer(&mut *out, &Line { entry, value })?;
+fn write_shown(out: &mut impl Write, entry: &Entry, value: &impl Serialize, is_json: bool) -> io::Result<()> {
+    if is_json {
+        json::write(&mut *out, &Line { entry, value })?;
     } else {
         // What is sent to one name has one topic: who sent it tells more.
-        write!(out, "{} ", if entry.direct { entry.source.name() } else { &entry.topic })?;
-        serde_json::to_writer(&mut *out, value)?;
+        write!(out, "{} ", printable(if entry.direct { entry.source.name() } else { &entry.topic }))?;
+        json::write(&mut *out, value)?;
     }
     out.write_all(b"\n")
 }
