@@ -17,7 +17,7 @@ use super::interrupt::Interrupt;
 use super::json::{Json, Packed, Received};
 use super::publish::{duration, each_value, header};
 use super::subscribe::{HeaderMap, Source};
-use super::{Common, Failure, Outcome, print_json, silent, status};
+use super::{Common, Failure, Outcome, advice, print_json, silent, status};
 use crate::{Client, Code, Response, Status};
 
 /// Call a method of a service, and print the result
@@ -66,7 +66,7 @@ pub(super) fn run(common: &Common, options: &Options) -> Outcome {
             Some(client) => client,
             none => none.insert(node.client(&options.service)?),
         };
-        let answer = call(client, options, &argument, &interrupt)?;
+        let answer = call(client, options, &argument, &interrupt)?.map_err(advice::of_call);
         if answer.as_ref().is_err_and(|status| status.code() == Code::NotFound) {
             silent::note_all(common, &node);
         }

@@ -35,6 +35,7 @@ use self::interrupt::Interrupt;
 use crate::wake::barrier;
 use crate::{Access, Bus, BusBuilder, Node};
 
+mod advice;
 mod bench;
 mod call;
 mod chaos;

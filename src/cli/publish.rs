@@ -1,6 +1,5 @@
 //! `ringbus pub`: values from the command line or stdin, as messages.
 
-use std::fmt;
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::AsFd;
@@ -10,7 +9,7 @@ use clap::Args;
 
 use super::interrupt::Interrupt;
 use super::json::{Packed, parse_lenient};
-use super::{Common, Failure, Outcome, denials, end, note, silent};
+use super::{Common, Failure, Outcome, advice, denials, end, note, silent};
 use crate::{Node, Overflow, PublishError, Publisher, WaitError};
 
 /// The VALUE that stands for those on stdin.
@@ -187,15 +186,6 @@ pub(super) fn each_value(
     }
 }
 
-/// The library's word for a setting, as the flag that sets it here.
-pub(super) fn with_flag(error: impl fmt::Display) -> Failure {
-    let text = error.to_string().replace("`capacity`", "--capacity");
-    Failure::Error(match text.strip_prefix("capacity ") {
-        Some(rest) => format!("--capacity {rest}"),
-        None => text,
-    })
-}
-
 /// The publisher, and the pace.
 struct Port<'a> {
     publisher: Publisher<Packed>,
@@ -215,7 +205,7 @@ impl<'a> Port<'a> {
             Policy::Drop => Overflow::DropNewest,
             Policy::Evict(timeout) => Overflow::Evict { timeout },
         });
-        let publisher = builder.capacity(options.capacity).open().map_err(with_flag)?;
+        let publisher = builder.capacity(options.capacity).open().map_err(|error| format!("--{error}"))?;
         Ok(Self { publisher, options, interrupt, published: 0, first: Instant::now() })
     }
 
@@ -272,7 +262,7 @@ impl<'a> Port<'a> {
                         self.published
                     )));
                 }
-                Err(error) => return Err(with_flag(error)),
+                Err(error) => return Err(advice::of_publish(error)),
             }
         }
     }

@@ -3,8 +3,8 @@
 use clap::Args;
 
 use super::interrupt::Interrupt;
-use super::publish::{each_value, header, with_flag};
-use super::{Common, Outcome, end, note, silent};
+use super::publish::{each_value, header};
+use super::{Common, Outcome, advice, end, note, silent};
 use crate::{Node, SendError};
 
 /// Send a value to the nodes of a name
@@ -74,7 +74,7 @@ impl Content {
             if matches!(sent, Err(SendError::NotFound { .. })) {
                 silent::note_all(common, node);
             }
-            sent.map_err(with_flag)
+            sent.map_err(advice::of_send)
         });
         end(node, sent)
     }

@@ -96,6 +96,7 @@ fn nobody_to_send_to_is_told_in_a_line() {
     let place = Place::new();
     let error = place.fail(&["send", "critic", "1"], 1);
     assert!(error.contains("no node named \"critic\" has an inbox"), "{error}");
+    assert!(error.contains("`ringbus inbox critic`") && !error.contains("Node::"), "{error}");
     let output = place.run(&["broadcast", "1"]);
     assert!(output.status.success());
     assert!(text(&output.stderr).starts_with("note: nobody listens to broadcasts"));

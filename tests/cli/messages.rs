@@ -222,6 +222,28 @@ fn a_large_value_is_published() {
 }
 
 #[test]
+fn what_to_do_with_a_value_that_is_too_large_is_told_in_the_words_of_the_command() {
+    let place = Place::new();
+    let node = place.join("critic");
+    let _inbox = node.raw_inbox().unwrap();
+    let _server = node.service("svc").raw_method("raw", |_, _| Ok(vec![1])).spawn().unwrap();
+    let line = "x".repeat(70_000_000);
+    for (args, said) in [
+        (&["pub", "t", "-", "--text"][..], "`ringbus pub` sends at most "),
+        (&["send", "critic", "-", "--text"], "can be sent: send it in pieces"),
+        (&["broadcast", "-", "--text"], "can be sent: send it in pieces"),
+        (&["call", "svc", "raw", "-", "--text"], "can be sent: send it in pieces"),
+    ] {
+        let output = feed(place.command(args), &line);
+        let error = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{args:?}: {error}");
+        assert!(error.contains(said) && !error.contains("max_message"), "{args:?}: {error}");
+    }
+    let error = place.fail(&["call", "svc", "raw"], 1);
+    assert!(error.contains("not MessagePack: it takes a program"), "{error}");
+}
+
+#[test]
 fn waiting_for_subscribers_ends_in_time() {
     let place = Place::new();
     let start = Instant::now();

@@ -1,0 +1,47 @@
+//! The library's advice is for programs: here is the same for whoever has the command alone.
+
+use super::Failure;
+use crate::{PublishError, SendError, Status};
+
+/// Of a call: what the message of such a status has in it, how it ends, and what it ends with here.
+const OF_CALLS: [(&str, &str, &str); 3] = [
+    ("the request of ", ": raise `max_message` (and `blob_memory`)", ": send it in pieces"),
+    ("but the client takes ", ": raise its `max_message`", ": ask for less at a time"),
+    ("not MessagePack", ": call it with `send_raw`", ": it takes a program to read it"),
+];
+
+pub(super) fn of_publish(error: PublishError) -> Failure {
+    Failure::Error(match error {
+        PublishError::TooLarge { size, limit } => format!(
+            "payload of {size} bytes, but `ringbus pub` sends at most {limit}: send it in pieces, or from a program, which can raise that"
+        ),
+        PublishError::Memory { reason } => format!(
+            "cannot make shared memory for a large message: {reason}: raise the limit (`ulimit -n`, `ulimit -v`, `ulimit -f`, the container's memory) or send it in pieces"
+        ),
+        error => error.to_string(),
+    })
+}
+
+pub(super) fn of_send(error: SendError) -> Failure {
+    Failure::Error(match error {
+        SendError::NotFound { name } => format!(
+            "no node named {name:?} has an inbox: is it running on this bus, and does it open one? (`ringbus inbox {name}` does)"
+        ),
+        SendError::TooLarge { size, limit } => {
+            format!("payload of {size} bytes, but {limit} can be sent: send it in pieces")
+        }
+        error => error.to_string(),
+    })
+}
+
+/// Of a failed call.
+pub(super) fn of_call(status: Status) -> Status {
+    let message = status.message();
+    let here = |(what, end, here): &(&str, &str, &'static str)| {
+        message.strip_suffix(end).filter(|said| said.contains(what)).map(|said| (said, *here))
+    };
+    match OF_CALLS.iter().find_map(here) {
+        Some((what, here)) => Status::new(status.code(), format!("{what}{here}")),
+        None => status,
+    }
+}
