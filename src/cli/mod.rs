@@ -19,8 +19,10 @@
 #![forbid(unsafe_code)]
 
 use std::borrow::Cow;
+use std::error::Error;
 use std::fmt;
 use std::io::{self, BufWriter, IsTerminal, Write};
+use std::num::{IntErrorKind, ParseIntError};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -177,7 +179,7 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// The arguments, with the exit codes in every command's help.
+/// The arguments, with what all commands have in common: exit codes in the help, numbers that may begin with a minus.
 fn command() -> clap::Command {
     Cli::command().mut_subcommands(|command| {
         let interrupted = match command.get_name() {
@@ -187,7 +189,15 @@ fn command() -> clap::Command {
         };
         let help = command.get_after_long_help().map(ToString::to_string).unwrap_or_default();
         let codes = format!("Exit codes: {interrupted}, 1 failure, 2 arguments that cannot be read.");
-        command.after_long_help(format!("{help}\n\n{codes}"))
+        let command = command.after_long_help(format!("{help}\n\n{codes}"));
+        command.mut_args(|arg| {
+            // What is below zero is for an option's own parser to refuse: clap takes it for another option.
+            match arg.get_value_names().and_then(<[_]>::first).map(|name| name.as_str()) {
+                Some("TIME" | "BYTES") => arg.allow_hyphen_values(true),
+                Some("N" | "S" | "HZ" | "POLICY") => arg.allow_negative_numbers(true),
+                _ => arg,
+            }
+        })
     })
 }
 
@@ -216,8 +226,32 @@ fn usage(error: clap::Error) -> ExitCode {
     }
     let text = error.to_string();
     let said = text.split("\n\nUsage:").next().unwrap_or(&text).split("\n\nFor more").next();
-    let said = said.unwrap_or(&text).trim_start_matches("error: ");
+    let mut said = folded(said.unwrap_or(&text).trim_start_matches("error: "));
+    if let Some(number) = error.source().and_then(|source| source.downcast_ref::<ParseIntError>()) {
+        let wanted = match number.kind() {
+            IntErrorKind::PosOverflow => "that is too large",
+            _ => "a whole number, 0 or more, is wanted",
+        };
+        said = said.replace(&number.to_string(), wanted);
+    }
     fail(&format!("{said} (`--help` tells more)"), 2)
+}
+
+/// The paragraphs of an error, and the lists in them, as one line.
+fn folded(text: &str) -> String {
+    let paragraph = |text: &str| {
+        let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+        let first = lines.next()?;
+        let first = first.strip_prefix("tip: ").unwrap_or(first);
+        let rest: Vec<&str> = lines.map(|line| line.trim_matches(['[', ']'])).collect();
+        let between = match rest.is_empty() {
+            true => "",
+            false if first.ends_with(':') => " ",
+            false => ": ",
+        };
+        Some(format!("{first}{between}{}", rest.join(", ")))
+    };
+    text.split("\n\n").filter_map(paragraph).collect::<Vec<_>>().join("; ")
 }
 
 fn log_to_stderr(verbose: u8) {
@@ -385,6 +419,24 @@ mod tests {
         assert_eq!(printable("a\u{202e}b\u{9b}1m\u{7f}"), "a\\u{202e}b\\u{9b}1m\\u{7f}");
         let obeyed = ('\0'..=char::MAX).filter(|c| is_obeyed(*c)).count();
         assert_eq!(obeyed, 65 + 3 + 7 + 4);
+    }
+
+    #[test]
+    fn errors_of_several_paragraphs_are_a_line() {
+        for (text, line) in [
+            (
+                "unexpected argument '--txt' found\n\n  tip: a similar one",
+                "unexpected argument '--txt' found; a similar one",
+            ),
+            ("not provided:\n  <TOPIC>\n  <VALUE>\n", "not provided: <TOPIC>, <VALUE>"),
+            (
+                "invalid value 'x' for 'y'\n  [possible values: a, b]\n\n  tip: z",
+                "invalid value 'x' for 'y': possible values: a, b; z",
+            ),
+            ("plain", "plain"),
+        ] {
+            assert_eq!(folded(text), line);
+        }
     }
 
     #[test]
