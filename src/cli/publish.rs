@@ -10,14 +10,13 @@ use clap::Args;
 use super::interrupt::Interrupt;
 use super::json::{Packed, parse_lenient};
 use super::{Common, Failure, Outcome, advice, denials, end, note, silent};
-use crate::{Node, Overflow, PublishError, Publisher, WaitError};
+use crate::ring::{LogLayout, MIN_CAPACITY};
+use crate::{Node, OpenError, Overflow, PublishError, Publisher, WaitError};
 
 /// The VALUE that stands for those on stdin.
 pub(super) const STDIN: &str = "-";
 /// How often a wait for others looks whether it was interrupted.
 const LOOK: Duration = Duration::from_millis(100);
-/// Of the log, unless asked otherwise.
-const CAPACITY: u64 = 256 * 1024;
 /// Longest line of stdin: some times the largest payload that is published, since its JSON may be longer.
 const LONGEST_LINE: usize = 512 << 20;
 
@@ -63,8 +62,8 @@ pub(super) struct Options {
     /// message), or evict:TIME (wait that long, Ctrl-C or not, then cut the subscriber off, and go on with the others)
     #[arg(long, value_name = "POLICY", default_value = "block", value_parser = policy)]
     overflow: Policy,
-    /// Bytes of the log, a power of two: what a subscriber may be behind
-    #[arg(long, value_name = "BYTES", default_value_t = CAPACITY)]
+    /// Bytes of the log, a power of two from 4K to 4G: what a subscriber may be behind
+    #[arg(long, value_name = "BYTES", default_value = "256K", value_parser = capacity)]
     capacity: u64,
 }
 
@@ -103,6 +102,30 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
     });
     let duration = seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
     duration.ok_or_else(|| "a time is wanted, such as 2s, 500ms or 1.5 (seconds)".into())
+}
+
+/// A number of bytes such as `65536`, `64K`, `1M` or `2G`, in powers of 1024.
+pub(super) fn bytes(text: &str) -> Result<u64, String> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let unit = match &text[digits.len()..] {
+        "" => Some(1),
+        "K" | "KiB" => Some(1 << 10),
+        "M" | "MiB" => Some(1 << 20),
+        "G" | "GiB" => Some(1 << 30),
+        _ => None,
+    };
+    let number = digits.parse::<u64>().ok();
+    let bytes = number.zip(unit).and_then(|(number, unit)| number.checked_mul(unit));
+    bytes.ok_or_else(|| "a whole number of bytes is wanted, such as 65536, 64K, 1M or 2G (of 1024)".into())
+}
+
+/// Bytes of a log.
+fn capacity(text: &str) -> Result<u64, String> {
+    let capacity = bytes(text)?;
+    match LogLayout::new(capacity) {
+        Some(_) if capacity >= MIN_CAPACITY => Ok(capacity),
+        _ => Err(OpenError::Capacity { capacity }.to_string()),
+    }
 }
 
 pub(super) fn header(text: &str) -> Result<(String, String), String> {
@@ -205,7 +228,7 @@ impl<'a> Port<'a> {
             Policy::Drop => Overflow::DropNewest,
             Policy::Evict(timeout) => Overflow::Evict { timeout },
         });
-        let publisher = builder.capacity(options.capacity).open().map_err(|error| format!("--{error}"))?;
+        let publisher = builder.capacity(options.capacity).open()?;
         Ok(Self { publisher, options, interrupt, published: 0, first: Instant::now() })
     }
 
@@ -336,6 +359,22 @@ impl<'a> Lines<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn bytes_are_counted_in_powers_of_1024() {
+        for (text, counted) in
+            [("0", 0), ("65536", 65536), ("64K", 65536), ("64KiB", 65536), ("1M", 1 << 20), ("2G", 2 << 30)]
+        {
+            assert_eq!(bytes(text), Ok(counted), "{text}");
+        }
+        for text in ["", "K", "-1", "1.5M", "64 K", "64k", "64KB", "1T", "18446744073709551615K"] {
+            assert!(bytes(text).unwrap_err().contains("64K"), "{text}");
+        }
+        assert_eq!(capacity("4K"), Ok(4096));
+        for text in ["2K", "1000", "3M", "8G"] {
+            assert!(capacity(text).unwrap_err().contains("power of two"), "{text}");
+        }
+    }
 
     #[test]
     fn times_have_units_or_are_seconds() {

@@ -21,6 +21,7 @@ use nix::poll::{PollFd, PollFlags};
 
 use super::denials::Teller;
 use super::interrupt::{Interrupt, wait};
+use super::publish::bytes;
 use super::{Common, Failure, Outcome, end, note};
 use crate::sys::thread;
 use crate::{Node, RawInbox, RawSubscriber, RecvError, Sample};
@@ -95,9 +96,9 @@ struct Output {
     /// Print all that is known of a message, as JSON
     #[arg(long)]
     json: bool,
-    /// Bytes of messages that are kept while stdout is not read
-    #[arg(long, value_name = "BYTES", default_value_t = 64 << 20)]
-    buffer: usize,
+    /// Bytes of messages that are kept while stdout is not read: 65536, 64K, 1M, 2G
+    #[arg(long, value_name = "BYTES", default_value = "64M", value_parser = bytes)]
+    buffer: u64,
 }
 
 pub(super) fn run(common: &Common, options: &Options) -> Outcome {
@@ -117,7 +118,7 @@ pub(super) fn run_inbox(common: &Common, options: &InboxOptions) -> Outcome {
 
 /// Prints what the port receives.
 fn show(common: &Common, node: Node, port: impl Port, output: &Output, interrupt: &Interrupt) -> Outcome {
-    let buffer = Buffer::new(output.buffer);
+    let buffer = Buffer::new(output.buffer.try_into().unwrap_or(usize::MAX));
     let (notices, complaints) = sync_channel(NOTICES);
 
     let stderr = Task::spawn("stderr", move || tell(&complaints))?;
