@@ -7,20 +7,22 @@ use std::io::{self, Write};
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 
 use super::forms;
+use super::survey::Survey;
 
 /// Reads one JSON value.
 ///
 /// # Errors
 /// It is not one, nothing but one, nested too deeply, or there is no memory to convert it.
 pub(in super::super) fn convert(json: &[u8]) -> Result<Vec<u8>, String> {
-    let mut bytes = Bytes::default();
+    let json = str::from_utf8(json).map_err(|error| format!("not JSON: {error}"))?;
+    let mut bytes = Survey::of(json).bytes(false).ok_or(super::TOO_LARGE)?;
     read(json, &mut bytes).map_err(|error| format!("not JSON: {error}"))?;
     bytes.finish()
 }
 
 /// The same; `bytes` tell at the end whether there was memory for it.
-pub(super) fn read(json: &[u8], bytes: &mut Bytes) -> Result<(), serde_json::Error> {
-    let mut from = serde_json::Deserializer::from_slice(json);
+pub(super) fn read(json: &str, bytes: &mut Bytes) -> Result<(), serde_json::Error> {
+    let mut from = serde_json::Deserializer::from_str(json);
     Next(bytes).deserialize(&mut from).and_then(|()| from.end())
 }
 
@@ -52,11 +54,11 @@ impl Write for Bytes {
 }
 
 impl Bytes {
-    /// For what a user writes, with room for so many bytes; `None`: there is no memory for them.
-    pub(super) fn with_forms(room: usize) -> Option<Self> {
+    /// With room for so many bytes; `None`: there is no memory for them.
+    pub(super) fn new(room: usize, has_forms: bool) -> Option<Self> {
         let mut out = Vec::new();
         out.try_reserve_exact(room).ok()?;
-        Some(Self { out, has_forms: true, ..Self::default() })
+        Some(Self { out, has_forms, ..Self::default() })
     }
 
     /// What is wrong with a form.

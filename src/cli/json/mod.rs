@@ -21,6 +21,7 @@ mod forms;
 mod packed;
 mod print;
 mod safe;
+mod survey;
 mod typed;
 
 pub(super) use convert::convert;
@@ -178,6 +179,18 @@ mod tests {
         0xdf, 0, 0, 0, 2, 0xdb, 0, 0, 0, 1, b'a', 0xdd, 0, 0, 0, 4, 0xca, 0x3f, 0xc0, 0, 0, 0xd9, 1, b'b',
         0xc6, 0, 0, 0, 1, 7, 0xc9, 0, 0, 0, 1, 5, 8, 0xd0, 2, 0xde, 0, 0,
     ];
+
+    #[test]
+    fn payloads_that_are_not_json_are_errors_and_forms_in_json_are_only_maps() {
+        for broken in [&b"[1"[..], b"\"\xff\"", b"", b"1 2"] {
+            assert!(convert(broken).unwrap_err().starts_with("not JSON: "), "{broken:?}");
+        }
+        let converted = convert(br#"{"$bin":"?"}"#).unwrap();
+        assert_eq!(
+            serde_json::to_string(&decode(&converted).unwrap()).unwrap(),
+            r#"{"$map":[["$bin","?"]]}"#
+        );
+    }
 
     #[test]
     fn every_width_of_a_length_is_read() {
