@@ -3,9 +3,9 @@
 use super::Failure;
 use crate::{PublishError, SendError, Status};
 
-/// Of a call: what the message of such a status has in it, how it ends, and what it ends with here.
+/// Of a call: what the message of such a status has in it, how its advice begins, and what the advice is here.
 const OF_CALLS: [(&str, &str, &str); 3] = [
-    ("the request of ", ": raise `max_message` (and `blob_memory`)", ": send it in pieces"),
+    ("the request of ", ": raise `max_message` to ", ": send it in pieces"),
     ("but the client takes ", ": raise its `max_message`", ": ask for less at a time"),
     ("not MessagePack", ": call it with `send_raw`", ": it takes a program to read it"),
 ];
@@ -37,8 +37,9 @@ pub(super) fn of_send(error: SendError) -> Failure {
 /// Of a failed call.
 pub(super) fn of_call(status: Status) -> Status {
     let message = status.message();
-    let here = |(what, end, here): &(&str, &str, &'static str)| {
-        message.strip_suffix(end).filter(|said| said.contains(what)).map(|said| (said, *here))
+    let here = |(what, advice, here): &(&str, &str, &'static str)| {
+        let (said, _) = message.rsplit_once(advice)?;
+        said.contains(what).then_some((said, *here))
     };
     match OF_CALLS.iter().find_map(here) {
         Some((what, here)) => Status::new(status.code(), format!("{what}{here}")),
