@@ -53,7 +53,7 @@ fn too_large_is_said_with_the_limit() {
     let bytes = vec![0; 65_536];
     for header in [10, 3000, 4000, 5000, 16_000] {
         let value = "v".repeat(header);
-        let mut send = |len: usize| one.message(&bytes[..len]).header("k", &*value).send();
+        let mut send = |len: usize| one.message(&bytes[..len]).header("k", &value).send();
         let limit = match send(65_536) {
             Ok(()) => continue,
             Err(PublishError::TooLarge { size: 65_536, limit }) => limit,

@@ -47,7 +47,7 @@ impl<'a> Room<'a> {
         let (short, middle, long) = ([marker | d], [wide, c, d], [wide + 1, a, b, c, d]);
         let head: &[u8] = match count {
             ..16 => &short,
-            ..0x1_0000 => &middle,
+            16..0x1_0000 => &middle,
             _ => &long,
         };
         let more = head.len() - 1;
