@@ -4,7 +4,7 @@ use std::io;
 use std::time::Duration;
 
 use super::access::AccessError;
-use super::blob::LARGEST;
+use super::blob::{LARGEST, SMALLEST};
 use super::drain::DrainError;
 use super::peer::NodeInfo;
 use super::status::Status;
@@ -17,7 +17,7 @@ use crate::sys::limits;
 /// What a port needs for a payload of so many bytes, which was too large for it: it takes `limit` beside this head.
 pub(super) fn room_for(size: usize, limit: usize) -> String {
     // Beside a long head, the power of two may be too little.
-    let blob = (size as u64).checked_next_power_of_two();
+    let blob = (size as u64).max(SMALLEST).checked_next_power_of_two();
     let is_tight = |blob: &u64| limit as u64 >= blob.saturating_sub(MAX_HEADER_BYTES as u64);
     let blob = blob.map(|blob| if is_tight(&blob) { blob.saturating_mul(2) } else { blob });
     match blob.filter(|blob| *blob <= LARGEST) {

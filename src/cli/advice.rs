@@ -4,9 +4,10 @@ use super::Failure;
 use crate::{PublishError, SendError, Status};
 
 /// Of a call: what the message of such a status has in it, how its advice begins, and what the advice is here.
-const OF_CALLS: [(&str, &str, &str); 3] = [
+const OF_CALLS: [(&str, &str, &str); 4] = [
     ("the request of ", ": raise `max_message` to ", ": send it in pieces"),
     ("but the client takes ", ": raise its `max_message`", ": ask for less at a time"),
+    ("cannot make shared memory", " or lower `blob_memory`", " or send it in pieces"),
     ("not MessagePack", ": call it with `send_raw`", ": it takes a program to read it"),
 ];
 

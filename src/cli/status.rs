@@ -74,8 +74,11 @@ impl Serialize for Failed<'_> {
         map.serialize_entry("code", &(self.0.code() as u8))?;
         map.serialize_entry("message", self.0.message())?;
         let details: Option<Received> = self.0.details();
-        if let Some(Ok(details)) = details.as_ref().map(|details| details.value().and_then(Packed::shown)) {
-            map.serialize_entry("details", &details)?;
+        if let Some(details) = &details {
+            match details.value().and_then(Packed::shown) {
+                Ok(details) => map.serialize_entry("details", &details)?,
+                Err(error) => map.serialize_entry("details", &format!("({error})"))?,
+            }
         }
         map.end()
     }

@@ -78,7 +78,7 @@ pub fn size(fd: impl AsFd) -> io::Result<u64> {
 /// Whether all of its pages were made, be they in memory or swapped out. Once it is sealed, nobody can take one away again.
 ///
 /// By what fstat(2) counts, which waits for nobody: lseek(2) finds holes, and locks the file for that, which its owner can
-/// keep locked. Pages beyond the end count as well: who would pass those off for others has to make as many.
+/// keep locked. Pages beyond the end count as well: whoever means harm can make as many there, for the while.
 pub fn is_whole(fd: impl AsFd) -> io::Result<bool> {
     let stat = fstat(fd)?;
     Ok(stat.st_blocks.saturating_mul(512) >= stat.st_size)

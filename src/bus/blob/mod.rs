@@ -27,7 +27,7 @@ const BLOB_MEMORY: u64 = 256 << 20;
 /// The most that a message can have, whatever is asked for: lengths in frames have 32 bits.
 pub(super) const LARGEST: u64 = 1 << 31;
 /// Bytes of the smallest blob, beside those for what comes before a payload.
-const SMALLEST: u64 = 64 << 10;
+pub(super) const SMALLEST: u64 = 64 << 10;
 /// Blobs that a log may have at a time: each costs its writer a file descriptor.
 pub(super) const MOST: usize = 64;
 

@@ -388,6 +388,45 @@ fn long_lists_of_unknown_length_are_written_as_rmp_serde_does() {
     }
 }
 
+/// One item cannot be written, and neither can the list in another; whoever serialises them goes on.
+#[test]
+fn an_item_that_failed_is_no_part_of_a_list_of_unknown_length() {
+    use serde::ser::{SerializeMap, SerializeSeq};
+
+    struct Never;
+    struct Broken;
+    struct Careless;
+
+    impl Serialize for Never {
+        fn serialize<S: serde::Serializer>(&self, _: S) -> Result<S::Ok, S::Error> {
+            Err(serde::ser::Error::custom("never"))
+        }
+    }
+    impl Serialize for Broken {
+        fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+            let mut list = serializer.serialize_seq(None)?;
+            list.serialize_element("gone")?;
+            list.serialize_element(&Never)?;
+            list.end()
+        }
+    }
+    impl Serialize for Careless {
+        fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+            let mut map = serializer.serialize_map(None)?;
+            map.serialize_entry("before", &1)?;
+            let _ = map.serialize_key(&Never);
+            let _ = map.serialize_key(&Broken);
+            map.serialize_entry("after", &[(); 17])?;
+            map.end()
+        }
+    }
+
+    let expected = rmp_serde::to_vec_named(&Careless).unwrap();
+    let mut out = [0; 100];
+    let len = Value { value: &Careless, compact: false }.write(&mut out).unwrap();
+    assert_eq!(out[..len], *expected);
+}
+
 #[test]
 fn a_value_that_swallows_what_its_field_said_is_not_cut_off() {
     struct Careless;

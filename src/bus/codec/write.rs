@@ -234,18 +234,16 @@ impl<'a, 'r, C: SerializerConfig> Serializer for Writer<'a, 'r, C> {
     where
         I: IntoIterator<Item: Serialize>,
     {
-        let items = items.into_iter();
+        let mut items = items.into_iter();
         match items.size_hint() {
             (len, Some(most)) if len == most && len <= u32::MAX as usize => {
                 if !self.room().short_list(ARRAY, len)? {
                     SerializeSeq::end(self.rmp.serialize_seq(Some(len))?)?; // no more than the beginning
                 }
-                let mut items = items;
                 items.try_for_each(|item| item.serialize(self.again()))
             }
             _ => {
                 let mut list = self.serialize_seq(None)?;
-                let mut items = items;
                 items.try_for_each(|item| list.serialize_element(&item))?;
                 SerializeSeq::end(list)
             }
@@ -326,6 +324,7 @@ struct Open {
     marker: u8,
     /// Where it begins.
     start: usize,
+    /// Items that are written: of a map, keys and values.
     count: usize,
 }
 
@@ -336,15 +335,27 @@ impl<'a, 'r, C: SerializerConfig> List<'a, 'r, C> {
         Ok(Self { writer, open: Some(Open { marker, start, count: 0 }) })
     }
 
-    fn count(&mut self) {
+    fn item<T: Serialize + ?Sized>(&mut self, item: &T) -> Result<(), Error> {
+        item.serialize(self.writer.again())?;
         if let Some(open) = &mut self.open {
             open.count += 1;
         }
+        Ok(())
     }
 
     fn finish(mut self) -> Result<(), Error> {
-        let Some(Open { marker, start, count }) = self.open else { return Ok(()) };
-        self.writer.room().finish_list(marker, start, count)
+        let Some(Open { marker, start, count }) = self.open.take() else { return Ok(()) };
+        let len = if marker == MAP { count / 2 } else { count };
+        self.writer.room().finish_list(marker, start, len)
+    }
+}
+
+/// Without its end it has not been: a value may swallow what one of its fields said, and go on.
+impl<C> Drop for List<'_, '_, C> {
+    fn drop(&mut self) {
+        if let Some(Open { start, .. }) = self.open {
+            self.writer.room().len = start;
+        }
     }
 }
 
@@ -353,8 +364,7 @@ impl<C: SerializerConfig> SerializeSeq for List<'_, '_, C> {
     type Error = Error;
 
     fn serialize_element<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), Error> {
-        self.count();
-        value.serialize(self.writer.again())
+        self.item(value)
     }
 
     fn end(self) -> Result<(), Error> {
@@ -367,12 +377,11 @@ impl<C: SerializerConfig> SerializeMap for List<'_, '_, C> {
     type Error = Error;
 
     fn serialize_key<T: Serialize + ?Sized>(&mut self, key: &T) -> Result<(), Error> {
-        self.count();
-        key.serialize(self.writer.again())
+        self.item(key)
     }
 
     fn serialize_value<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), Error> {
-        value.serialize(self.writer.again())
+        self.item(value)
     }
 
     fn end(self) -> Result<(), Error> {

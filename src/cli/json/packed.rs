@@ -10,7 +10,7 @@ use super::convert::{Bytes, Next};
 use super::print::{Json, Token, decode};
 
 /// One MessagePack value.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug)]
 pub(in super::super) struct Packed(pub(super) Vec<u8>);
 
 impl Packed {

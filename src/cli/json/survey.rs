@@ -1,14 +1,19 @@
 //! A look at JSON before it is read, so that what reading it takes is asked for.
 
+use std::hint::black_box;
+
 use super::convert::Bytes;
+
+/// Zeros that the reader may add to a number.
+const FRACTION: usize = 20;
 
 /// What JSON says of itself before it is read. (Of other text it may say anything.)
 #[derive(Debug, Default)]
 pub(super) struct Survey<'a> {
     /// Bytes that it takes as MessagePack, at most.
     room: usize,
-    /// The longest string that has an escape: the reader puts it together in memory of its own.
-    escaped: usize,
+    /// The longest string that has an escape, or number: the reader puts them together in memory of its own.
+    longest: usize,
     /// The first integer that is none of 64 bits, and which the reader takes for a float.
     pub(super) misfit: Option<&'a str>,
 }
@@ -30,7 +35,7 @@ impl<'a> Survey<'a> {
                     let len = at.min(bytes.len()) - begin;
                     survey.room = survey.room.saturating_add(len + 4);
                     if is_escaped {
-                        survey.escaped = survey.escaped.max(len);
+                        survey.longest = survey.longest.max(len);
                     }
                 }
                 b'-' | b'0'..=b'9' => {
@@ -49,13 +54,16 @@ impl<'a> Survey<'a> {
     fn number(&mut self, number: &'a str) {
         let digits = number.strip_prefix('-').unwrap_or(number);
         let is_integer = digits.bytes().all(|byte| byte.is_ascii_digit()) && number != "-0";
+        self.longest = self.longest.max(number.len() + FRACTION);
         self.room += match number.len() {
             1 | 2 if is_integer => 1,
             3 | 4 if is_integer => 3,
             5..=9 if is_integer => 5,
             _ => 9,
         };
-        if is_integer && number.parse::<u64>().is_err() && number.parse::<i64>().is_err() {
+        // What begins with a zero is no number of JSON, and neither is a sign.
+        let is_misfit = is_integer && digits.starts_with(|first| first != '0');
+        if is_misfit && number.parse::<u64>().is_err() && number.parse::<i64>().is_err() {
             self.misfit = self.misfit.or(Some(number));
         }
     }
@@ -64,7 +72,9 @@ impl<'a> Survey<'a> {
     pub(super) fn bytes(&self, has_forms: bool) -> Option<Bytes> {
         let bytes = Bytes::new(self.room, has_forms)?;
         // It doubles what it has, and there may be the old and the new at once.
-        Vec::<u8>::new().try_reserve_exact(self.escaped.saturating_mul(3)).ok()?;
+        let mut probe = Vec::<u8>::new();
+        probe.try_reserve_exact(self.longest.saturating_mul(3)).ok()?;
+        black_box(&probe); // else it need not be made
         Some(bytes)
     }
 }
@@ -90,15 +100,16 @@ mod tests {
     }
 
     #[test]
-    fn the_longest_string_with_an_escape_is_found() {
-        for (text, escaped) in [
+    fn the_longest_string_with_an_escape_or_number_is_found() {
+        for (text, longest) in [
             (r#"["abc","a\"b","\\"]"#, 6),
             (r#"{"a\n":"long and plain"}"#, 5),
             (r#""plain""#, 0),
             (r#""\"#, 2),
             (r#""a"#, 0),
+            (r#"["\n",12345]"#, 5 + FRACTION),
         ] {
-            assert_eq!(Survey::of(text).escaped, escaped, "{text}");
+            assert_eq!(Survey::of(text).longest, longest, "{text}");
         }
     }
 }

@@ -15,8 +15,17 @@ pub(in super::super) fn parse_lenient(text: &str) -> Result<Packed, String> {
     let too_large = |error| format!("a value of {} bytes of JSON is {error}", text.len());
     let survey = Survey::of(text);
     let mut bytes = survey.bytes(true).ok_or_else(|| too_large(TOO_LARGE.to_owned()))?;
+    let misfit = |integer: &str| {
+        let (least, most) = (i64::MIN, u64::MAX);
+        let (text, integer) = (shortened(text), shortened(integer));
+        Err(format!(
+            "{text}: an integer is from {least} to {most}, which {integer} is not (a float has a point or an exponent): {ADVICE}"
+        ))
+    };
     match read(text, &mut bytes) {
         Ok(()) => {}
+        // Beyond floats as well: to the reader it is no number.
+        Err(_) if survey.misfit == Some(text.trim()) => return misfit(text),
         Err(error) if text.trim_start().starts_with(['{', '[', '"']) => {
             return Err(format!("{} begins like JSON, but is not: {error}: {ADVICE}", shortened(text)));
         }
@@ -29,13 +38,7 @@ pub(in super::super) fn parse_lenient(text: &str) -> Result<Packed, String> {
         return Err(format!("{}: {error}: {ADVICE}", shortened(text)));
     }
     if let Some(integer) = survey.misfit {
-        return Err(format!(
-            "{}: an integer is from {} to {}, which {} is not (a float has a point or an exponent): {ADVICE}",
-            shortened(text),
-            i64::MIN,
-            u64::MAX,
-            shortened(integer)
-        ));
+        return misfit(integer);
     }
     bytes.finish().map(Packed).map_err(too_large)
 }
@@ -61,9 +64,15 @@ mod tests {
                 assert!(told.contains("--text"), "{told}");
             }
         }
-        for text in
-            [r#""18446744073709551616""#, "18446744073709551616.0", "1e30", "18446744073709551616 mice"]
-        {
+        assert!(parse_lenient(&"9".repeat(400)).unwrap_err().contains("an integer is from"));
+        for text in [
+            r#""18446744073709551616""#,
+            "18446744073709551616.0",
+            "1e30",
+            "18446744073709551616 mice",
+            "018446744073709551616",
+            "-",
+        ] {
             assert!(parse_lenient(text).is_ok(), "{text}");
         }
     }
