@@ -227,17 +227,7 @@ fn a_writer_whose_bell_is_none_is_cut_off() {
         let layout = LogLayout::new(4096).unwrap();
         let log = Sealed::create("ringbus-log", layout.segment_size(), true).unwrap();
         layout.initialise(&log, &LogHeader { log: 1, node: raw.id, port: PORT });
-        let attach = Attach {
-            log: 1,
-            writer_port: PORT,
-            reader_port,
-            reader_number: 1,
-            position: 0,
-            sequence: Some(0),
-            capacity: 4096,
-            predecessor: None,
-        };
-        raw.send(&Control::Attach(attach), &[log.fd(), fd.as_fd()]);
+        raw.attach(1, [PORT, reader_port], 4096, &[log.fd(), fd.as_fd()]);
         is_cut(&node, "expected a timerfd");
         other.publisher("t").unwrap().publish(&7_u32).unwrap();
         assert_eq!(*subscriber.recv_timeout(DEADLINE).unwrap().expect("a message"), 7);

@@ -3,7 +3,7 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use ringbus::internals::frame::{Attach, Control, PortUp, Role, Strings};
+use ringbus::internals::frame::{Control, PortUp, Role, Strings};
 use ringbus::internals::ring::{CursorSegment, LogHeader, LogLayout};
 use ringbus::internals::segment::Sealed;
 use ringbus::internals::sys::timerfd;
@@ -170,17 +170,7 @@ fn attach(raw: &Raw, bell: &OwnedFd, reader: u64, port: u64, log: u64) -> Sealed
     let layout = LogLayout::new(CAPACITY).unwrap();
     let memory = Sealed::create("ringbus-log", layout.segment_size(), true).unwrap();
     layout.initialise(&memory, &LogHeader { log, node: raw.id, port });
-    let attach = Attach {
-        log,
-        writer_port: port,
-        reader_port: reader,
-        reader_number: log as u16,
-        position: 0,
-        sequence: Some(0),
-        capacity: CAPACITY,
-        predecessor: None,
-    };
-    raw.send(&Control::Attach(attach), &[memory.fd(), bell.as_fd()]);
+    raw.attach(log, [port, reader], CAPACITY, &[memory.fd(), bell.as_fd()]);
     memory
 }
 

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::Signal;
-use ringbus::internals::frame::{Attach, Control, PortUp, Role, Strings};
+use ringbus::internals::frame::{Control, PortUp, Role, Strings};
 use ringbus::internals::ring::{Blob, BlobHeader, CursorSegment, LogHeader, LogLayout};
 use ringbus::internals::segment::Sealed;
 use ringbus::internals::sys::timerfd;
@@ -406,17 +406,7 @@ fn a_blob_that_is_sent_again_has_the_room_that_it_was_to_have() {
     let role = Role::Publisher;
     let up = PortUp { port: 1, role, filters, flags: 0, priority: 128, capacity, version: None };
     raw.send(&Control::PortUp(up), &[]);
-    let attach = Attach {
-        log: 1,
-        writer_port: 1,
-        reader_port: reader,
-        reader_number: 1,
-        position: 0,
-        sequence: Some(0),
-        capacity: 4096,
-        predecessor: None,
-    };
-    raw.send(&Control::Attach(attach), &[log.fd(), bell.as_fd()]);
+    raw.attach(1, [1, reader], 4096, &[log.fd(), bell.as_fd()]);
     let memory = std::sync::Arc::new(Sealed::create("ringbus-blob", BLOB, true).unwrap());
     let _blob = Blob::new(memory.clone(), &BlobHeader { log: 1, node: raw.id, blob: 1 });
     let give = || {

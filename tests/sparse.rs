@@ -8,7 +8,7 @@ mod support;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 
-use ringbus::internals::frame::{Attach, Control, PortUp, Role, Strings};
+use ringbus::internals::frame::{Control, PortUp, Role, Strings};
 use ringbus::internals::ring::{Blob, BlobHeader, CursorSegment, LogHeader, LogLayout};
 use ringbus::internals::segment::Sealed;
 use ringbus::internals::sys::timerfd;
@@ -70,18 +70,8 @@ impl Scene {
         let layout = LogLayout::new(CAPACITY).unwrap();
         let log = Sealed::create("ringbus-log", layout.segment_size(), whole).unwrap();
         layout.initialise(&log, &LogHeader { log: 1, node: self.raw.id, port: PORT });
-        let attach = Attach {
-            log: 1,
-            writer_port: PORT,
-            reader_port,
-            reader_number: 1,
-            position: 0,
-            sequence: Some(0),
-            capacity: CAPACITY,
-            predecessor: None,
-        };
         let bell = timerfd::create().unwrap();
-        self.raw.send(&Control::Attach(attach), &[log.fd(), bell.as_fd()]);
+        self.raw.attach(1, [PORT, reader_port], CAPACITY, &[log.fd(), bell.as_fd()]);
         log
     }
 }

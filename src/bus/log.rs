@@ -161,7 +161,7 @@ fn make(layout: LogLayout, header: LogHeader) -> Result<Sealed, OpenError> {
 }
 
 /// The layout of a log of this capacity.
-pub(super) fn check_capacity(capacity: u64) -> Result<LogLayout, OpenError> {
+pub(crate) fn check_capacity(capacity: u64) -> Result<LogLayout, OpenError> {
     let layout = LogLayout::new(capacity).filter(|_| capacity >= ring::MIN_CAPACITY);
     layout.ok_or(OpenError::Capacity { capacity })
 }

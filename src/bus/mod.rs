@@ -26,7 +26,7 @@ pub mod fuzzing;
 mod held;
 mod inbox;
 mod inlet;
-mod log;
+pub(crate) mod log;
 mod mail;
 mod message;
 mod metadata;

@@ -10,8 +10,8 @@ use clap::Args;
 use super::interrupt::Interrupt;
 use super::json::{Packed, parse_lenient};
 use super::{Common, Failure, Outcome, advice, denials, end, note, silent};
-use crate::ring::{LogLayout, MIN_CAPACITY};
-use crate::{Node, OpenError, Overflow, PublishError, Publisher, WaitError};
+use crate::bus::log::check_capacity;
+use crate::{Node, Overflow, PublishError, Publisher, WaitError};
 
 /// The VALUE that stands for those on stdin.
 pub(super) const STDIN: &str = "-";
@@ -122,10 +122,7 @@ pub(super) fn bytes(text: &str) -> Result<u64, String> {
 /// Bytes of a log.
 fn capacity(text: &str) -> Result<u64, String> {
     let capacity = bytes(text)?;
-    match LogLayout::new(capacity) {
-        Some(_) if capacity >= MIN_CAPACITY => Ok(capacity),
-        _ => Err(OpenError::Capacity { capacity }.to_string()),
-    }
+    check_capacity(capacity).map(|_| capacity).map_err(|error| error.to_string())
 }
 
 pub(super) fn header(text: &str) -> Result<(String, String), String> {

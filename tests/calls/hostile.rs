@@ -8,7 +8,7 @@ use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
 use ringbus::internals::frame::{
-    Attach, Code, Control, Encoding, Frame, Head, Headers, Payload, PortUp, Role, Strings,
+    Code, Control, Encoding, Frame, Head, Headers, Payload, PortUp, Role, Strings,
 };
 use ringbus::internals::ring::{CursorSegment, Gates, Kind, LogHeader, LogLayout, Writer};
 use ringbus::internals::segment::{PeerSegment, Sealed};
@@ -66,17 +66,7 @@ impl End {
         let layout = LogLayout::new(capacity).unwrap();
         let memory = Arc::new(Sealed::create("ringbus-log", layout.segment_size(), true).unwrap());
         layout.initialise(&memory, &LogHeader { log, node: self.raw.id, port: PORT });
-        let attach = Attach {
-            log,
-            writer_port: PORT,
-            reader_port: self.other,
-            reader_number: log as u16,
-            position: 0,
-            sequence: Some(0),
-            capacity,
-            predecessor: None,
-        };
-        self.raw.send(&Control::Attach(attach), &[memory.fd(), self.bell.as_fd()]);
+        self.raw.attach(log, [PORT, self.other], capacity, &[memory.fd(), self.bell.as_fd()]);
         Writer::new(memory, layout, Arc::new(Gates::new()))
     }
 

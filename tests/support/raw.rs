@@ -7,7 +7,7 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use ringbus::Node;
-use ringbus::internals::frame::{Control, Hello};
+use ringbus::internals::frame::{Attach, Control, Hello};
 use ringbus::internals::sys::seqpacket::{MAX_DATAGRAM, Socket};
 
 use crate::support::{Dir, eventually};
@@ -39,6 +39,28 @@ impl Raw {
         let mut bytes = vec![0; control.encoded_len()];
         control.encode(&mut bytes).unwrap();
         self.socket.send(&bytes, fds).unwrap();
+    }
+
+    /// Has a port read a new log of this one's, from the beginning.
+    pub fn attach(
+        &self,
+        log: u64,
+        [writer_port, reader_port]: [u64; 2],
+        capacity: u64,
+        fds: &[BorrowedFd<'_>; 2],
+    ) {
+        let (reader_number, position, sequence, predecessor) = (log as u16, 0, Some(0), None);
+        let attach = Attach {
+            log,
+            writer_port,
+            reader_port,
+            reader_number,
+            position,
+            sequence,
+            capacity,
+            predecessor,
+        };
+        self.send(&Control::Attach(attach), fds);
     }
 
     /// The same to one that may have closed the session; false if it has no room yet.

@@ -32,7 +32,7 @@ impl<'a> Room<'a> {
     }
 
     #[inline(always)]
-    pub(super) fn put_slice(&mut self, bytes: &[u8]) -> Result<(), Error> {
+    fn put_slice(&mut self, bytes: &[u8]) -> Result<(), Error> {
         let Some(room) = self.out.get_mut(self.len..).and_then(|rest| rest.get_mut(..bytes.len())) else {
             return Err(self.too_short());
         };

@@ -302,7 +302,7 @@ proptest! {
         map in prop::collection::btree_map("[a-z]{1,3}", number(), 0..40),
         cut in any::<prop::sample::Index>(),
     ) {
-        let loose = Loose { items: items.clone(), map: map.clone() };
+        let loose = Loose { items, map };
         let nested = Loose { items: vec![loose.clone(), loose.clone()], map: BTreeMap::from([("x".into(), loose)]) };
         writes_as_rmp(&nested, cut)?;
     }

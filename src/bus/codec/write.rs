@@ -14,7 +14,7 @@ type Rmp<'r, C> = rmp_serde::Serializer<Room<'r>, C>;
 
 /// Writes one value.
 pub(super) struct Writer<'a, 'r, C> {
-    pub(super) rmp: &'a mut Rmp<'r, C>,
+    rmp: &'a mut Rmp<'r, C>,
     /// Structs as maps with the names of their fields; as `rmp` has it.
     named: bool,
     /// The field of this struct that was left out last. Without names, those after it would be taken for others.
