@@ -247,10 +247,13 @@ pub fn decode_head(prefix: &[u8], frame_len: usize) -> Result<(Head<'_>, Payload
 /// long for a frame.
 #[inline(always)]
 pub fn plain_event_head(encoding: Encoding, payload: usize) -> Option<[u8; PLAIN_EVENT.len()]> {
-    let mut head = PLAIN_EVENT;
-    head[5..9].copy_from_slice(&u32::try_from(payload + 1).ok()?.to_be_bytes());
-    head[9] = encoding.tag(false);
-    Some(head)
+    // Put together as a number, and not byte by byte: what several stores have just written is loaded by words only once all
+    // of them are in the cache.
+    let bin = u32::try_from(payload + 1).ok()?.swap_bytes();
+    let fixed = u64::from_le_bytes(*PLAIN_EVENT.first_chunk()?);
+    let tag = u128::from(encoding.tag(false)) << 72;
+    let head = u128::from(fixed) | u128::from(bin) << 40 | tag;
+    Some(*head.to_le_bytes().first_chunk()?)
 }
 
 /// Where the payload lies, if this is a valid frame with the commonest of heads: an event without topic and
