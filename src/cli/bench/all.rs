@@ -16,10 +16,9 @@ use super::{Bench, Effort, call, codec, fanout, idle, latency, scale, throughput
 /// Everything that can be measured, in one run: a table, and the bars that it is held against
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
-Takes three minutes or so, each part 0.2 s unless --seconds says otherwise. Each row is one of the other
-measurements; its ratio is to the yardstick beside it. The bars are what this project wants these and other figures
-of the same measurements to be. One that is missed does not fail the command: hosts differ, and so do runs on a busy
-one. What is being measured is told on stderr.
+Takes three minutes or so. Each row is one of the other measurements; its ratio is to the yardstick beside it. The
+bars are what this project wants these and other figures of the same measurements to be. One that is missed does
+not fail the command: hosts differ, and so do runs on a busy one. What is being measured is told on stderr.
 
 JSON: an object with the figures of each measurement under its name, and `bars`, a list of
   {\"what\":W,\"measured\":M,\"at_least\":L,\"met\":B}          or `at_most`")]

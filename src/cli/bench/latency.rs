@@ -14,7 +14,7 @@ use super::{Bench, Effort, payload};
 #[command(after_long_help = "\
 One process publishes and waits for the answer, the other publishes what it gets: a round trip is two messages
 one after the other. Both are pinned, each to a CPU of its own. In each repetition the bus, the bare ring and
-the cache line are measured in turn, for --seconds each (0.3 by default) after a tenth of it to warm up, by
+the cache line are measured in turn, for --seconds each (0.1 by default) after a tenth of it to warm up, by
 processes started afresh. The clock is read once a round trip, in all three alike; nothing is subtracted.
 
 What is touched: the payload is copied into the log as a whole, of what is received the first 64 bytes are read

@@ -14,7 +14,7 @@ use super::{Bench, Effort, payload};
 #[command(after_long_help = "\
 One process publishes as fast as there is room, the other receives and reads every byte in place (it adds up all
 words). Both are pinned, each to a CPU of its own, and spin. In each repetition the bus, the bare ring and a copy
-within one process are measured in turn, for --seconds each (0.3 by default) after a tenth of it to warm up, by
+within one process are measured in turn, for --seconds each (0.1 by default) after a tenth of it to warm up, by
 processes started afresh.
 
 Payloads are copied into the log as a whole, also into the bare ring's. With --loan they are lent, and their
