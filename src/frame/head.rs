@@ -251,8 +251,8 @@ pub fn plain_event_head(encoding: Encoding, payload: usize) -> Option<[u8; PLAIN
     // of them are in the cache.
     let bin = u32::try_from(payload + 1).ok()?.swap_bytes();
     let fixed = u64::from_le_bytes(*PLAIN_EVENT.first_chunk()?);
-    let tag = u128::from(encoding.tag(false)) << 72;
-    let head = u128::from(fixed) | u128::from(bin) << 40 | tag;
+    let tag = u128::from(encoding.tag(false)) << (8 * 9);
+    let head = u128::from(fixed) | u128::from(bin) << (8 * 5) | tag;
     Some(*head.to_le_bytes().first_chunk()?)
 }
 

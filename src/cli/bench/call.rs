@@ -15,9 +15,10 @@ use super::{Bench, Effort, payload};
 #[command(after_long_help = "\
 One process calls a method that returns its argument, the other serves it; both spin, each on a CPU of its own.
 The argument is the value that `bench latency --help` describes, of about --payload bytes. One call after the
-other is timed, then calls are counted with 64 in flight (`calls_per_s`; fewer if they have more than 256 KiB). Several clients are in one process and
-call in turn. In each repetition calls, the bare ring and the cache line are measured in turn, for --seconds each
-(0.1 by default), by processes started afresh; the bare ring takes as many bytes to and fro.")]
+other is timed, then calls are counted with 64 in flight (`calls_per_s`; fewer if they have more than 256 KiB).
+Several clients are in one process and call in turn. In each repetition calls, the bare ring and the cache line are
+measured in turn, for --seconds each (0.1 by default), by processes started afresh; the bare ring takes as many
+bytes to and fro.")]
 pub(super) struct Options {
     /// Bytes of an argument and of its answer, 64 to 67108864
     #[arg(long, value_name = "BYTES", default_value = "64", value_parser = payload)]

@@ -55,7 +55,7 @@ use figures::Figures;
 use pair::Pair;
 
 /// What a measured part of a repetition takes unless asked otherwise, in seconds. Many short repetitions and not a few long
-/// ones: a host moves its virtual CPUs every few seconds, and what is compared is to have had the same of that.
+/// ones: a host moves its virtual CPUs every few seconds, and all that is compared is to have run as long at each place.
 const SECONDS: f64 = 0.1;
 /// The largest payload that is measured.
 const LARGEST: usize = 64 << 20;

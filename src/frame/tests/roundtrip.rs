@@ -184,6 +184,9 @@ fn the_plain_event_head_is_ten_constant_bytes() {
     finish_payload(&mut out, start, 2);
     assert_eq!(&out, b"\x94\x02\xc0\xc0\xc6\0\0\0\x03\x02{}");
     assert_eq!(plain_event_head(Encoding::Json, 2).as_ref().map(|head| &head[..]), Some(&out[..start]));
+    // Four bytes of a length that are in this order only.
+    let long = plain_event_head(Encoding::Json, 0x0102_0303).unwrap();
+    assert_eq!(long, [0x94, 2, 0xc0, 0xc0, 0xc6, 1, 2, 3, 4, 2]);
     assert_eq!(plain_event_head(Encoding::Raw, u32::MAX as usize), None);
 }
 
