@@ -17,6 +17,7 @@ use crate::frame::Role;
 use crate::wake::Wait;
 
 /// Settings of an inbox; from [`Node::inbox_builder`](crate::Node::inbox_builder).
+#[derive(Debug)]
 #[must_use = "a builder does nothing until `open`"]
 pub struct InboxBuilder<'n> {
     name: &'n str,

@@ -10,6 +10,7 @@
 //! An outlet holds what the node's handles share, so [`Mail`] is held by the handles and not by that.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -180,6 +181,13 @@ impl<'a, B: Body> Letter<'a, B> {
             None => mail.broadcast(shared, &Head::Broadcast { topic: None, headers }, encoding, &body),
         });
         sent.map_err(|reason| SendError::Headers { reason })?
+    }
+}
+
+impl<B> fmt::Debug for Letter<'_, B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut letter = f.debug_struct("Letter");
+        letter.field("to", &self.to).field("headers", &self.outfit.headers).finish_non_exhaustive()
     }
 }
 

@@ -12,6 +12,7 @@
 //! Messages never pass the control thread. Ports and control thread share private memory only: the gates
 //! of an outlet, the list of changes of an inlet, both announced by a counter.
 #![forbid(unsafe_code)]
+#![warn(missing_debug_implementations)] // programs print what they hold
 
 mod access;
 mod blob;
@@ -32,6 +33,7 @@ mod message;
 mod metadata;
 mod node;
 mod open;
+mod outgoing;
 mod outlet;
 mod payload;
 mod peer;
@@ -63,10 +65,11 @@ pub use node::Node;
 #[cfg(feature = "cli")]
 pub(crate) use open::abandoned_private;
 pub use open::{Bus, BusBuilder, Trust};
+pub use outgoing::Outgoing;
 pub use outlet::Overflow;
 pub use peer::{Heartbeat, NodeInfo, Peer, PortInfo, RefusedNode};
 pub use presence::{Departure, PeerChange, Presence};
-pub use publisher::{Loan, Outgoing, Publisher, PublisherBuilder, RawPublisher};
+pub use publisher::{Loan, Publisher, PublisherBuilder, RawPublisher};
 pub use quotas::{Exhaustion, Exhaustions, Quotas, Resource};
 pub use server::{Context, Reply, ReplyLoan, Server, ServiceBuilder};
 pub use stats::{NodeStats, PortStats, ReportedPort};

@@ -266,6 +266,13 @@ impl fmt::Debug for Node {
     }
 }
 
+/// What a builder or a port shows of its node.
+impl fmt::Debug for NodeShared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.info.fmt(f)
+    }
+}
+
 impl NodeShared {
     pub(super) fn next_port(&self) -> u64 {
         self.next_port.fetch_add(1, Relaxed)

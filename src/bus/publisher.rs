@@ -11,9 +11,10 @@ use serde::Serialize;
 use super::blob::Limits;
 use super::codec::{Body, Bytes, Value};
 use super::error::{OpenError, PublishError, WaitError};
-use super::metadata::{Outfit, outfit_setters};
+use super::metadata::Outfit;
 use super::node::NodeShared;
-use super::outlet::{Outlet, OutletConfig, Overflow, PLAIN};
+use super::outgoing::{Outgoing, publish, publish_batch, refuse};
+use super::outlet::{Outlet, OutletConfig, Overflow};
 use super::stats::PortStats;
 use super::topic::Filter;
 use crate::frame::{Encoding, Head, PortUp};
@@ -36,6 +37,7 @@ const CAPACITY: u64 = 256 * 1024;
 ///     .open_raw()?;
 /// # Ok::<(), ringbus::Error>(())
 /// ```
+#[derive(Debug)]
 #[must_use = "a builder does nothing until `open`"]
 pub struct PublisherBuilder<'n> {
     node: &'n Arc<NodeShared>,
@@ -226,38 +228,6 @@ impl<T: Serialize + ?Sized> Publisher<T> {
     }
 }
 
-/// A message about to be published; from [`Publisher::message`] or [`RawPublisher::message`].
-#[must_use = "nothing is published until `send`"]
-pub struct Outgoing<'a, B> {
-    outlet: &'a mut Outlet,
-    body: B,
-    encoding: Encoding,
-    topic: Option<&'a str>,
-    outfit: Outfit<'a>,
-}
-
-impl<'a, B: Body> Outgoing<'a, B> {
-    fn new(outlet: &'a mut Outlet, body: B, encoding: Encoding, timestamp: bool) -> Self {
-        Self { outlet, body, encoding, topic: None, outfit: Outfit::plain(timestamp) }
-    }
-
-    /// The topic, under the publisher's pattern.
-    pub fn topic(mut self, topic: &'a str) -> Self {
-        self.topic = Some(topic);
-        self
-    }
-
-    outfit_setters!();
-
-    /// Publishes it.
-    ///
-    /// # Errors
-    /// [`PublishError`]; the message was then not published.
-    pub fn send(self) -> Result<(), PublishError> {
-        publish(self.outlet, self.topic, &self.outfit, self.encoding, &self.body)
-    }
-}
-
 /// Publishes bytes on a topic, or on all topics under a pattern.
 ///
 /// # Examples
@@ -394,55 +364,6 @@ impl fmt::Debug for Loan<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Loan").field("len", &self.len()).finish()
     }
-}
-
-#[inline(always)]
-fn publish(
-    outlet: &mut Outlet,
-    topic: Option<&str>,
-    outfit: &Outfit<'_>,
-    encoding: Encoding,
-    body: &impl Body,
-) -> Result<(), PublishError> {
-    if topic.is_none() && outlet.has_one_topic() && outfit.is_plain() {
-        return outlet.publish(&PLAIN, encoding, body);
-    }
-    publish_dressed(outlet, topic, outfit, encoding, body)
-}
-
-#[inline(never)]
-fn publish_dressed(
-    outlet: &mut Outlet,
-    topic: Option<&str>,
-    outfit: &Outfit<'_>,
-    encoding: Encoding,
-    body: &impl Body,
-) -> Result<(), PublishError> {
-    let topic = outlet.topic_for(topic)?;
-    let published = outfit.with(|headers| outlet.publish(&Head::Event { topic, headers }, encoding, body));
-    published.map_err(refuse)?
-}
-
-fn publish_batch<B: Body>(
-    outlet: &mut Outlet,
-    timestamps: bool,
-    encoding: Encoding,
-    bodies: impl IntoIterator<Item = B>,
-) -> Result<usize, PublishError> {
-    let outfit = Outfit::plain(timestamps);
-    if outlet.has_one_topic() && outfit.is_plain() {
-        return outlet.publish_batch(encoding, bodies);
-    }
-    let mut count = 0;
-    for body in bodies {
-        publish_dressed(outlet, None, &outfit, encoding, &body)?; // each with its own time
-        count += 1;
-    }
-    Ok(count)
-}
-
-fn refuse(reason: String) -> PublishError {
-    PublishError::Headers { reason }
 }
 
 macro_rules! about {

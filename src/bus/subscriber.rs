@@ -21,6 +21,7 @@ use crate::frame::{self, PortUp, Role};
 use crate::wake::Wait;
 
 /// Settings of a subscriber; from [`Node::subscriber_builder`](crate::Node::subscriber_builder).
+#[derive(Debug)]
 #[must_use = "a builder does nothing until `open`"]
 pub struct SubscriberBuilder<'n> {
     node: &'n Arc<NodeShared>,

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   call ─▶ routes.rs   which server: in turn, or the one asked for
-//!           request.rs  encodes into the log of requests to it
+//!           request.rs  encodes into the log of requests to it; loan.rs lends room there
 //!           calls.rs    the call, until it is over
 //!           wait.rs     who reads the answers, for all
 //!   ◀────── answer.rs   the answer, or the status it failed with
@@ -34,6 +34,7 @@ use crate::wake::{Bell, Wait};
 mod answer;
 mod calls;
 mod departure;
+mod loan;
 mod pending;
 mod request;
 mod routes;
@@ -42,8 +43,9 @@ mod service;
 mod wait;
 
 pub use answer::{FromAnswer, RawResponse, Response};
+pub use loan::RequestLoan;
 pub use pending::Pending;
-pub use request::{Request, RequestLoan};
+pub use request::Request;
 pub(super) use routes::Routes;
 #[cfg(feature = "tower")]
 pub use service::Call;
@@ -54,6 +56,7 @@ pub(super) const PAIR_CAPACITY: u64 = 64 * 1024;
 const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Settings of a client; from [`Node::client_builder`](crate::Node::client_builder).
+#[derive(Debug)]
 #[must_use = "a builder does nothing until `open`"]
 pub struct ClientBuilder<'n> {
     node: &'n Arc<NodeShared>,

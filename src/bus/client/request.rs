@@ -1,11 +1,11 @@
 //! Sending a request.
 
-use std::ops::{Deref, DerefMut};
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
-use parking_lot::{ArcMutexGuard, MutexGuard, RawMutex};
+use parking_lot::MutexGuard;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -26,7 +26,7 @@ use crate::frame::{Code, Encoding, Head, PortUp};
 
 /// Why a request was not sent in time.
 pub(super) const NO_ROOM: &str = "no room in the log of requests: the server does not read";
-const LENT: &str = "another request to this server is being filled";
+pub(super) const LENT: &str = "another request to this server is being filled";
 /// How long whoever waits for another that writes does before it looks whether that is a loan.
 const MOMENT: Duration = Duration::from_millis(1);
 
@@ -111,40 +111,6 @@ impl<'c> Request<'c> {
         self.begin(Encoding::Raw, &Bytes(bytes))
     }
 
-    /// Lends `len` bytes of shared memory, 64-byte aligned, to be filled in place. Other calls of this
-    /// client to the same server wait meanwhile.
-    ///
-    /// # Errors
-    /// Those of [`Client::call`](crate::Client::call) that are known at once; `ResourceExhausted` also if there is
-    /// no room just now.
-    pub fn loan(self, len: usize) -> Result<RequestLoan<'c>, Status> {
-        // Within a value's serialisation it could wait for what its own thread has locked.
-        drop(Sending::begin().map_err(Status::invalid_argument)?);
-        let mut departure = self.depart(true)?;
-        let requests = self.set_out(&mut departure, true, |departure| {
-            self.check(departure)?;
-            let log = &departure.route.requests;
-            let requests = match departure.term.deadline() {
-                Some(deadline) => log.try_lock_arc_until(deadline),
-                None => Some(log.lock_arc()),
-            };
-            let mut requests = requests.ok_or_else(|| self.late(LENT))?;
-            let lent = {
-                let requests = self.prepare(&departure.route, &mut requests)?;
-                self.with_head(departure, |head| requests.loan(&head, Encoding::Raw, len))?
-            };
-            let room = || Status::resource_exhausted("no room in the log of requests: the server is slow");
-            match lent {
-                Ok(true) => Ok(requests),
-                Ok(false) | Err(PublishError::Full { .. }) => Err(room()),
-                Err(error) => Err(Status::from_publish("the request", error)),
-            }
-        })?;
-        departure.route.lent.store(true, Relaxed);
-        let held = Held { client: self.client, route: departure.route.clone(), requests: Some(requests) };
-        Ok(RequestLoan { request: self, departure, held })
-    }
-
     fn call<T: FromAnswer>(self, encoding: Encoding, body: &impl Body) -> Result<T, Status> {
         let mut departure = self.depart(T::RAW)?;
         self.set_out(&mut departure, T::RAW, |departure| self.send_on(departure, encoding, body))?;
@@ -164,7 +130,7 @@ impl<'c> Request<'c> {
     /// Sends to a server; to another, if that one has gone before anything was sent. One that lets go of the requests,
     /// being short of something, is tried once more.
     #[inline]
-    fn set_out<T>(
+    pub(super) fn set_out<T>(
         &self,
         departure: &mut Departure<'c>,
         raw: bool,
@@ -205,7 +171,11 @@ impl<'c> Request<'c> {
         Ok(())
     }
 
-    fn with_head<T>(&self, departure: &Departure<'_>, then: impl FnOnce(Head<'_>) -> T) -> Result<T, Status> {
+    pub(super) fn with_head<T>(
+        &self,
+        departure: &Departure<'_>,
+        then: impl FnOnce(Head<'_>) -> T,
+    ) -> Result<T, Status> {
         let (id, method, deadline) = (departure.call.id, self.method, departure.term.deadline_ns);
         self.outfit
             .with(|headers| then(Head::Request { id, method, deadline, headers }))
@@ -267,7 +237,7 @@ impl<'c> Request<'c> {
     }
 
     /// Whether anybody is there to send to.
-    fn check(&self, departure: &Departure<'_>) -> Result<(), Status> {
+    pub(super) fn check(&self, departure: &Departure<'_>) -> Result<(), Status> {
         // Registered first, looked at afterwards: see `Routes::remove`.
         if departure.route.is_gone() {
             return Err(Status::unavailable(format!("server {} has gone", departure.route.node)));
@@ -306,7 +276,11 @@ impl<'c> Request<'c> {
 
     /// The log, made if it is not there yet, with what the server is to know before.
     #[inline]
-    fn prepare<'o>(&self, route: &Route, requests: &'o mut Option<Outlet>) -> Result<&'o mut Outlet, Status> {
+    pub(super) fn prepare<'o>(
+        &self,
+        route: &Route,
+        requests: &'o mut Option<Outlet>,
+    ) -> Result<&'o mut Outlet, Status> {
         match requests {
             Some(requests) => {
                 route.put_cancels(requests);
@@ -354,6 +328,15 @@ impl<'c> Request<'c> {
             Err(PublishError::Full { .. }) => Ok(false),
             Err(error) => Err(Status::from_publish("the request", error)),
         }
+    }
+}
+
+impl fmt::Debug for Request<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut request = f.debug_struct("Request");
+        request.field("service", &&*self.client.name).field("method", &self.method);
+        request.field("timeout", &self.timeout).field("to", &self.to);
+        request.field("headers", &self.outfit.headers).finish_non_exhaustive()
     }
 }
 
@@ -418,77 +401,5 @@ impl ClientShared {
             return Err(Status::unavailable(format!("server {} has gone", route.node)));
         }
         Ok(outlet)
-    }
-}
-
-/// A request's payload in shared memory, to be filled and sent; from [`Request::loan`]. Dropped unsent, it
-/// leaves no trace.
-#[must_use = "a loan that is not sent is lost"]
-pub struct RequestLoan<'c> {
-    request: Request<'c>,
-    departure: Departure<'c>,
-    held: Held<'c>,
-}
-
-/// The lock of a route's log of requests.
-type Requests = ArcMutexGuard<RawMutex, Option<Outlet>>;
-
-/// The log, taken from its route for as long as a loan lives.
-struct Held<'c> {
-    client: &'c ClientShared,
-    route: Arc<Route>,
-    requests: Option<Requests>,
-}
-
-impl Held<'_> {
-    fn log(&self) -> Option<&Outlet> {
-        self.requests.as_deref()?.as_ref()
-    }
-
-    fn log_mut(&mut self) -> Option<&mut Outlet> {
-        self.requests.as_deref_mut()?.as_mut()
-    }
-}
-
-impl Drop for Held<'_> {
-    fn drop(&mut self) {
-        self.route.lent.store(false, Relaxed);
-        drop(self.requests.take());
-        if self.client.node.origin.is_here() {
-            self.route.flush_cancels();
-            self.client.bell.ring(); // whoever waits for room tries again
-        }
-    }
-}
-
-impl RequestLoan<'_> {
-    /// Calls, and waits for the result.
-    ///
-    /// # Errors
-    /// Those of [`Client::call`](crate::Client::call).
-    pub fn send(self) -> Result<RawResponse, Status> {
-        let Self { request, departure, mut held } = self;
-        if let Some(requests) = held.log_mut() {
-            let sent = requests.send_loan(None);
-            sent.map_err(|error| Status::from_publish("the request", error))?;
-        }
-        drop(held);
-        let deadline = departure.term.deadline();
-        let id = departure.call.keep();
-        finish(request.client, id, request.method, deadline, request.timeout)
-    }
-}
-
-impl Deref for RequestLoan<'_> {
-    type Target = [u8];
-
-    fn deref(&self) -> &[u8] {
-        self.held.log().map_or(&[][..], Outlet::loaned)
-    }
-}
-
-impl DerefMut for RequestLoan<'_> {
-    fn deref_mut(&mut self) -> &mut [u8] {
-        self.held.log_mut().map_or(&mut [][..], Outlet::loaned_mut)
     }
 }

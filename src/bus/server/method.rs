@@ -1,5 +1,6 @@
 //! Handlers, typed and raw, behind one face.
 
+use std::fmt;
 use std::marker::PhantomData;
 
 use serde::Serialize;
@@ -18,6 +19,12 @@ pub(super) trait Method: Send + Sync {
     fn is_raw(&self) -> bool;
 
     fn run(&self, context: &mut Context, service: &str, payload: &[u8]);
+}
+
+impl fmt::Debug for dyn Method {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.is_raw() { "raw" } else { "typed" })
+    }
 }
 
 pub(super) struct Typed<F, A> {

@@ -77,6 +77,7 @@ const MOST_WORKERS: usize = 1024;
 ///     .spawn()?;
 /// # Ok::<(), ringbus::Error>(())
 /// ```
+#[derive(Debug)]
 #[must_use = "nothing is served until `spawn` or `run`"]
 pub struct ServiceBuilder<'n> {
     node: &'n Arc<NodeShared>,
