@@ -72,6 +72,14 @@ impl Source {
         self.manner == Manner::Resting
     }
 
+    /// Its writer no longer waits for it: what it reads from now on may be overwritten.
+    pub(super) fn lose_gate(&mut self) {
+        if self.manner == Manner::Gated {
+            self.reader.lose_gate();
+            self.manner = Manner::Ungated;
+        }
+    }
+
     /// Its turn; unless in full, one load if no record has come.
     #[inline(always)]
     pub(super) fn look(&mut self, full: bool) -> Option<Look> {
@@ -125,10 +133,12 @@ pub(super) enum Reply {
 /// What the control thread tells the port.
 pub(super) enum Change {
     Add(Box<Source>),
-    /// The writer is gone, or cut off: nothing from this position on is read.
+    /// The writer is gone, or cut off: nothing from this position on is read, and what comes before it with care unless it
+    /// is `gated`: then no writer overwrites it.
     End {
         key: LogKey,
         until: u64,
+        gated: bool,
     },
     /// A log has a new blob, which may be one that could not be mapped.
     Blob {

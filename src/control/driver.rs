@@ -31,6 +31,8 @@ const DIAL_FOR: Duration = super::HANDSHAKE;
 /// How soon it is looked again for what nothing tells of: room for fds that are too many in flight for this
 /// user (`ETOOMANYREFS`), a free fd for a caller.
 const RETRY: Duration = Duration::from_millis(10);
+/// How long a process may take from closing its sockets to being dead.
+const DYING: Duration = Duration::from_millis(500);
 /// Datagrams taken from one connection in a row, for the sake of the others. Its socket holds fewer unless
 /// the peer keeps sending, or the host's `net.core.wmem_default` was raised.
 const IN_A_ROW: usize = 1024;
@@ -53,6 +55,8 @@ struct Wire {
     process: Option<OwnedFd>,
     /// The socket took no more; epoll tells when it does again.
     blocked: bool,
+    /// It was hung up, and the process is not dead yet: what is not dead by then lives.
+    dying_until: Option<Instant>,
 }
 
 /// Whether a dial may succeed a moment later: the peer's backlog is full, or this process is short of
@@ -198,7 +202,7 @@ impl Driver {
             Some(process) => self.epoll.add(process, process_token, Interest::READ),
             None => Ok(()),
         });
-        self.wires.insert(conn, Wire { socket, process, blocked: false });
+        self.wires.insert(conn, Wire { socket, process, blocked: false, dying_until: None });
         if let Err(error) = watched {
             tracing::warn!(%error, "cannot watch a peer");
             self.hub.handle_lost(conn);
@@ -214,7 +218,8 @@ impl Driver {
         self.flush();
         let now = Instant::now();
         let redial = self.redials.iter().map(|redial| redial.at).min();
-        let due = [deadline, redial, self.retry, self.hub.poll_timeout(), Some(self.next_beat)];
+        let dying = self.wires.values().filter_map(|wire| wire.dying_until).min();
+        let due = [deadline, redial, dying, self.retry, self.hub.poll_timeout(), Some(self.next_beat)];
         let due = due.into_iter().flatten().min();
         let timeout = if self.events.is_empty() {
             due.map(|due| due.saturating_duration_since(now))
@@ -266,6 +271,10 @@ impl Driver {
 
     fn handle_timers(&mut self, now: Instant) {
         self.hub.handle_timeout(now);
+        let lives = |wire: &Wire| wire.dying_until.is_some_and(|until| until <= now);
+        for conn in self.wires.iter().filter(|(_, wire)| lives(wire)).map(|(conn, _)| *conn) {
+            self.hub.handle_hang_up(conn);
+        }
         if self.retry.is_some_and(|due| due <= now) {
             self.retry = None;
             if std::mem::take(&mut self.accept_paused) {
@@ -316,14 +325,16 @@ impl Driver {
     /// Takes what has arrived on a connection; false if there may be more.
     fn receive(&mut self, conn: ConnId, now: Instant) -> bool {
         for _ in 0..IN_A_ROW {
-            let Some(wire) = self.wires.get(&conn) else { return true };
+            let Some(wire) = self.wires.get(&conn).filter(|wire| wire.dying_until.is_none()) else {
+                return true;
+            };
             if self.hub.awaits_hello(conn) && poll::hung_up(wire.socket.as_fd()).unwrap_or(true) {
                 self.hub.handle_lost(conn);
                 return true;
             }
             match wire.socket.recv(&mut self.buffer) {
                 Ok(received) if received.is_end() => {
-                    self.hub.handle_lost(conn);
+                    self.handle_end(conn, now + DYING);
                     return true;
                 }
                 Ok(received) => {
@@ -338,13 +349,28 @@ impl Driver {
                     io::ErrorKind::ConnectionReset => {}
                     _ => {
                         tracing::warn!(%error, "cannot receive");
-                        self.hub.handle_lost(conn);
+                        self.handle_end(conn, now);
                         return true;
                     }
                 },
             }
         }
         false
+    }
+
+    /// Nothing more comes in on a connection. Its process is dead, or in a moment: it closes its sockets before. One that
+    /// lives is another matter, since it may go on writing.
+    fn handle_end(&mut self, conn: ConnId, dying_until: Instant) {
+        let Some(wire) = self.wires.get_mut(&conn) else { return };
+        let is_dead =
+            |process: &OwnedFd| poll::readable(process.as_fd(), Some(Duration::ZERO)).unwrap_or(true);
+        match &wire.process {
+            Some(process) if self.hub.is_up(conn) && !is_dead(process) => {
+                let _ = self.epoll.remove(&wire.socket); // it would tell of its end all the while
+                wire.dying_until = Some(dying_until);
+            }
+            _ => self.hub.handle_lost(conn),
+        }
     }
 
     /// Handles everything that has already arrived, from callers in the backlog too.
@@ -429,9 +455,13 @@ impl Driver {
         self.hub.send(peer, control, fds);
     }
 
-    /// Cuts a peer off, for good.
+    /// Cuts a peer off, for good. Not one that has hung up: if it lives, it has overwritten what was still read.
     pub(crate) fn cut(&mut self, peer: NodeId, why: String) {
-        self.hub.cut(peer, why);
+        let is_dying = |conn: &ConnId| self.wires.get(conn).is_some_and(|wire| wire.dying_until.is_some());
+        match self.hub.conn(peer).filter(is_dying) {
+            Some(conn) => self.hub.handle_hang_up(conn),
+            None => self.hub.cut(peer, why),
+        }
     }
 
     /// Marks what has been queued for every established peer so far.

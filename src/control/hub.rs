@@ -16,7 +16,7 @@ use std::time::Instant;
 
 use super::message::Message;
 use super::session::{Phase, Session, SessionError, Unread, encode};
-use super::{Card, NodeId, VERSION};
+use super::{Card, Gone, NodeId, VERSION};
 use crate::frame::{Control, Hello};
 use crate::sys::credentials::Credentials;
 
@@ -53,20 +53,6 @@ impl Admission {
             Some(group) => Err(Refusal::NotInGroup { uid, group }),
         }
     }
-}
-
-/// Why an established session ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Gone {
-    /// It said goodbye.
-    Goodbye,
-    /// Its process ended, or at least its end of the connection.
-    Died,
-    /// It has not read for so long that this node had to forget what it had to say. It lives, and can come
-    /// back when it reads again.
-    Unread,
-    /// This node cut it off.
-    Cut(String),
 }
 
 /// What the hub tells the layer above, in order. `I` is an fd that came in.
@@ -316,7 +302,22 @@ impl<F: Clone, I> Hub<F, I> {
         self.end(conn, Gone::Died);
     }
 
-    /// Cuts a peer off, for good; also one whose session has ended.
+    /// The peer of `conn` has ended it, or this node cannot receive of it any more, and it lives.
+    pub fn handle_hang_up(&mut self, conn: ConnId) {
+        self.end(conn, Gone::HungUp);
+    }
+
+    /// The connection of an established session.
+    pub fn conn(&self, peer: NodeId) -> Option<ConnId> {
+        self.up.get(&peer).copied()
+    }
+
+    /// Whether an established session goes by this connection.
+    pub fn is_up(&self, conn: ConnId) -> bool {
+        self.conns.get(&conn).is_some_and(|entry| entry.session.phase == Phase::Up)
+    }
+
+    /// Cuts a peer off, for good; also one whose session has ended, unless it went on then.
     pub fn cut(&mut self, peer: NodeId, why: String) {
         let of_peer = self.conns.iter().filter(|(_, entry)| entry.peer == Some(peer));
         let conns: Vec<_> = of_peer.map(|(conn, entry)| (*conn, entry.who, entry.dialled)).collect();
@@ -389,10 +390,13 @@ impl<F: Clone, I> Hub<F, I> {
         if self.up.get(&peer) == Some(&conn) {
             self.up.remove(&peer);
             self.ended.retain(|(of, ..)| *of != peer);
-            if self.ended.len() == ENDED {
-                self.ended.pop_front();
+            // One that goes on overwrites what is still read of it: not its fault.
+            if !why.may_live() {
+                if self.ended.len() == ENDED {
+                    self.ended.pop_front();
+                }
+                self.ended.push_back((peer, who, dialled));
             }
-            self.ended.push_back((peer, who, dialled));
             self.events.push_back(Event::Down { peer, why });
         } else if dialling {
             let held = self

@@ -20,6 +20,7 @@ use std::time::Duration;
 mod caller;
 mod directory;
 mod driver;
+mod gone;
 mod hub;
 mod message;
 mod residue;
@@ -32,7 +33,8 @@ pub(crate) use directory::{Directory, Location};
 #[cfg(feature = "cli")]
 pub(crate) use directory::{LONGEST_PATH, lets_in};
 pub(crate) use driver::{BEAT, Driver};
-pub use hub::{Admission, Event, Gone, Refusal};
+pub use gone::Gone;
+pub use hub::{Admission, Event, Refusal};
 #[cfg(fuzzing)]
 pub use hub::{ConnId, Hub};
 pub use message::{Message, PortCard, PortReport};

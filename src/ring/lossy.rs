@@ -42,6 +42,8 @@ pub struct LossyReader<M> {
     expected: Option<u64>,
     /// Nothing from here on is read.
     until: u64,
+    /// It has been overtaken, and no number has shown since how many are lost.
+    overtaken: bool,
 }
 
 /// The writer came too close; everything unread counts as overwritten.
@@ -56,7 +58,7 @@ impl<M: Memory> LossyReader<M> {
 
     /// A reader that begins at `position`, a multiple of [`HEADER`], where the record with this number is due.
     pub fn new(log: M, layout: LogLayout, number: u16, position: u64, expected: Option<u64>) -> Self {
-        Self { log, layout, number, position, expected, until: u64::MAX }
+        Self { log, layout, number, position, expected, until: u64::MAX, overtaken: false }
     }
 
     /// Where it stands, in bytes since the log began: moves with all that is published and looked at,
@@ -68,6 +70,11 @@ impl<M: Memory> LossyReader<M> {
     /// Number of the record that is due next, if it is known.
     pub(super) fn expected(&self) -> Option<u64> {
         self.expected
+    }
+
+    /// Whether records are lost of which nothing has told.
+    pub(super) fn is_overtaken(&self) -> bool {
+        self.overtaken
     }
 
     pub(super) fn expect(&mut self, sequence: u64) {
@@ -117,7 +124,7 @@ impl<M: Memory> LossyReader<M> {
         }
         match self.expected {
             Some(expected) if next_sequence > expected => {
-                self.expected = Some(next_sequence);
+                (self.expected, self.overtaken) = (Some(next_sequence), false);
                 Ok(LossyNext::Lagged(next_sequence - expected))
             }
             _ if closed == OPEN => Ok(LossyNext::Empty),
@@ -128,6 +135,7 @@ impl<M: Memory> LossyReader<M> {
 
     /// To the tail, not to the oldest record left: that one is the next to go.
     fn jump(&mut self) -> Result<LossyNext, Corrupt> {
+        self.overtaken = true;
         self.position = self.load_tail(Acquire)?;
         Ok(LossyNext::Empty)
     }
@@ -177,6 +185,7 @@ impl<M: Memory> LossyReader<M> {
                 return Ok(Ok(None));
             }
         }
+        self.overtaken = false;
         if sequence > expected {
             self.expected = Some(sequence);
             return Ok(Ok(Some(LossyNext::Lagged(sequence - expected))));

@@ -73,6 +73,11 @@ impl LocalSource {
         self.done
     }
 
+    /// The port has finished.
+    pub(super) fn finish(&mut self) {
+        self.done = true;
+    }
+
     /// The port is told to finish.
     pub(super) fn end(&mut self) {
         self.ended = true;
@@ -443,54 +448,5 @@ impl Core {
             self.send(from, &attached, fd.as_slice());
         }
         Ok(())
-    }
-
-    /// A port has finished a log. Its slot is free at once if the writer's node is gone, else when that node
-    /// has said that it looks there no more.
-    pub(super) fn finish_log(&mut self, port: u64, key: LogKey) {
-        let Some(source) = self.sources.get_mut(&(port, key)) else { return };
-        source.done = true;
-        if self.peers.contains_key(&key.node) {
-            self.send(key.node, &Control::Detach { log: key.log, reader_number: key.number }, &[]);
-        } else {
-            self.free_slot(key);
-        }
-    }
-
-    /// The logs of a node that is gone end where they are, so that all it has published is read; those of one
-    /// that was cut off end at once.
-    pub(super) fn end_logs_of(&mut self, node: NodeId, cut: bool) {
-        self.end_logs(node, None, cut);
-        self.abandon(node, None);
-        for inlet in self.inlets.values_mut() {
-            inlet.sent.remove(&node);
-        }
-    }
-
-    /// Ends the logs of one port of a node, or of all. A client's requests that were not looked at yet are of
-    /// no use to anybody.
-    pub(super) fn end_logs(&mut self, node: NodeId, port: Option<u64>, cut: bool) {
-        let mut finished = Vec::new();
-        let theirs = self
-            .sources
-            .iter_mut()
-            .filter(|((_, key), source)| key.node == node && port.is_none_or(|port| port == source.writer));
-        for ((reader, key), source) in theirs {
-            match self.inlets.get(reader) {
-                Some(inlet) if !source.done => {
-                    let unwanted = cut || inlet.shared.role() == Role::Server;
-                    let until = if unwanted { 0 } else { layout::tail(&source.log) };
-                    inlet.shared.change(Change::End { key: *key, until });
-                    source.end();
-                }
-                _ => finished.push(*key),
-            }
-        }
-        // Slots of a node that lives are free when it has said that it looks there no more.
-        if port.is_none() {
-            for key in finished {
-                self.free_slot(key);
-            }
-        }
     }
 }

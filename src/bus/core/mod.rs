@@ -36,6 +36,7 @@ mod again;
 mod attach;
 mod blobs;
 mod drain;
+mod ending;
 mod heartbeat;
 mod pairs;
 mod peers;
@@ -410,6 +411,9 @@ impl Core {
             Command::LogDone { port, key, corrupt } => {
                 self.finish_log(port, key);
                 if let Some(why) = corrupt {
+                    // One that has hung up meanwhile is not to blame: see `Driver::cut`.
+                    self.driver.sweep();
+                    self.handle_events();
                     self.cut(key.node, &why);
                 }
             }
@@ -469,7 +473,7 @@ impl Drop for Core {
         // look at may be overwritten.
         for ((port, key), _) in self.sources.iter().filter(|(_, source)| !source.is_done()) {
             if let Some(inlet) = self.inlets.get(port) {
-                inlet.shared.change(Change::End { key: *key, until: 0 });
+                inlet.shared.change(Change::End { key: *key, until: 0, gated: true });
             }
         }
         for inlet in self.inlets.values() {

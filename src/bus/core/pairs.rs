@@ -123,7 +123,7 @@ impl Core {
         let Some(inlet) = self.inlets.get(&reader) else { return };
         for ((port, key), source) in &mut self.sources {
             if *port == reader && key.node == node && source.is_written_by(writer) {
-                inlet.shared.change(Change::End { key: *key, until: 0 });
+                inlet.shared.change(Change::End { key: *key, until: 0, gated: true });
                 source.end();
             }
         }
@@ -174,7 +174,7 @@ impl Core {
     pub(super) fn servers_gone(&mut self, peer: &PeerState, why: &Gone) {
         let why = match why {
             Gone::Goodbye => "its node has left the bus",
-            Gone::Died => "its process has died",
+            Gone::Died | Gone::HungUp => "its process has died",
             Gone::Unread => "its node has not read for long",
             Gone::Cut(_) => "its node broke the protocol",
         };

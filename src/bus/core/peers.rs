@@ -10,6 +10,7 @@ use super::super::reading::LogKey;
 use super::super::topic::{Carries, Filter, check_name};
 use super::access::Standing;
 use super::again::{BARE, What};
+use super::ending::Ending;
 use super::heartbeat::Heart;
 use super::quotas::Exhausted;
 use super::{Core, REFUSED, Trouble, bell_trouble, segment_trouble};
@@ -101,7 +102,7 @@ impl Core {
                     self.remove_gates(|node, _| node == peer);
                     self.forget_missing(peer);
                     self.servers_gone(&state, &why);
-                    self.end_logs_of(peer, matches!(why, Gone::Cut(_)));
+                    self.end_logs_of(peer, Ending::from(&why));
                     self.peer_gone(&state, &why);
                 }
                 if let Gone::Cut(what) = why {
@@ -262,7 +263,7 @@ impl Core {
         self.abandon(from, Some(port));
         if matches!(role, Some(Role::Client | Role::Server)) {
             self.server_gone(from, port, "it closed the service");
-            self.end_logs(from, Some(port), false);
+            self.end_logs(from, Some(port), Ending::AtTail);
         }
     }
 

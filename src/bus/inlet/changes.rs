@@ -16,11 +16,14 @@ impl Inlet {
             match change {
                 Change::Add(source) => self.admit(*source),
                 Change::Abandoned { key } => self.abandon(key),
-                Change::End { key, until } => {
+                Change::End { key, until, gated } => {
                     let all = self.sources.iter_mut().chain(self.succession.waiting_mut());
                     for source in all.filter(|source| source.key == key) {
                         source.reader.end_at(until);
                         source.ended = true;
+                        if !gated {
+                            source.lose_gate();
+                        }
                     }
                 }
                 Change::Blob { key, blob, memory } => {

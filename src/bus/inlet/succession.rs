@@ -92,11 +92,11 @@ impl Inlet {
             let (_, heir) = heirs.swap_remove(at);
             return self.follow(due, &ended.origin, heir);
         }
+        if ended.ended && (closed_for || ended.reader.is_overtaken()) {
+            return Some(self.lagged(&ended.origin, 0)); // nobody is left to say how many
+        }
         if !closed_for {
             return None;
-        }
-        if ended.ended {
-            return Some(self.lagged(&ended.origin, 0)); // nobody is left to say how many
         }
         let cut_off = CutOff { key: ended.key, due, origin: ended.origin.clone() };
         self.succession.cut_off.push(cut_off);

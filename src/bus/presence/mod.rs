@@ -59,7 +59,7 @@ impl fmt::Display for PeerChange {
 pub enum Departure {
     /// It left by itself.
     Goodbye,
-    /// Its process ended without a word.
+    /// Its process ended without a word, or has at least hung up.
     Died,
     /// It has not read for so long that this node had to forget what it had to say to it. It lives, and
     /// joins again.
@@ -76,7 +76,7 @@ impl From<&Gone> for Departure {
     fn from(gone: &Gone) -> Self {
         match gone {
             Gone::Goodbye => Self::Goodbye,
-            Gone::Died => Self::Died,
+            Gone::Died | Gone::HungUp => Self::Died,
             Gone::Unread => Self::Unread,
             Gone::Cut(why) => Self::Cut { why: why.clone() },
         }

@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 use super::net::{card, id, numbered};
+use crate::control::Gone;
 use crate::control::driver::Driver;
-use crate::control::hub::{Admission, Event, Gone};
+use crate::control::hub::{Admission, Event};
 use crate::control::{Directory, Location, Message, NodeId};
 use crate::frame::Control;
 use crate::sys::seqpacket::{Listener, Socket};

@@ -1,7 +1,8 @@
 //! Both ends dial: whatever the order of events, one connection stays, and each end tells of it once.
 
 use super::net::{Choices, Net, Step, id};
-use crate::control::hub::{Event, Gone};
+use crate::control::Gone;
+use crate::control::hub::Event;
 
 /// Two nodes that each dial the other at some point, unless they know each other by then. Each sends
 /// messages 1 and 2 (with an fd, and with two) as soon as it is told that the other is up.

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use super::net::{ADMISSION, Net, Step, UID, card, credentials, id};
-use crate::control::hub::{Admission, Event, Gone, Hub, Refusal};
+use crate::control::Gone;
+use crate::control::hub::{Admission, Event, Hub, Refusal};
 use crate::control::{HANDSHAKE, VERSION};
 use crate::frame::{Control, Hello};
 

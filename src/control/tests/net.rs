@@ -3,7 +3,8 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use super::super::hub::{Admission, ConnId, Event, Gone, Hub, Refusal};
+use super::super::Gone;
+use super::super::hub::{Admission, ConnId, Event, Hub, Refusal};
 use super::super::session::FDS_IN_FLIGHT;
 use super::super::{Card, Message, NodeId};
 use crate::frame::{Attach, Control};

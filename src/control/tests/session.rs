@@ -5,7 +5,8 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::net::{Net, Step, id, numbered};
-use crate::control::hub::{Event, Gone};
+use crate::control::Gone;
+use crate::control::hub::Event;
 use crate::control::session::{RESEND_AFTER, RESENDS, WELL_AFTER};
 use crate::frame::Control;
 

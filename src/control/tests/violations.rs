@@ -3,8 +3,9 @@
 
 use super::handshake::hello;
 use super::net::{Net, Step, credentials, id, numbered};
+use crate::control::Gone;
 use crate::control::Message;
-use crate::control::hub::{Event, Gone, Hub, Refusal};
+use crate::control::hub::{Event, Hub, Refusal};
 use crate::control::session::QUEUE;
 use crate::frame::{Control, Hello, PortUp, Role, Strings};
 

@@ -23,13 +23,19 @@ impl<M> Ungated<M> {
 }
 
 impl<M: Memory + Clone, C: MemoryMut> Reader<M, C> {
-    /// The same without a gate: to be read with [`Reader::next_ungated`] only. Of its frames there are copies, and
-    /// none can be lent.
+    /// The same without a gate; see [`Reader::lose_gate`].
     pub fn ungated(mut self) -> Self {
+        self.lose_gate();
+        self
+    }
+
+    /// From now on to be read with [`Reader::next_ungated`] only. Of its frames there are copies, and none can be lent. The
+    /// one in hand is released.
+    pub fn lose_gate(&mut self) {
+        self.release();
         let log = self.log.clone();
         let lossy = LossyReader::new(log, self.layout, self.number, self.position, self.expected);
         self.ungated = Some(Box::new(Ungated { lossy, frame: FrameCopy::default() }));
-        self
     }
 }
 
@@ -37,6 +43,11 @@ impl<M: Memory, C: MemoryMut> Reader<M, C> {
     /// Number of the record that is due next, if it is known.
     pub fn expected(&self) -> Option<u64> {
         self.expected
+    }
+
+    /// Whether records were overwritten of which nothing has told: how many is not known.
+    pub fn is_overtaken(&self) -> bool {
+        self.ungated.as_ref().is_some_and(|ungated| ungated.lossy.is_overtaken())
     }
 
     /// The record that is due has this number: what the writer said of that does not count. To be called before the
