@@ -7,7 +7,7 @@ use ringbus::internals::frame::{Control, PortUp, Role, Strings};
 use ringbus::internals::ring::{CursorSegment, LogHeader, LogLayout};
 use ringbus::internals::segment::Sealed;
 use ringbus::internals::sys::timerfd;
-use ringbus::{Bus, Code, Node, Quotas, Resource};
+use ringbus::{Bus, Client, Code, Node, Quotas, Resource, Server, Status};
 
 #[path = "support/raw.rs"]
 mod raw;
@@ -199,6 +199,63 @@ fn calls_beyond_the_quota_end_with_resource_exhausted() {
     assert_eq!((told.latest[0].resource, told.latest[0].limit), (Resource::Attachments, 1));
     drop(first);
     eventually("there is room for the second", || call(&second).is_ok());
+}
+
+/// A server that answers with what it gets, or with much, at one node, and a client at another; each with its quotas.
+fn calls_between(quotas: [Quotas; 2]) -> (Dir, Server, Client) {
+    let dir = Dir::new();
+    let [server, client] = quotas.map(|quotas| join(&dir, "node", quotas));
+    let builder = server.service("s").raw_method("echo", |_, bytes| Ok(bytes.to_vec()));
+    let service = builder.raw_method("much", |_, _| Ok(vec![7; LARGE])).spawn().unwrap();
+    let client = client.client("s").unwrap();
+    client.wait_for_server(DEADLINE).unwrap();
+    (dir, service, client)
+}
+
+/// Bytes of a payload that has memory of its own.
+const LARGE: usize = 100_000;
+
+fn call(client: &Client, method: &str, bytes: &[u8]) -> Result<usize, Status> {
+    client.request(method).timeout(DEADLINE).send_raw(bytes).map(|answer| answer.len())
+}
+
+#[test]
+fn a_request_that_the_server_has_no_mapping_for_ends_its_call() {
+    let _alone = alone();
+    // The client's cursors, and its log of requests.
+    let (_dir, _server, client) = calls_between([Quotas::default().mappings(2), Quotas::default()]);
+    for _ in 0..3 {
+        let status = call(&client, "echo", &vec![7; LARGE]).unwrap_err();
+        assert_eq!(status.code(), Code::ResourceExhausted, "{status}");
+        assert!(status.message().contains("a request could not be taken"), "{status}");
+        assert_eq!(call(&client, "echo", b"small").unwrap(), 5);
+        assert_eq!(call(&client, "much", b"").unwrap(), LARGE);
+    }
+}
+
+#[test]
+fn an_answer_that_the_client_has_no_mapping_for_ends_its_call() {
+    let _alone = alone();
+    // The server's cursors, and its log of answers.
+    let (_dir, _server, client) = calls_between([Quotas::default(), Quotas::default().mappings(2)]);
+    for _ in 0..3 {
+        let status = call(&client, "much", b"").unwrap_err();
+        assert_eq!(status.code(), Code::ResourceExhausted, "{status}");
+        assert!(status.message().contains("an answer of its could not be taken"), "{status}");
+        assert_eq!(call(&client, "echo", &vec![7; LARGE / 10]).unwrap(), LARGE / 10);
+    }
+}
+
+#[test]
+fn calls_of_a_client_that_may_not_read_the_answers_end() {
+    let _alone = alone();
+    let (_dir, _server, client) = calls_between([Quotas::default(), Quotas::default().mappings(1)]);
+    for _ in 0..3 {
+        let status = call(&client, "echo", b"small").unwrap_err();
+        assert_eq!(status.code(), Code::Unavailable, "{status}");
+        assert!(status.message().contains("its answers cannot be read"), "{status}");
+        assert!(status.message().contains("mappings"), "{status}");
+    }
 }
 
 /// A peer that reads nothing is parted with when its share of unread messages is full.

@@ -67,6 +67,8 @@ pub(super) struct Inlet {
     run: u32,
     /// To be told to the user before anything else.
     failed: Vec<RecvError>,
+    /// Of which log messages were missed last.
+    lost: Option<usize>,
     /// Logs of pairs that ended: nothing more comes from them.
     ended: Vec<Source>,
     succession: Succession,
@@ -118,6 +120,7 @@ impl Inlet {
             idle: 0,
             run: 0,
             failed: Vec::new(),
+            lost: None,
             ended: Vec::new(),
             succession: Succession::default(),
             parked: Waiter::new(layout::PARKED),
@@ -250,12 +253,18 @@ impl Inlet {
     #[cold]
     fn exception(&mut self, index: usize, found: Result<Next, ring::Corrupt>) -> Option<RecvError> {
         if let Ok(Next::Lagged(missed)) = found {
+            self.lost = Some(index);
             return Some(self.lagged(&self.sources[index].origin, missed));
         }
         match found {
             Err(why) => Some(self.cut(index, why)),
             Ok(end) => self.remove(index, None, matches!(end, Next::Closed(1..))).1,
         }
+    }
+
+    /// Whose messages were missed, right after [`RecvError::Lagged`]; `None` if that log has ended.
+    pub(super) fn take_lost(&mut self) -> Option<usize> {
+        self.lost.take()
     }
 
     #[inline(always)]

@@ -57,7 +57,9 @@ impl<'n> SubscriberBuilder<'n> {
     /// For displays, samplers and recorders that must not slow down what they look at. Messages are whole or not there:
     /// each is copied (a large one, too, into memory of this process that grows to the largest), then checked.
     /// A subscriber that is more than half a log behind goes on with what is published next; a message larger than a quarter of
-    /// the log can be missed as soon as its publisher has sent another one or two.
+    /// the log can be missed as soon as its publisher has sent another one or two. So one that does not wait, but looks from
+    /// time to time, needs publishers whose [`capacity`](crate::PublisherBuilder::capacity) is at least twice what they publish
+    /// between two looks: else it may find nothing each time.
     ///
     /// # Examples
     /// ```

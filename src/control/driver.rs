@@ -21,6 +21,7 @@ use crate::sys::seqpacket::{Listener, MAX_DATAGRAM, Socket};
 use crate::wake::Bell;
 
 mod callers;
+mod ends;
 
 /// How often the node wakes up when nothing happens: it looks at the directory, and its heart beats.
 pub(crate) const BEAT: Duration = Duration::from_secs(1);
@@ -31,8 +32,6 @@ const DIAL_FOR: Duration = super::HANDSHAKE;
 /// How soon it is looked again for what nothing tells of: room for fds that are too many in flight for this
 /// user (`ETOOMANYREFS`), a free fd for a caller.
 const RETRY: Duration = Duration::from_millis(10);
-/// How long a process may take from closing its sockets to being dead.
-const DYING: Duration = Duration::from_millis(500);
 /// Datagrams taken from one connection in a row, for the sake of the others. Its socket holds fewer unless
 /// the peer keeps sending, or the host's `net.core.wmem_default` was raised.
 const IN_A_ROW: usize = 1024;
@@ -53,9 +52,10 @@ struct Wire {
     /// Readable once the peer's process is dead, whoever else holds its socket. `None` where the kernel
     /// gives none: then the hang-up alone tells.
     process: Option<OwnedFd>,
+    pid: i32,
     /// The socket took no more; epoll tells when it does again.
     blocked: bool,
-    /// It was hung up, and the process is not dead yet: what is not dead by then lives.
+    /// It was hung up by a process that is about to be dead; what is not by then lives.
     dying_until: Option<Instant>,
 }
 
@@ -188,21 +188,22 @@ impl Driver {
                 self.directory.remove(node);
             }
             Ok(caller) => {
+                let pid = caller.credentials.pid;
                 if let Some(conn) = self.hub.dialled(node, caller.credentials, now) {
-                    self.watch(conn, socket, caller.process);
+                    self.watch(conn, socket, pid, caller.process);
                 }
             }
             Err(error) => tracing::warn!(%node, %error, "peer has no credentials"),
         }
     }
 
-    fn watch(&mut self, conn: ConnId, socket: Socket, process: Option<OwnedFd>) {
+    fn watch(&mut self, conn: ConnId, socket: Socket, pid: i32, process: Option<OwnedFd>) {
         let (socket_token, process_token) = tokens(conn);
         let watched = self.epoll.add(&socket, socket_token, Interest::READ).and_then(|()| match &process {
             Some(process) => self.epoll.add(process, process_token, Interest::READ),
             None => Ok(()),
         });
-        self.wires.insert(conn, Wire { socket, process, blocked: false, dying_until: None });
+        self.wires.insert(conn, Wire { socket, process, pid, blocked: false, dying_until: None });
         if let Err(error) = watched {
             tracing::warn!(%error, "cannot watch a peer");
             self.hub.handle_lost(conn);
@@ -218,8 +219,8 @@ impl Driver {
         self.flush();
         let now = Instant::now();
         let redial = self.redials.iter().map(|redial| redial.at).min();
-        let dying = self.wires.values().filter_map(|wire| wire.dying_until).min();
-        let due = [deadline, redial, dying, self.retry, self.hub.poll_timeout(), Some(self.next_beat)];
+        let due =
+            [deadline, redial, self.dying_until(), self.retry, self.hub.poll_timeout(), Some(self.next_beat)];
         let due = due.into_iter().flatten().min();
         let timeout = if self.events.is_empty() {
             due.map(|due| due.saturating_duration_since(now))
@@ -271,10 +272,7 @@ impl Driver {
 
     fn handle_timers(&mut self, now: Instant) {
         self.hub.handle_timeout(now);
-        let lives = |wire: &Wire| wire.dying_until.is_some_and(|until| until <= now);
-        for conn in self.wires.iter().filter(|(_, wire)| lives(wire)).map(|(conn, _)| *conn) {
-            self.hub.handle_hang_up(conn);
-        }
+        self.end_dying(now);
         if self.retry.is_some_and(|due| due <= now) {
             self.retry = None;
             if std::mem::take(&mut self.accept_paused) {
@@ -334,7 +332,7 @@ impl Driver {
             }
             match wire.socket.recv(&mut self.buffer) {
                 Ok(received) if received.is_end() => {
-                    self.handle_end(conn, now + DYING);
+                    self.handle_end(conn, now);
                     return true;
                 }
                 Ok(received) => {
@@ -356,21 +354,6 @@ impl Driver {
             }
         }
         false
-    }
-
-    /// Nothing more comes in on a connection. Its process is dead, or in a moment: it closes its sockets before. One that
-    /// lives is another matter, since it may go on writing.
-    fn handle_end(&mut self, conn: ConnId, dying_until: Instant) {
-        let Some(wire) = self.wires.get_mut(&conn) else { return };
-        let is_dead =
-            |process: &OwnedFd| poll::readable(process.as_fd(), Some(Duration::ZERO)).unwrap_or(true);
-        match &wire.process {
-            Some(process) if self.hub.is_up(conn) && !is_dead(process) => {
-                let _ = self.epoll.remove(&wire.socket); // it would tell of its end all the while
-                wire.dying_until = Some(dying_until);
-            }
-            _ => self.hub.handle_lost(conn),
-        }
     }
 
     /// Handles everything that has already arrived, from callers in the backlog too.
@@ -453,15 +436,6 @@ impl Driver {
     /// Queues a datagram for a peer.
     pub(crate) fn send(&mut self, peer: NodeId, control: &Control<'_>, fds: &[Arc<OwnedFd>]) {
         self.hub.send(peer, control, fds);
-    }
-
-    /// Cuts a peer off, for good. Not one that has hung up: if it lives, it has overwritten what was still read.
-    pub(crate) fn cut(&mut self, peer: NodeId, why: String) {
-        let is_dying = |conn: &ConnId| self.wires.get(conn).is_some_and(|wire| wire.dying_until.is_some());
-        match self.hub.conn(peer).filter(is_dying) {
-            Some(conn) => self.hub.handle_hang_up(conn),
-            None => self.hub.cut(peer, why),
-        }
     }
 
     /// Marks what has been queued for every established peer so far.

@@ -49,6 +49,17 @@ pub fn open(pid: i32) -> io::Result<OwnedFd> {
     }
 }
 
+/// Whether a process that is not dead yet may be about to be: it closes its sockets before. `None`: nothing tells.
+///
+/// The flags in `/proc/<pid>/stat` (proc_pid_stat(5)) have `PF_EXITING` from before that on.
+pub fn is_exiting(pid: i32) -> Option<bool> {
+    const PF_EXITING: u64 = 4;
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let (_, fields) = stat.rsplit_once(')')?; // a name may have anything in it
+    let flags: u64 = fields.split_ascii_whitespace().nth(6)?.parse().ok()?;
+    Some(flags & PF_EXITING != 0)
+}
+
 /// Whether an error of this file means that the process is gone.
 pub fn is_dead(error: &io::Error) -> bool {
     error.raw_os_error() == Some(libc::ESRCH)
@@ -92,6 +103,7 @@ mod tests {
 
         let handles = [of_peer(&socket, pid).unwrap(), open(pid).unwrap()];
         assert!(!handles.iter().any(fired));
+        assert_eq!(is_exiting(pid), Some(false));
         child.kill();
         for handle in &handles {
             assert!(readable(handle.as_fd(), Some(DEADLINE)).unwrap());
@@ -100,9 +112,11 @@ mod tests {
         // Dead but not reaped: handles can still be had, and are readable at once.
         assert!(fired(&of_peer(&socket, pid).unwrap()));
         assert!(fired(&open(pid).unwrap()));
+        assert_eq!(is_exiting(pid), Some(true));
         child.wait();
         // Reaped: what is left is the word for it, or a handle that knows.
         assert!(is_dead(&open(pid).unwrap_err()));
+        assert_eq!(is_exiting(pid), None);
         match of_peer(&socket, pid) {
             Ok(handle) => assert!(fired(&handle)),
             Err(error) => assert!(is_dead(&error), "{error}"),

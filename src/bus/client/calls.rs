@@ -17,6 +17,7 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use super::answer::Answer;
 use super::routes::List;
+use crate::bus::payload::NO_CALL;
 use crate::bus::status::Status;
 use crate::bus::unwind;
 
@@ -24,7 +25,7 @@ use crate::bus::unwind;
 const INDEX_BITS: u32 = 24;
 
 /// No call's id: no place has its index.
-const VACANT: u64 = u64::MAX;
+const VACANT: u64 = NO_CALL;
 
 /// How a call ended, for whoever began it.
 pub(super) type Outcome = Result<Answer, Status>;

@@ -4,7 +4,7 @@
 //!   call ─▶ routes.rs   which server: in turn, or the one asked for
 //!           request.rs  encodes into the log of requests to it; loan.rs lends room there
 //!           calls.rs    the call, until it is over
-//!           wait.rs     who reads the answers, for all
+//!           wait.rs     who reads the answers, for all; take.rs reads them
 //!   ◀────── answer.rs   the answer, or the status it failed with
 //! ```
 
@@ -40,6 +40,7 @@ mod request;
 mod routes;
 #[cfg(feature = "tower")]
 mod service;
+mod take;
 mod wait;
 
 pub use answer::{FromAnswer, RawResponse, Response};

@@ -127,7 +127,11 @@ impl Core {
             self.send(from, &Control::Detach { log: attach.log, reader_number: attach.reader_number }, &[]);
         }
         match attached {
-            Err(Trouble::Exhausted(_)) => Ok(()),
+            Err(Trouble::Exhausted(resource)) => {
+                let reason = format!("this node gives that one no more {resource} (its quotas)");
+                self.lose_answers(from, attach, &reason);
+                Ok(())
+            }
             Err(Trouble::Shortage(reason)) if !self.is_short_for(from, attach, &reason) => Ok(()),
             attached => attached,
         }
@@ -138,10 +142,8 @@ impl Core {
         let Attach { writer_port: writer, reader_port: reader, sequence, predecessor, .. } = *attach;
         let Some(inlet) = self.inlets.get(&reader).map(|inlet| inlet.shared.clone()) else { return true };
         match &inlet.purpose {
-            // The next call begins anew.
             Purpose::Client(_) => {
-                let why = format!("its answers cannot be read: {reason}");
-                self.reset_pair(reader, (from, writer), &why, None);
+                self.lose_answers(from, attach, reason);
                 return true;
             }
             Purpose::Server { .. } => {}
@@ -155,6 +157,12 @@ impl Core {
             inlet.change(Change::Failed { node: peer.node.clone(), reason: reason.to_owned() });
         }
         true
+    }
+
+    /// Of a client's log of answers: its calls to that server fail, and the next begins anew.
+    fn lose_answers(&mut self, from: NodeId, attach: &Attach, reason: &str) {
+        let why = format!("its answers cannot be read: {reason}");
+        self.reset_pair(attach.reader_port, (from, attach.writer_port), &why, None);
     }
 
     /// Asks for what is missing, as far as there is room for it. Called on each beat.

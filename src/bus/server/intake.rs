@@ -14,7 +14,7 @@ use crate::bus::error::RecvError;
 use crate::bus::inlet::Inlet;
 use crate::bus::message::Headers;
 use crate::bus::outlet::{Outlet, OutletConfig};
-use crate::bus::payload::{Incoming, PREFIX, Payload, Place, copy_prefix, with_head};
+use crate::bus::payload::{Incoming, NO_CALL, PREFIX, Payload, Place, SHORT, copy_prefix, with_head};
 use crate::bus::reading::{Manner, Reply};
 use crate::bus::spare::Spare;
 use crate::bus::status::Status;
@@ -151,6 +151,9 @@ impl Intake {
             Err(error) => match *error {
                 RecvError::Forked | RecvError::NodeGone => Looked::Over,
                 error => {
+                    if matches!(error, RecvError::Lagged { .. }) {
+                        self.lose_request(server);
+                    }
                     tracing::warn!(service = %server.name, %error, "a client cannot be served");
                     Looked::Handled
                 }
@@ -160,6 +163,17 @@ impl Intake {
             self.end(server);
         }
         looked
+    }
+
+    /// A request was passed over: which one, only its head could have told. Its client is told that it is one of those
+    /// that have no answer yet.
+    #[cold]
+    fn lose_request(&mut self, server: &ServerShared) {
+        let lost = self.inlet.take_lost();
+        if let Some(pair) = lost.and_then(|index| self.pair(server, index)) {
+            let what = format!("server {}: a request could not be taken: {SHORT}", server.node.info);
+            pair.fail(NO_CALL, &Status::resource_exhausted(what), &[]);
+        }
     }
 
     /// Clients have gone.

@@ -47,8 +47,9 @@ impl Driver {
         match Caller::behind(&socket) {
             Ok(Caller { dead: true, .. }) => {}
             Ok(caller) => {
+                let pid = caller.credentials.pid;
                 if let Some(conn) = self.hub.accepted(caller.credentials, now) {
-                    self.watch(conn, socket, caller.process);
+                    self.watch(conn, socket, pid, caller.process);
                 }
             }
             Err(error) => tracing::warn!(%error, "caller has no credentials"),

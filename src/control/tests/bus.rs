@@ -367,7 +367,7 @@ fn a_peer_cut_off_is_told_at_once_and_refused_for_good() {
     assert!(start.elapsed() < Duration::from_millis(500), "without waiting for anything else");
     assert_eq!(nodes[0].downs(), [(id(1), Gone::Cut("enough".into()))]);
     assert!(!nodes[0].driver.is_dialling(id(1)));
-    turn_until(&mut nodes, |nodes| nodes[1].downs() == [(id(0), Gone::Died)]);
+    turn_until(&mut nodes, |nodes| nodes[1].downs() == [(id(0), Gone::HungUp)]);
     // It looks again after a second; nothing comes of it.
     let start = Instant::now();
     turn_until(&mut nodes, |_| start.elapsed() > Duration::from_millis(1200));

@@ -8,6 +8,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use super::bus::{Bus, Node, turn_until, turns_within};
 use super::handshake::hello;
 use super::net::id;
+use crate::control::Gone;
 use crate::control::hub::{Event, Refusal};
 use crate::frame::Control;
 use crate::sys::poll::readable;
@@ -135,9 +136,8 @@ fn a_peer_that_no_longer_listens_or_sends_makes_no_node_spin() {
         nodes[0].send(7, 3);
         nodes[0].turn(Duration::from_millis(10));
         assert!(turns_within(&mut nodes[0], Duration::from_millis(200)) <= 3, "{how:?}");
-        let gone =
-            nodes[0].events.iter().any(|event| matches!(event, Event::Down { peer, .. } if *peer == id(7)));
-        assert_eq!(gone, how != Shutdown::Read, "{how:?}");
+        let is_gone = nodes[0].downs() == [(id(7), Gone::HungUp)];
+        assert_eq!(is_gone, how != Shutdown::Read, "{how:?}");
     }
 }
 
