@@ -126,10 +126,15 @@
 //! | `pipe` | the `pipe` module: a ring between two processes that share only a name |
 //! | `tower` | the `tower` module: clients as tower services, tower services as servers; one crate, `tower-service` |
 //!
-//! None is on by default. Linux only: 5.1 or later.
+//! None is on by default. Linux only: 5.1 or later, on 64-bit little-endian processors.
 
 #[cfg(not(target_os = "linux"))]
 compile_error!("ringbus needs Linux: it is built on memfd seals, timerfd, pidfd and membarrier");
+
+#[cfg(not(all(target_pointer_width = "64", target_endian = "little")))]
+compile_error!(
+    "ringbus needs a 64-bit little-endian target: logs have up to 4 GiB, and their words are little-endian"
+);
 
 #[cfg(not(loom))]
 mod bus;

@@ -157,7 +157,9 @@ impl<M: Memory> LossyReader<M> {
         let refuse = Corrupt::Record { position, word };
         let header = Header::unpack(word).ok_or(refuse)?;
         let size = header.size();
-        if size > self.layout.contiguous(position) || size > tail.wrapping_sub(position) {
+        let contiguous = self.layout.contiguous(position);
+        let fits = size <= contiguous && size <= tail.wrapping_sub(position);
+        if !fits || (header.kind == Kind::Padding && size != contiguous) {
             return Err(refuse);
         }
         if header.kind == Kind::Padding {

@@ -223,7 +223,9 @@ impl Client {
     /// # Errors
     /// The [`Status`] that the handler returned, or one of the bus: `NotFound` (nobody serves), `Unimplemented`
     /// (no such method), `Unavailable` (the server has gone), `DeadlineExceeded`, `InvalidArgument` (the
-    /// arguments are not what the handler takes), `ResourceExhausted` (too large, or the server's queue is full).
+    /// arguments are not what the handler takes, or cannot be encoded), `ResourceExhausted` (too large, the server's queue
+    /// is full, or one end is short of something), `PermissionDenied` (by an access list), `Internal` (the handler
+    /// panicked, or answered with something else), `FailedPrecondition` (in a forked child).
     pub fn call<A: Serialize + ?Sized, R: DeserializeOwned>(
         &self,
         method: &str,
@@ -254,7 +256,7 @@ impl Client {
     /// Waits until somebody serves.
     ///
     /// # Errors
-    /// [`WaitError::NoServer`].
+    /// [`WaitError::NoServer`]; [`WaitError::Denied`], by an access list; [`WaitError::Forked`].
     pub fn wait_for_server(&self, timeout: Duration) -> Result<(), WaitError> {
         if !self.shared.node.origin.is_here() {
             return Err(WaitError::Forked);

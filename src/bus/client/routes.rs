@@ -242,11 +242,14 @@ impl Route {
             return; // or said by whoever has just added to it
         }
         let mut cancels = self.cancels.lock();
-        cancels.retain(|id| {
+        // Up to the first for which there is no room: a look for it costs a fence and what the server's cache has.
+        let unsaid = cancels.iter().position(|id| {
             let mut frame = [0; 16];
-            let len = (Frame::Cancel { id: *id }).encode(&mut frame).unwrap_or(0);
+            let len = (Frame::Cancel { id: *id }).encode(&mut frame).expect("it has 11 bytes at the most");
             !requests.put(&frame[..len])
         });
+        let said = unsaid.unwrap_or(cancels.len());
+        cancels.drain(..said);
         self.cancelled.store(cancels.len(), Relaxed);
     }
 

@@ -161,7 +161,9 @@ impl ClientShared {
         let mut is_own = false;
         let mut lost = None;
         let answer = with_head(source, len, copy, |found| match found {
-            Ok(Incoming::Message(Head::Response { id: NO_CALL, status, message, .. }, _)) => {
+            Ok(Incoming::Message(Head::Response { id: NO_CALL, status, message, .. }, _))
+                if status != Code::Ok =>
+            {
                 lost = Some(Status::new(status, message.unwrap_or_default()));
                 None
             }
