@@ -8,9 +8,11 @@ mod support;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 
+use nix::libc;
 use ringbus::internals::frame::{Control, PortUp, Role, Strings};
 use ringbus::internals::ring::{Blob, BlobHeader, CursorSegment, LogHeader, LogLayout};
 use ringbus::internals::segment::Sealed;
+use ringbus::internals::sys::memfd::is_whole;
 use ringbus::internals::sys::timerfd;
 use ringbus::{Node, Subscriber};
 
@@ -104,4 +106,18 @@ fn a_blob_without_its_pages_is_refused() {
     let blob = Control::Blob { log: 1, reader_number: 1, blob: 1, size: BLOB as u64 };
     scene.raw.send(&blob, &[memory.fd()]);
     scene.ends();
+}
+
+/// Pages that nobody has written, but for zeros, are worth nothing to a kernel that is short of memory, unless it is told.
+#[test]
+fn the_pages_of_a_segment_stay_made_when_the_kernel_wants_memory() {
+    let segment = Sealed::create("ringbus-asked", 1 << 18, true).unwrap();
+    let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+    let line = maps.lines().find(|line| line.contains("/memfd:ringbus-asked ")).unwrap();
+    let (start, end) = line.split(' ').next().unwrap().split_once('-').unwrap();
+    let [start, end] = [start, end].map(|at| usize::from_str_radix(at, 16).unwrap());
+    // SAFETY: pages that are given up are made again when they are touched.
+    let advised = unsafe { libc::madvise(start as *mut libc::c_void, end - start, libc::MADV_PAGEOUT) };
+    assert_eq!(advised, 0, "{}", std::io::Error::last_os_error());
+    assert!(is_whole(segment.fd()).unwrap());
 }

@@ -24,7 +24,7 @@ use shared_memory::{Shmem, ShmemConf, ShmemError};
 use super::words::Words;
 use super::{Memory, MemoryMut};
 use crate::sys::fork::Origin;
-use crate::sys::{credentials, limits, shm};
+use crate::sys::{credentials, limits, memfd, shm};
 
 /// Why a named segment could not be made or opened.
 #[derive(Debug, thiserror::Error)]
@@ -170,7 +170,7 @@ impl Named {
         let mut named = Self::new(shmem, file, len)?;
         named.map.set_owner(false); // from here on this value removes the name
         named.owned = Some(name.to_owned());
-        shm::reserve(&named.file, len as u64).map_err(os("fallocate"))?;
+        memfd::reserve(&named.file, len as u64).map_err(os("fallocate"))?;
         Ok(named)
     }
 

@@ -63,14 +63,17 @@ impl Sealed {
         let mut options = MmapOptions::new();
         options.len(len);
         if prefault {
+            memfd::reserve(&fd, len as u64).map_err(|source| match source.raw_os_error() {
+                Some(nix::libc::ENOSPC | nix::libc::ENOMEM) => no_memory("making the pages"),
+                _ => SegmentError::Os { call: "making the pages", source },
+            })?;
             options.populate();
         }
         let mapping = Mapping::new(options.map_raw(fd.as_raw_fd()))?;
         // Mapped first, sealed second: F_SEAL_FUTURE_WRITE spares the mappings that exist already.
         memfd::seal(&fd).map_err(SegmentError::os("sealing a memfd"))?;
         check_seals(fd.as_fd())?;
-        // mmap(2) says nothing of pages for which there was no memory; and until it was sealed, others of this user could
-        // take some away.
+        // Until it was sealed, others of this user could take some away.
         if prefault && !memfd::is_whole(&fd).map_err(SegmentError::os("fstat"))? {
             return Err(no_memory("making the pages"));
         }

@@ -4,7 +4,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
-use nix::fcntl::{FcntlArg, SealFlag, fcntl};
+use nix::fcntl::{FallocateFlags, FcntlArg, SealFlag, fallocate, fcntl};
 use nix::libc;
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::resource::{Resource, getrlimit};
@@ -45,6 +45,17 @@ pub fn create(name: &str, len: u64) -> io::Result<OwnedFd> {
     };
     super::retry(|| ftruncate(&fd, size))?;
     Ok(fd)
+}
+
+/// Makes all pages of a file of the kernel's shared memory, and has them count as written: a kernel that wants memory
+/// swaps them out, while it drops pages that were only ever read, such as those that `MAP_POPULATE` makes of a shared
+/// mapping (mm/gup.c, `populate_vma_page_range`; mm/shmem.c, `shmem_fallocate`).
+///
+/// # Errors
+/// `ENOSPC` if there is no memory, or the file system is full.
+pub fn reserve(file: impl AsFd, len: u64) -> io::Result<()> {
+    let len = libc::off_t::try_from(len).map_err(|_| Errno::EFBIG)?;
+    super::retry(|| fallocate(&file, FallocateFlags::empty(), 0, len))
 }
 
 /// Seals the size alone, before anything is mapped: until then whoever may open `/proc/<pid>/fd` can change it, and an

@@ -7,7 +7,6 @@ use std::io;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use nix::fcntl::{FallocateFlags, fallocate};
 use nix::libc;
 
 const DIRECTORY: &str = "/dev/shm";
@@ -39,15 +38,6 @@ pub fn names(name: &str, file: &File) -> io::Result<bool> {
 /// Lets the owner alone read and write it, whatever the umask took away when it was made.
 pub fn make_private(name: &str) -> io::Result<()> {
     fs::set_permissions(path(name), Permissions::from_mode(0o600))
-}
-
-/// Makes all pages of a file, so that none is missing when it is touched.
-///
-/// # Errors
-/// `ENOSPC` if the file system is full.
-pub fn reserve(file: &File, len: u64) -> io::Result<()> {
-    let len = libc::off_t::try_from(len).map_err(|_| io::Error::from_raw_os_error(libc::EFBIG))?;
-    super::retry(|| fallocate(file, FallocateFlags::empty(), 0, len))
 }
 
 /// Gives a file a second name, unless that exists.
