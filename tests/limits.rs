@@ -175,7 +175,25 @@ fn may_write_no_large_file(parent: &mut Parent, args: &[&str]) {
         eventually("nothing is left", || resources() == before && files(args[0]) == at);
     }
     open_all(&bus, 256 * 1024).unwrap();
+    publishes_no_large_message(&bus);
     parent.say("passed");
+}
+
+/// Another message that is not read yet is not the reason, and is not waited for.
+fn publishes_no_large_message(bus: &Bus) {
+    let [one, other] = ["one", "other"].map(|name| bus.join(name).unwrap());
+    let mut subscriber = other.raw_subscriber("large").unwrap();
+    let mut publisher = one.raw_publisher("large").unwrap();
+    publisher.wait_for_subscribers(1, DEADLINE).unwrap();
+    publisher.publish(&[7; 70_000]).unwrap();
+    let (soft, hard) = getrlimit(Resource::RLIMIT_FSIZE).unwrap();
+    setrlimit(Resource::RLIMIT_FSIZE, 300 * 1024, hard).unwrap();
+    let start = Stopwatch::start();
+    let refused = publisher.publish(&vec![7; 1 << 20]).unwrap_err();
+    start.within(Duration::from_millis(500)); // of 1 s that it would wait for room
+    setrlimit(Resource::RLIMIT_FSIZE, soft, hard).unwrap();
+    is_clear(&refused.into(), "ulimit -f");
+    assert_eq!(subscriber.recv().unwrap().len(), 70_000);
 }
 
 /// Namespaces in which a file system can be mounted, whoever runs the test; the script finds the rest in "$@".

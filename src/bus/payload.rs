@@ -18,8 +18,8 @@ pub(super) const PREFIX: usize = 512;
 /// The id of an answer to no call in particular: a request was lost, and all calls of the client to this server end.
 pub(super) const NO_CALL: u64 = u64::MAX;
 /// Why a request or an answer is lost that stands in memory of its own.
-pub(super) const SHORT: &str = "it has no memory, address space or file descriptor for it (`ulimit -n`, `ulimit -v`), or \
-                                its quotas are used up";
+pub(super) const SHORTAGE: &str = "no memory, address space or file descriptor for it (`ulimit -v`, \
+                                   `ulimit -n`), or the quotas are used up";
 
 /// A payload, in private memory or where its writer has put it.
 pub(super) enum Payload {

@@ -45,9 +45,9 @@ impl<M: Memory> Deref for Lent<M> {
     #[inline]
     fn deref(&self) -> &[u8] {
         // SAFETY: `Reader::record` checked that the range lies in the log, before the tail, `Blobs::find` that it
-        // lies in the blob. It lies behind the reader's cursor, and so behind its gate, or a hold of the reader's
-        // names the blob, until `over` is set, which only this value's drop does: a writer that keeps to the
-        // protocol does not store there.
+        // lies in the blob. It lies at or past the reader's cursor, and so its gate, or a hold of the reader's names the
+        // blob, until `over` is set, which only this value's drop does: a writer that keeps to the protocol does not
+        // store there (but for one that lives and has given this reader up: docs/architecture.md, Death).
         unsafe { self.memory.slice(self.at, self.len) }
     }
 }

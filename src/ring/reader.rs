@@ -223,7 +223,8 @@ impl<M: Memory, C: MemoryMut> Reader<M, C> {
             return self.blob_frame(record.len as usize);
         }
         // SAFETY: the record was range-checked by `record`, and lies between gate and tail, where a
-        // writer that keeps to the protocol does not store until the record is released.
+        // writer that keeps to the protocol does not store until the record is released (or, of one that lives and
+        // has given this reader up, until then: docs/architecture.md, Death).
         unsafe { self.log.slice(self.layout.offset(record.frame), record.len as usize) }
     }
 

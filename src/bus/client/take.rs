@@ -7,7 +7,7 @@ use super::{ClientShared, Receiver};
 use crate::bus::error::RecvError;
 use crate::bus::held::Held;
 use crate::bus::message::Headers;
-use crate::bus::payload::{Incoming, NO_CALL, PREFIX, Payload, Place, SHORT, copy_prefix, with_head};
+use crate::bus::payload::{Incoming, NO_CALL, PREFIX, Payload, Place, SHORTAGE, copy_prefix, with_head};
 use crate::bus::peer::NodeInfo;
 use crate::bus::reading::Source;
 use crate::bus::status::Status;
@@ -91,7 +91,7 @@ impl ClientShared {
         let lost = receiver.inlet.take_lost();
         if let Some(route) = lost.and_then(|index| receiver.inlet.source(index).route) {
             let status = Status::resource_exhausted(format!(
-                "server {server}: an answer of its could not be taken: {SHORT}"
+                "server {server}: an answer could not be taken here: {SHORTAGE}"
             ));
             self.routes.calls.fail(route, &status);
         }

@@ -13,7 +13,7 @@ use crate::bus::spare::ALIGN;
 use crate::frame::{self, Encoding, Head};
 use crate::ring::blob::{BESIDE, FRAMES, NAME};
 use crate::ring::{Blob, BlobHeader};
-use crate::segment::{Memory, Sealed};
+use crate::segment::{Memory, Sealed, SegmentError};
 use crate::wake::Wait;
 
 /// How long it takes to make 64 KiB of a blob: mostly page faults.
@@ -232,7 +232,10 @@ impl Outlet {
         // All pages at once, however large: a page fault costs more than a share of this.
         let segment = match Sealed::create("ringbus-blob", BESIDE + class as usize, true) {
             Ok(segment) => Arc::new(segment),
-            Err(_) if self.pool.in_use() > 0 => return Ok(false),
+            // No blob that comes back helps against the limit of a file's size, but one that is free.
+            Err(error) if self.pool.in_use() > 0 && !matches!(error, SegmentError::FileSizeLimit { .. }) => {
+                return Ok(false);
+            }
             Err(error) => return Err(PublishError::Memory { reason: error.to_string() }),
         };
         let (blob, size) = (self.pool.next_id(), segment.size() as u64);

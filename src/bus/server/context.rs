@@ -128,7 +128,8 @@ impl Context {
 
     /// Lends `len` bytes for the answer of a raw method, 64-byte aligned in shared memory where there is room in it
     /// just now, else in private memory. Headers are to be added before. Other answers to the same
-    /// client wait until it is returned or dropped.
+    /// client wait until it is returned or dropped, in private memory, which is bounded: where several `workers` lend large
+    /// answers, raise [`ServiceBuilder::capacity`](crate::ServiceBuilder::capacity) to what they have at a time.
     ///
     /// # Errors
     /// `ResourceExhausted`: an answer of this size is too large; raise

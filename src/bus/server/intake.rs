@@ -14,7 +14,7 @@ use crate::bus::error::RecvError;
 use crate::bus::inlet::Inlet;
 use crate::bus::message::Headers;
 use crate::bus::outlet::{Outlet, OutletConfig};
-use crate::bus::payload::{Incoming, NO_CALL, PREFIX, Payload, Place, SHORT, copy_prefix, with_head};
+use crate::bus::payload::{Incoming, NO_CALL, PREFIX, Payload, Place, SHORTAGE, copy_prefix, with_head};
 use crate::bus::reading::{Manner, Reply};
 use crate::bus::spare::Spare;
 use crate::bus::status::Status;
@@ -171,7 +171,7 @@ impl Intake {
     fn lose_request(&mut self, server: &ServerShared) {
         let lost = self.inlet.take_lost();
         if let Some(pair) = lost.and_then(|index| self.pair(server, index)) {
-            let what = format!("server {}: a request could not be taken: {SHORT}", server.node.info);
+            let what = format!("server {}: a request could not be taken there: {SHORTAGE}", server.node.info);
             pair.fail(NO_CALL, &Status::resource_exhausted(what), &[]);
         }
     }

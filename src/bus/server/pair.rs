@@ -235,7 +235,9 @@ impl Pair {
         if !urgent && !backlog.takes(frame.len(), self.most) {
             let bytes = backlog.bytes;
             return Err(Status::resource_exhausted(format!(
-                "{bytes} bytes of answers wait for this client already: it does not read them"
+                "{bytes} bytes of answers wait for this client already, of {} that may: it does not read them, or other \
+                 handlers keep loans for long; raise the service's `capacity` for large answers of several `workers`",
+                self.most
             )));
         }
         backlog.bytes += frame.len();
