@@ -57,6 +57,8 @@ pub(super) struct LocalSource {
     done: bool,
     /// The port was told to finish: the session is another, or the writer has gone.
     ended: bool,
+    /// The writer may overwrite what is still read.
+    overwritten: bool,
 }
 
 impl LocalSource {
@@ -73,14 +75,20 @@ impl LocalSource {
         self.done
     }
 
+    /// Whether the writer may overwrite what is still read: it is not to blame for what is found there.
+    pub(super) fn is_overwritten(&self) -> bool {
+        self.overwritten
+    }
+
     /// The port has finished.
     pub(super) fn finish(&mut self) {
         self.done = true;
     }
 
-    /// The port is told to finish.
-    pub(super) fn end(&mut self) {
+    /// The port is told to finish; `gated`: what it has still to read stays as it is.
+    pub(super) fn end(&mut self, gated: bool) {
         self.ended = true;
+        self.overwritten = !gated;
     }
 
     /// Whether its writer's node still has the gate of an open log.
@@ -440,7 +448,16 @@ impl Core {
             manner: if lossy { Manner::Ungated } else { Manner::Gated },
         })));
         let (writer, blobs) = (attach.writer_port, HashMap::new());
-        let source = LocalSource { slot, log, writer, predecessor, blobs, done: false, ended: false };
+        let source = LocalSource {
+            slot,
+            log,
+            writer,
+            predecessor,
+            blobs,
+            done: false,
+            ended: false,
+            overwritten: false,
+        };
         self.sources.insert((attach.reader_port, key), source);
         if !lossy {
             let (Slot { segment, slot }, log) = (slot, attach.log);

@@ -64,7 +64,7 @@ impl Core {
                     let until = if unwanted { 0 } else { layout::tail(&source.log) };
                     let gated = ending != Ending::Overwritten;
                     inlet.shared.change(Change::End { key: *key, until, gated });
-                    source.end();
+                    source.end(gated);
                 }
                 _ => finished.push(*key),
             }

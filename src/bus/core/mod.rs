@@ -409,11 +409,14 @@ impl Core {
             Command::CutOff { port, key } => self.note_cut_off(port, key),
             Command::Succeed { log, next, slow, reply } => self.succeed(log, next, &slow, reply),
             Command::LogDone { port, key, corrupt } => {
-                self.finish_log(port, key);
-                if let Some(why) = corrupt {
-                    // One that has hung up meanwhile is not to blame: see `Driver::cut`.
+                if corrupt.is_some() {
+                    // It may have hung up meanwhile, and even be back.
                     self.driver.sweep();
                     self.handle_events();
+                }
+                let is_overwritten = self.sources.get(&(port, key)).is_some_and(LocalSource::is_overwritten);
+                self.finish_log(port, key);
+                if let Some(why) = corrupt.filter(|_| !is_overwritten) {
                     self.cut(key.node, &why);
                 }
             }

@@ -124,7 +124,7 @@ impl Core {
         for ((port, key), source) in &mut self.sources {
             if *port == reader && key.node == node && source.is_written_by(writer) {
                 inlet.shared.change(Change::End { key: *key, until: 0, gated: true });
-                source.end();
+                source.end(true);
             }
         }
     }
