@@ -1,6 +1,13 @@
 //! Large requests and answers.
 
-use crate::support::{Child, DEADLINE, Dir, Parent};
+use std::sync::mpsc::{Sender, channel};
+use std::sync::{Barrier, Mutex};
+use std::thread;
+use std::time::Duration;
+
+use ringbus::{Client, Code, Context, Node, Pending, RawResponse, Server};
+
+use crate::support::{Child, DEADLINE, Dir, Parent, eventually};
 use crate::{Cloud, MIB, cloud, content};
 
 /// Echoes large requests.
@@ -95,7 +102,7 @@ fn calls_that_are_too_large_either_way_are_refused() {
         (&generous, 8, MIB + 1, "the answer of 1048577 bytes is too large, 1048576 can be sent"),
     ] {
         let status = fill(client, sent, wanted).unwrap_err();
-        assert_eq!(status.code(), ringbus::Code::ResourceExhausted);
+        assert_eq!(status.code(), Code::ResourceExhausted);
         assert!(status.message().contains(said), "{status}");
         assert_eq!(fill(client, 100, 100), Ok(100));
     }
@@ -123,4 +130,87 @@ fn answers_that_wait_for_room_may_be_large() {
     for (seed, call) in (0..).zip(calls) {
         assert!(*call.wait().unwrap() == content(seed, size(seed)), "{seed}");
     }
+}
+
+/// A server of so many workers, whose method "keep" keeps a loan until it is told to go, and whose "large" answers once
+/// as many run as there are workers left.
+struct Keeper {
+    server: Server,
+    client: Client,
+    go: Sender<()>,
+    /// The call of "keep".
+    kept: Pending<RawResponse>,
+    /// Those of "large".
+    calls: Vec<Pending<RawResponse>>,
+    _nodes: [Node; 2],
+}
+
+const LARGE: usize = 8 * MIB;
+
+impl Keeper {
+    fn start(dir: &Dir, workers: usize) -> Self {
+        let nodes = ["server", "client"].map(|name| dir.join(name));
+        let ((keeps, kept), (go, goes)) = (channel(), channel());
+        let (goes, all) = (Mutex::new(goes), Barrier::new(workers - 1));
+        let keep = move |ctx: &mut Context, _: &[u8]| {
+            let mut loan = ctx.loan(LARGE)?;
+            keeps.send(()).unwrap();
+            goes.lock().unwrap().recv_timeout(DEADLINE).unwrap();
+            loan.fill(1);
+            Ok(loan)
+        };
+        let large = move |_: &mut Context, bytes: &[u8]| {
+            all.wait();
+            Ok(vec![bytes[0]; LARGE])
+        };
+        let service = nodes[0].service("s").workers(workers);
+        let server = service.raw_method("keep", keep).raw_method("large", large).spawn().unwrap();
+        let client = nodes[1].client_builder("s").timeout(DEADLINE).open().unwrap();
+        client.wait_for_server(DEADLINE).unwrap();
+        let keep = client.request("keep").start_raw(&[]).unwrap();
+        kept.recv_timeout(DEADLINE).unwrap();
+        let calls =
+            (1..workers).map(|index| client.request("large").start_raw(&[index as u8]).unwrap()).collect();
+        Self { server, client, go, kept: keep, calls, _nodes: nodes }
+    }
+
+    /// Has the loan sent; how many of the others were answered, and why the rest were not.
+    fn finish(self) -> (usize, Vec<String>) {
+        self.go.send(()).unwrap();
+        assert!(self.kept.wait().unwrap().iter().all(|byte| *byte == 1));
+        let (mut answered, mut refused) = (0, Vec::new());
+        for (index, call) in (1..).zip(self.calls) {
+            match call.wait() {
+                Ok(answer) => {
+                    assert!(answer.len() == LARGE && answer.iter().all(|byte| *byte == index));
+                    answered += 1;
+                }
+                Err(status) => {
+                    assert_eq!(status.code(), Code::ResourceExhausted);
+                    refused.push(status.message().to_owned());
+                }
+            }
+        }
+        assert_eq!(self.server.unsent(), refused.len() as u64);
+        drop(self.client);
+        (answered, refused)
+    }
+}
+
+#[test]
+fn large_answers_of_other_workers_wait_for_a_loan() {
+    let dir = Dir::new();
+    let keeper = Keeper::start(&dir, 6);
+    thread::sleep(Duration::from_millis(200)); // time to refuse those that are more than may wait in private memory
+    assert_eq!(keeper.finish(), (5, Vec::new()));
+}
+
+#[test]
+fn a_loan_that_is_kept_for_long_costs_the_answers_that_have_no_room_meanwhile() {
+    let dir = Dir::new();
+    let keeper = Keeper::start(&dir, 3);
+    eventually("the second is refused", || keeper.server.unsent() == 1);
+    let (answered, refused) = keeper.finish();
+    assert_eq!((answered, refused.len()), (1, 1));
+    assert!(refused[0].contains("another handler keeps a loan for long"), "{}", refused[0]);
 }

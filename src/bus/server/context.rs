@@ -128,8 +128,9 @@ impl Context {
 
     /// Lends `len` bytes for the answer of a raw method, 64-byte aligned in shared memory where there is room in it
     /// just now, else in private memory. Headers are to be added before. Other answers to the same
-    /// client wait until it is returned or dropped, in private memory, which is bounded: where several `workers` lend large
-    /// answers, raise [`ServiceBuilder::capacity`](crate::ServiceBuilder::capacity) to what they have at a time.
+    /// client wait until it is returned or dropped: up to
+    /// [`ServiceBuilder::capacity`](crate::ServiceBuilder::capacity), or 16 MiB, in private memory; those beyond keep their
+    /// workers, and fail after a second. So fill it, and do nothing else meanwhile.
     ///
     /// # Errors
     /// `ResourceExhausted`: an answer of this size is too large; raise

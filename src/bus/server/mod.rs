@@ -197,7 +197,8 @@ impl<'n> ServiceBuilder<'n> {
     /// ([`Server::unsent`]).
     ///
     /// Answers for which a client makes no room wait in private memory: 16 MiB of them at most for each client, or
-    /// `bytes` if that is more. Those beyond are `ResourceExhausted` as well.
+    /// `bytes` if that is more. Those beyond are `ResourceExhausted` as well; where another worker keeps a loan, after a
+    /// second.
     pub fn capacity(mut self, bytes: u64) -> Self {
         self.capacity = bytes;
         self

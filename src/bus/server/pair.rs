@@ -3,11 +3,13 @@
 //! Several threads answer: workers, and whoever reads the requests. None of them ever waits for the client: an
 //! answer that finds the log full, or another thread writing it, goes to the pair's backlog, and whoever held
 //! the log writes it afterwards. While there is a backlog the pair's requests rest, so that it has no more answers
-//! than requests were taken before; and once it has [`BACKLOG`] bytes, what is added are statuses alone.
+//! than requests were taken before. Once it has [`BACKLOG`] bytes, an answer waits for whoever holds the log, for
+//! [`PATIENCE`]; and where that does not help, what is added are statuses alone.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::time::Duration;
 
 use parking_lot::{ArcMutexGuard, Mutex, RawMutex};
 
@@ -25,6 +27,9 @@ const BESIDE_MESSAGE: usize = 64;
 
 /// Most bytes of answers that wait for one client, unless its log holds more; what was refused for it not counted.
 const BACKLOG: usize = 16 << 20;
+/// How long an answer that the backlog does not take waits for another handler's loan to end: it takes milliseconds to fill
+/// the largest, but one that is kept for good must not hold a worker for longer than this.
+const PATIENCE: Duration = Duration::from_secs(1);
 /// Most bytes of a message that says so, as many times as requests were taken.
 const SHORT: usize = 256;
 
@@ -53,6 +58,17 @@ pub(in crate::bus) struct Pair {
     gone: AtomicBool,
     /// The server's port, which counts answers that nobody reads.
     port: Arc<InletShared>,
+}
+
+/// What becomes of an answer that has to wait where the backlog is full.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum IfFull {
+    /// It waits for whoever has the log.
+    Wait,
+    /// It is refused.
+    Refuse,
+    /// It is added all the same.
+    Add,
 }
 
 /// Encoded answers that wait for room.
@@ -144,7 +160,7 @@ impl Pair {
     ) -> Result<(), Status> {
         let headers = Headers::from_slice(headers);
         let head = Head::Response { id, status: Code::Ok, message: None, headers };
-        self.write(&head, encoding, body, false).map_err(|status| self.refuse(status))
+        self.write(&head, encoding, body, IfFull::Wait).map_err(|status| self.refuse(status))
     }
 
     /// Counts an answer that is not written since it is too large, or one too many.
@@ -161,24 +177,24 @@ impl Pair {
         let head = |message, headers| Head::Response { id, status: code, message: Some(message), headers };
         let details = Bytes(status.details_bytes());
         let whole = head(status.message(), Headers::from_slice(headers));
-        if self.write(&whole, Encoding::MessagePack, &details, false).is_err() {
+        if self.write(&whole, Encoding::MessagePack, &details, IfFull::Refuse).is_err() {
             // Headers or details are too large, or too much waits: the code and the message are what counts.
             let room = if self.backlog.lock().takes(SHORT, self.most) { usize::MAX } else { SHORT };
             let most = self.largest.saturating_sub(BESIDE_MESSAGE).min(room);
             let message = head(cut(status.message(), most), Headers::EMPTY);
-            if let Err(error) = self.write(&message, Encoding::MessagePack, &Bytes(&[]), true) {
+            if let Err(error) = self.write(&message, Encoding::MessagePack, &Bytes(&[]), IfFull::Add) {
                 tracing::error!(client = %self.client, %error, "a call has no answer");
             }
         }
     }
 
-    /// Writes an answer, or leaves it to the backlog: if that is full, only what is `urgent`.
+    /// Writes an answer, or leaves it to the backlog.
     fn write(
         &self,
         head: &Head<'_>,
         encoding: Encoding,
         body: &impl Body,
-        urgent: bool,
+        if_full: IfFull,
     ) -> Result<(), Status> {
         if self.is_gone() {
             self.port.counters.drop(1);
@@ -198,7 +214,7 @@ impl Pair {
             }
         }
         let frame = self.encode(head, encoding, body).map_err(unwritten)?;
-        self.put(frame, urgent)
+        self.put(frame, if_full)
     }
 
     /// The whole frame, if there is ever room for it.
@@ -225,27 +241,59 @@ impl Pair {
     }
 
     /// Leaves a frame to whoever writes the log next.
-    fn put(&self, frame: Vec<u8>, urgent: bool) -> Result<(), Status> {
+    fn put(&self, frame: Vec<u8>, if_full: IfFull) -> Result<(), Status> {
         let mut backlog = self.backlog.lock();
+        if if_full != IfFull::Add && !backlog.takes(frame.len(), self.most) {
+            drop(backlog);
+            return self.put_patiently(frame, if_full);
+        }
+        self.push(&mut backlog, frame);
+        drop(backlog);
+        self.flush();
+        Ok(())
+    }
+
+    /// Called with the backlog's lock.
+    fn push(&self, backlog: &mut Backlog, frame: Vec<u8>) {
         // Set before the lock is taken in `end`, after which nobody empties the backlog.
         if self.is_gone() {
-            self.port.counters.drop(1);
-            return Ok(());
-        }
-        if !urgent && !backlog.takes(frame.len(), self.most) {
-            let bytes = backlog.bytes;
-            return Err(Status::resource_exhausted(format!(
-                "{bytes} bytes of answers wait for this client already, of {} that may: it does not read them, or other \
-                 handlers keep loans for long; raise the service's `capacity` for large answers of several `workers`",
-                self.most
-            )));
+            return self.port.counters.drop(1);
         }
         backlog.bytes += frame.len();
         backlog.frames.push_back(frame);
         self.note_waiting(backlog.frames.len());
+    }
+
+    /// Writes a frame that the backlog does not take, after what that has: waits for another thread that has the log, if
+    /// it may, not for the client.
+    #[cold]
+    fn put_patiently(&self, frame: Vec<u8>, if_full: IfFull) -> Result<(), Status> {
+        let patience = if if_full == IfFull::Wait { PATIENCE } else { Duration::ZERO };
+        let Some(mut answers) = self.answers.try_lock_for(patience) else {
+            return Err(self.too_many(&self.backlog.lock(), "another handler keeps a loan for long"));
+        };
+        let mut backlog = self.backlog.lock();
+        let written = self.write_out(&mut answers, &mut backlog) && answers.put(&frame);
+        let ended = if written {
+            Ok(())
+        } else if backlog.takes(frame.len(), self.most) {
+            self.push(&mut backlog, frame);
+            Ok(())
+        } else {
+            Err(self.too_many(&backlog, "it does not read them"))
+        };
         drop(backlog);
+        drop(answers);
         self.flush();
-        Ok(())
+        ended
+    }
+
+    fn too_many(&self, backlog: &Backlog, why: &str) -> Status {
+        Status::resource_exhausted(format!(
+            "{} bytes of answers wait for this client already, of {} that may: {why}; raise the service's `capacity` for \
+             large answers of several `workers`",
+            backlog.bytes, self.most
+        ))
     }
 
     /// Writes what is in the backlog, as far as there is room; without waiting for another thread that writes,
@@ -254,27 +302,32 @@ impl Pair {
     /// Nothing is left behind: whoever adds to the backlog tries for the log afterwards; whoever lets go of
     /// the log looks at the backlog afterwards. Of the two locks, one is taken second and sees the other.
     pub(super) fn flush(&self) -> bool {
-        let mut emptied = false;
         // Under the lock, not by `waiting`: see above.
         while !self.backlog.lock().frames.is_empty() {
             let Some(mut answers) = self.answers.try_lock() else { return false };
-            let mut backlog = self.backlog.lock();
-            while let Some(frame) = backlog.frames.front() {
-                if !answers.put(frame) {
-                    answers.arm(); // the client's next step rings the server's bell
-                    if !answers.put(frame) {
-                        self.note_waiting(backlog.frames.len());
-                        return false;
-                    }
-                }
-                backlog.bytes -= frame.len();
-                backlog.frames.pop_front();
+            if !self.write_out(&mut answers, &mut self.backlog.lock()) {
+                return false;
             }
-            answers.disarm();
-            self.note_waiting(0);
-            emptied = true;
         }
-        if emptied {
+        true
+    }
+
+    /// The same for whoever has the log.
+    fn write_out(&self, answers: &mut Outlet, backlog: &mut Backlog) -> bool {
+        while let Some(frame) = backlog.frames.front() {
+            if !answers.put(frame) {
+                answers.arm(); // the client's next step rings the server's bell
+                if !answers.put(frame) {
+                    self.note_waiting(backlog.frames.len());
+                    return false;
+                }
+            }
+            backlog.bytes -= frame.len();
+            backlog.frames.pop_front();
+        }
+        answers.disarm();
+        if self.is_backlogged() {
+            self.note_waiting(0);
             self.port.bell.ring(); // whoever reads requests lets this pair's rest no longer
         }
         true
