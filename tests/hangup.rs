@@ -76,8 +76,7 @@ impl Scene {
     fn publish(&mut self, number: u8) {
         let payload = payload(number);
         let head = plain_event_head(Encoding::Raw, payload.len()).unwrap();
-        self.writer.append_joined(&head, &payload).unwrap();
-        self.writer.publish();
+        self.writer.publish_frame(&head, &payload).unwrap();
     }
 
     fn receive(&mut self) -> Result<Option<Vec<u8>>, RecvError> {

@@ -62,10 +62,9 @@ impl Half {
 }
 
 pub fn bare_send(writer: &mut BareWriter, bytes: &[u8]) {
-    while writer.append(bytes).is_err() {
+    while writer.publish_frame(&[], bytes).is_err() {
         std::hint::spin_loop();
     }
-    writer.publish();
     writer.ring(|()| true, |()| unreachable!("nobody parks here"));
 }
 

@@ -136,6 +136,8 @@ pub(super) struct Outlet {
     one_topic: bool,
     pool: Pool<Arc<Sealed>>,
     lent: Lent,
+    /// Of the blob that was taken, from the moment that it may be filled.
+    naming: Option<ring::Naming>,
     begun: Option<Begun>,
     habit: Habit,
     stage: Box<Stage>,
@@ -185,6 +187,7 @@ impl Outlet {
             one_topic,
             pool,
             lent: Lent::NOTHING,
+            naming: None,
             begun: None,
             habit: Habit::default(),
             stage,
@@ -278,9 +281,9 @@ impl Outlet {
         // Head and payload are joined on the way into the log.
         if bytes.len() <= STAGE
             && let Some(head) = frame::plain_event_head(Encoding::Raw, bytes.len())
-            && self.writer.append_joined(&head, bytes).is_ok()
+            && self.writer.publish_frame(&head, bytes).is_ok()
         {
-            return self.show(bytes.len(), &PLAIN);
+            return self.tell(bytes.len(), &PLAIN);
         }
         self.publish(&PLAIN, Encoding::Raw, &Bytes(bytes))
     }
@@ -306,13 +309,13 @@ impl Outlet {
 
     #[inline(always)]
     fn publish_staged(&mut self, frame: usize, payload: usize, head: &Head<'_>) -> Result<(), PublishError> {
-        if self.writer.append(&self.stage.0[..frame]).is_err() {
+        if self.writer.publish_frame(&[], &self.stage.0[..frame]).is_err() {
             if self.claim(frame)? == Claimed::Dropped {
                 return Ok(());
             }
-            self.writer.commit_copy(ring::Kind::Frame, 0, &self.stage.0[..frame]);
+            self.writer.publish_copy(ring::Kind::Frame, 0, &self.stage.0[..frame]);
         }
-        self.show(payload, head)
+        self.tell(payload, head)
     }
 
     fn publish_sized(
@@ -343,10 +346,9 @@ impl Outlet {
         if frame.len() as u64 > self.writer.largest_body() {
             return self.put_large(frame);
         }
-        if self.writer.append(frame).is_err() {
+        if self.writer.publish_frame(&[], frame).is_err() {
             return false;
         }
-        self.writer.publish();
         self.ring_all();
         true
     }

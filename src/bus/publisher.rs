@@ -341,6 +341,7 @@ impl Loan<'_> {
     /// # Errors
     /// [`PublishError::Forked`], or [`PublishError::Draining`]: the node has drained meanwhile, maybe without this message.
     /// Nothing else, as the loan has made sure of the room.
+    #[inline(always)]
     pub fn send(self) -> Result<(), PublishError> {
         self.outlet.send_loan(self.topic)
     }

@@ -185,13 +185,17 @@ impl<M: MemoryMut> Blob<M> {
         (self.end.is_none() && at >= FRAMES && len <= room).then_some(len)
     }
 
-    /// Its name as it is now; whoever publishes it says where its record ends.
+    /// What a record is going to say of it.
+    #[inline(always)]
     pub(super) fn name(&mut self, at: usize, len: usize) -> Name {
-        self.named = true;
+        self.renew();
         Name { blob: self.id, generation: self.generation, at: at as u64, len: len as u64 }
     }
 
+    /// A record that ends here names it.
+    #[inline(always)]
     pub(super) fn published(&mut self, end: u64) {
+        self.named = true;
         self.end = Some(end);
     }
 

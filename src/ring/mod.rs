@@ -56,7 +56,7 @@ pub use lent::Lent;
 pub use reader::{Look, Next, Reader, START};
 pub use record::{HEADER, Kind, Record};
 pub use waiter::{Bias, Ringer, Waiter};
-pub use writer::Writer;
+pub use writer::{Naming, Writer};
 
 /// What a log or cursor segment may not look like: its owner broke the protocol and is to be dropped.
 ///

@@ -48,6 +48,8 @@ pub struct Reader<M, C> {
     lends: Lends,
     /// `None`: records that name blobs have no place in the log.
     blobs: Option<Box<Blobs<M>>>,
+    /// The last record named a blob.
+    expects_blob: bool,
     /// `None`: it has a gate.
     ungated: Option<Box<Ungated<M>>>,
     /// Sequence number due next; `None` until the first record if the writer could not tell.
@@ -90,6 +92,7 @@ impl<M: Memory, C: MemoryMut> Reader<M, C> {
             aside: None,
             lends: Lends::default(),
             blobs: None,
+            expects_blob: false,
             ungated: None,
             expected: sequence,
             until: u64::MAX,
@@ -126,9 +129,9 @@ impl<M: Memory, C: MemoryMut> Reader<M, C> {
                     Ok(tail) => self.tail = tail,
                     Err(corrupt) => return self.set_aside(Err(corrupt)),
                 }
-                if self.tail == self.position
-                    && let Some(look) = self.at_end()
-                {
+                if self.tail != self.position {
+                    self.prefetch_blob();
+                } else if let Some(look) = self.at_end() {
                     return look;
                 }
             }
@@ -170,18 +173,6 @@ impl<M: Memory, C: MemoryMut> Reader<M, C> {
             self.stored = done;
             self.cursors.store(self.cursor_at, done, Release); // pairs as in `store_cursor`
         }
-    }
-
-    /// Asks for the lines where the next record is going to stand. A reader that polls and does so gets them
-    /// while it waits for the line of the tail, instead of after it: half the latency of a small record. One
-    /// that is about to catch up with its writer must not: it takes the lines away while they are written.
-    #[inline(always)]
-    pub fn prefetch(&self) {
-        let at = self.layout.offset(self.position);
-        // Three: a typed message of 64 bytes, with the names of its fields, mostly takes as many.
-        self.log.prefetch(at);
-        self.log.prefetch(at + CACHE_LINE);
-        self.log.prefetch(at + 2 * CACHE_LINE);
     }
 
     /// Reads on to this position (or to the end of the record in hand), and no further.

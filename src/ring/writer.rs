@@ -1,6 +1,5 @@
 //! The writing end of a log: claim, fill, commit, publish.
 
-use super::blob::{Blob, NAME, Recovery};
 use super::gate::View;
 use super::layout::{AHEAD, CACHE_LINE, CLOSED, LogLayout, NEXT_SEQUENCE, PARKED, SUCCESSOR, TAIL, WAITING};
 use super::record::{self, HEADER, Header, Kind};
@@ -9,7 +8,10 @@ use super::sync::{Arc, compiler_fence, fence};
 use super::{Corrupt, Gate, Gates, Waiter};
 use crate::segment::{Memory, MemoryMut};
 
+mod blobs;
 mod succession;
+
+pub use blobs::Naming;
 
 /// Why a record could not be claimed. Nothing was written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -130,53 +132,76 @@ impl<M: MemoryMut, R: Memory + Clone, T> Writer<M, R, T> {
     /// Those of [`Writer::claim`].
     #[inline]
     pub fn append(&mut self, frame: &[u8]) -> Result<(), ClaimError> {
-        self.append_joined(&[], frame)
+        self.claim(frame.len() as u64)?;
+        let header = Header { len: frame.len() as u32, kind: Kind::Frame, filler: 0, addressee: 0 };
+        self.log.write(self.layout.offset(self.start), &[header.pack(), self.sequence], &[], frame, None);
+        self.finish(self.claimed);
+        self.prefetch();
+        Ok(())
     }
 
-    /// [`Writer::append`] of a frame that is in two parts.
+    /// [`Writer::append`] of a frame that is in two parts, and [`Writer::publish`]: the tail is stored right behind the
+    /// record.
     ///
     /// # Errors
     /// Those of [`Writer::claim`].
     #[inline]
-    pub fn append_joined<const HEAD: usize>(
+    pub fn publish_frame<const HEAD: usize>(
         &mut self,
         head: &[u8; HEAD],
         body: &[u8],
     ) -> Result<(), ClaimError> {
         self.claim((HEAD + body.len()) as u64)?;
-        self.put(Kind::Frame, head, body);
-        let ahead = self.layout.offset(self.tail + AHEAD);
-        self.log.prefetch_write(ahead);
-        self.log.prefetch_write(ahead + CACHE_LINE);
+        self.publish_claimed(Kind::Frame, 0, head, body);
+        self.prefetch();
         Ok(())
     }
 
-    /// Fills and commits the claimed record, of just this body.
-    #[inline(always)]
-    fn put<const HEAD: usize>(&mut self, kind: Kind, head: &[u8; HEAD], body: &[u8]) {
-        let len = (HEAD + body.len()) as u32;
-        self.store(Header { len, kind, filler: 0, addressee: 0 }, head, body);
-        self.finish(self.claimed);
-    }
-
-    /// [`Writer::commit`] of a record that was made in private memory, `filler` bytes and the frame: stored in one go, as
-    /// by [`Writer::append`].
+    /// [`Writer::commit`] of a record that was made in private memory, `filler` bytes and the frame, and
+    /// [`Writer::publish`]: stored in one go.
     #[inline]
-    pub fn commit_copy(&mut self, kind: Kind, filler: u8, body: &[u8]) {
+    pub fn publish_copy(&mut self, kind: Kind, filler: u8, body: &[u8]) {
         let size = record::size(body.len() as u64);
         assert!(
             size <= self.claimed && body.len() >= usize::from(filler),
             "it stays within what was claimed"
         );
-        let len = (body.len() - usize::from(filler)) as u32;
-        self.store(Header { len, kind, filler, addressee: 0 }, &[], body);
-        self.finish(size);
+        self.claimed = size;
+        self.publish_claimed(kind, filler, &[], body);
     }
 
-    /// Stores the claimed record; it has room for so much.
+    /// Stores the claimed record, with the tail behind it.
     #[inline(always)]
-    fn store<const HEAD: usize>(&self, header: Header, head: &[u8; HEAD], body: &[u8]) {
-        self.log.write(self.layout.offset(self.start), [header.pack(), self.sequence], head, body);
+    fn publish_claimed<const HEAD: usize>(&mut self, kind: Kind, filler: u8, head: &[u8; HEAD], body: &[u8]) {
+        let len = (HEAD + body.len() - usize::from(filler)) as u32;
+        let first = [Header { len, kind, filler, addressee: 0 }.pack(), self.sequence];
+        self.publish_record(self.layout.offset(self.start), &first, head, body);
+    }
+
+    /// The same of a record that is made already. What this type notes of it comes afterwards: see `segment::Words` for why
+    /// nothing is to be stored in between.
+    #[inline(always)]
+    fn publish_record<const HEAD: usize>(
+        &mut self,
+        at: usize,
+        first: &[u64; 2],
+        head: &[u8; HEAD],
+        body: &[u8],
+    ) {
+        self.gates.numbering_before(self.sequence + 1);
+        let tail = (TAIL, self.start + self.claimed); // with Release, as in `store_tail`
+        self.log.write(at, first, head, body, Some(tail));
+        self.finish(self.claimed);
+        self.stored_tail();
+        self.look_for_sleepers();
+    }
+
+    /// The lines that are going to be written a few records on.
+    #[inline(always)]
+    fn prefetch(&self) {
+        let ahead = self.layout.offset(self.tail + AHEAD);
+        self.log.prefetch_write(ahead);
+        self.log.prefetch_write(ahead + CACHE_LINE);
     }
 
     /// The record at `start` is there, of so many bytes with its header.
@@ -234,51 +259,16 @@ impl<M: MemoryMut, R: Memory + Clone, T> Writer<M, R, T> {
         self.finish(size);
     }
 
-    /// Finishes the claimed record, of [`NAME`] bytes, as the name of a blob of this log that holds a frame of
-    /// `len` bytes at offset `at`, and publishes it: look at [`Writer::ring`] afterwards. From here on the blob is not
-    /// written, until [`Writer::recover`] says so.
-    #[inline]
-    pub fn publish_blob<B: MemoryMut>(&mut self, blob: &mut Blob<B>, at: usize, len: usize) {
-        assert_eq!(self.claimed, record::size(NAME), "that is what is claimed");
-        blob.give_away(at);
-        self.names_blobs = true;
-        // The record's stores in one go, and the tail's right behind them: each gap is one for readers that poll to take
-        // the lines away again.
-        self.put(Kind::Blob, &blob.name(at, len).to_bytes(), &[]);
-        self.publish();
-        blob.published(self.tail);
-    }
-
-    /// Looks at the gates and the cursors: before [`Writer::recover`], and after the last publish.
-    pub fn look_at_cursors(&mut self) {
-        self.refresh();
-        self.read_cursors(0);
-    }
-
-    /// Whether readers are done with a blob of this log, as far as was seen when the cursors were last looked at. If
-    /// so it may be written.
-    ///
-    /// A gate that is added late may stand before the record that names the blob: only if it missed the publish
-    /// of that record, and then `look_at_cursors`, coming after it, has found the gate (see [`super::gate`]).
-    pub fn recover<B: MemoryMut>(&self, blob: &mut Blob<B>) -> Recovery {
-        match blob.end() {
-            Some(end) if end > self.view.lowest() => return Recovery::Unread,
-            Some(_) if self.view.is_held(blob.id()) => return Recovery::Held,
-            _ => {}
-        }
-        blob.recovered();
-        Recovery::Back
-    }
-
-    /// A reader that holds a blob of this log.
-    pub fn holder(&self) -> Option<&Gate<R, T>> {
-        self.view.holder()
-    }
-
     /// Makes everything committed visible. Look at [`Writer::ring`] afterwards.
     #[inline]
     pub fn publish(&mut self) {
-        self.show_tail();
+        self.store_tail();
+        self.look_for_sleepers();
+    }
+
+    /// After the tail was stored.
+    #[inline(always)]
+    fn look_for_sleepers(&mut self) {
         // The loads come after the tail in program order: whoever takes a reader's bias back relies on it.
         compiler_fence(SeqCst);
         self.may_sleep = !self.biased || self.view.any_may_park();
@@ -289,7 +279,7 @@ impl<M: MemoryMut, R: Memory + Clone, T> Writer<M, R, T> {
 
     /// Consumes a sequence number for a message that is dropped, and tells readers that have caught up.
     pub fn skip(&mut self) {
-        self.show_tail(); // or readers would count what is committed and not published as dropped
+        self.store_tail(); // or readers would count what is committed and not published as dropped
         self.sequence += 1;
         self.due = self.sequence;
         self.gates.numbering_before(self.due);
@@ -306,7 +296,7 @@ impl<M: MemoryMut, R: Memory + Clone, T> Writer<M, R, T> {
     }
 
     fn end(&mut self, successor: u64) {
-        self.show_tail(); // `closed` is no further than the tail
+        self.store_tail(); // `closed` is no further than the tail
         // For readers without a gate that lose the last records: they learn how many.
         self.log.store(NEXT_SEQUENCE, self.sequence, Release);
         self.log.store(SUCCESSOR, successor, Relaxed); // seen by whoever sees the log closed
@@ -399,12 +389,17 @@ impl<M: MemoryMut, R: Memory + Clone, T> Writer<M, R, T> {
     }
 
     #[inline(always)]
-    fn show_tail(&mut self) {
-        self.published = self.tail;
-        self.due = self.sequence;
-        self.gates.numbering_before(self.due);
+    fn store_tail(&mut self) {
+        self.gates.numbering_before(self.sequence);
         // Release pairs with the Acquire load in `Reader::next`: whoever sees the tail sees the records.
         self.log.store(TAIL, self.tail, Release);
+        self.stored_tail();
+    }
+
+    #[inline(always)]
+    fn stored_tail(&mut self) {
+        self.published = self.tail;
+        self.due = self.sequence;
         self.gates.numbering_after(self.due);
         if self.view.has_ungated() {
             // A reader that the writer has overtaken learns from it how many records it has lost, the last ones

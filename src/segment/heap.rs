@@ -83,8 +83,15 @@ impl MemoryMut for Heap {
     }
 
     #[inline(always)]
-    fn write<const HEAD: usize>(&self, at: usize, first: [u64; 2], head: &[u8; HEAD], body: &[u8]) {
-        self.0.words.write(at, first, head, body);
+    fn write<const HEAD: usize>(
+        &self,
+        at: usize,
+        first: &[u64; 2],
+        head: &[u8; HEAD],
+        body: &[u8],
+        last: Option<(usize, u64)>,
+    ) {
+        self.0.words.write(at, first, head, body, last);
     }
 
     #[inline(always)]

@@ -69,10 +69,20 @@ pub trait MemoryMut: Memory {
     }
 
     /// Stores two words from offset `at` (a multiple of 8) on, then bytes, `head` and `body`, word by word in ascending
-    /// order; the rest of the last word becomes zero.
+    /// order; the rest of the last word becomes zero. Behind them all, with Release, a word elsewhere: its offset and value.
     #[inline(always)]
-    fn write<const HEAD: usize>(&self, at: usize, first: [u64; 2], head: &[u8; HEAD], body: &[u8]) {
+    fn write<const HEAD: usize>(
+        &self,
+        at: usize,
+        first: &[u64; 2],
+        head: &[u8; HEAD],
+        body: &[u8],
+        last: Option<(usize, u64)>,
+    ) {
         join(first, head, body, |offset, word| self.store(at + offset, word, Ordering::Relaxed));
+        if let Some((at, word)) = last {
+            self.store(at, word, Ordering::Release);
+        }
     }
 
     /// Lends bytes for writing.
@@ -130,8 +140,15 @@ impl<M: MemoryMut> MemoryMut for std::sync::Arc<M> {
     }
 
     #[inline(always)]
-    fn write<const HEAD: usize>(&self, at: usize, first: [u64; 2], head: &[u8; HEAD], body: &[u8]) {
-        (**self).write(at, first, head, body);
+    fn write<const HEAD: usize>(
+        &self,
+        at: usize,
+        first: &[u64; 2],
+        head: &[u8; HEAD],
+        body: &[u8],
+        last: Option<(usize, u64)>,
+    ) {
+        (**self).write(at, first, head, body, last);
     }
 
     #[inline(always)]
@@ -146,7 +163,7 @@ impl<M: MemoryMut> MemoryMut for std::sync::Arc<M> {
 /// done.
 #[inline(always)]
 fn join<const HEAD: usize>(
-    first: [u64; 2],
+    first: &[u64; 2],
     head: &[u8; HEAD],
     body: &[u8],
     mut store: impl FnMut(usize, u64),

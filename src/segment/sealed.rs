@@ -278,8 +278,15 @@ impl MemoryMut for Sealed {
     }
 
     #[inline(always)]
-    fn write<const HEAD: usize>(&self, at: usize, first: [u64; 2], head: &[u8; HEAD], body: &[u8]) {
-        self.mapping.words.write(at, first, head, body);
+    fn write<const HEAD: usize>(
+        &self,
+        at: usize,
+        first: &[u64; 2],
+        head: &[u8; HEAD],
+        body: &[u8],
+        last: Option<(usize, u64)>,
+    ) {
+        self.mapping.words.write(at, first, head, body, last);
     }
 
     #[inline(always)]

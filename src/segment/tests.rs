@@ -396,7 +396,10 @@ fn writes_every_length<const HEAD: usize>(memory: &impl MemoryMut) {
             // SAFETY: no other slice of the range lives.
             unsafe { memory.slice_mut(start, SPAN) }.fill(0xff);
             let body = &bytes[from..from + len.min(SPAN - from)];
-            memory.write(start + 8, [0x0706_0504_0302_0100, u64::MAX - 1], head, body);
+            memory.store(0, 0, Relaxed);
+            let last = (!len.is_multiple_of(3)).then_some((0, len as u64));
+            memory.write(start + 8, &[0x0706_0504_0302_0100, u64::MAX - 1], head, body, last);
+            assert_eq!(memory.load(0, Relaxed), last.map_or(0, |(_, word)| word));
             let words = [0, 1, 2, 3, 4, 5, 6, 7, 0xfe, 255, 255, 255, 255, 255, 255, 255];
             let mut expected = [&[0xff; 8], &words[..], head, body].concat();
             expected.resize(expected.len().next_multiple_of(8), 0);

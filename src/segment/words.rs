@@ -117,18 +117,22 @@ impl Words {
         }
     }
 
-    /// Stores two words, then bytes word by word, in ascending order; the rest of the last word becomes zero. All that is
-    /// to be checked is checked before the first of the stores.
+    /// Stores two words, then bytes word by word, in ascending order; the rest of the last word becomes zero. Behind them
+    /// all, with Release, a word elsewhere. All that is to be checked is checked before the first of the stores.
     #[inline(always)]
-    pub fn write<const HEAD: usize>(&self, at: usize, first: [u64; 2], head: &[u8; HEAD], body: &[u8]) {
+    pub fn write<const HEAD: usize>(
+        &self,
+        at: usize,
+        first: &[u64; 2],
+        head: &[u8; HEAD],
+        body: &[u8],
+        last: Option<(usize, u64)>,
+    ) {
         self.check(at, 16 + (HEAD + body.len()).next_multiple_of(8));
         assert!(at.is_multiple_of(8), "offset is unaligned");
-        let base = self.base.as_ptr(); // once: for all the compiler knows, a store may change `self`
-        join(first, head, body, |offset, word| {
-            // SAFETY: a whole word within the range that was checked, aligned as `at` is; accessed as in `word`.
-            let into = unsafe { AtomicU64::from_ptr(base.add(at + offset).cast()) };
-            into.store(word, Ordering::Relaxed);
-        });
+        let last = last.map(|(at, word)| (self.word(at), word));
+        // SAFETY: the range was checked, and is aligned as `at` is.
+        unsafe { write_all(self.base.as_ptr().add(at), first, head, body, last) }
     }
 
     /// Copies bytes out: on x86-64 by loads of 16 bytes each where there are as many, else by relaxed loads of the
@@ -226,5 +230,29 @@ unsafe fn copy_block(from: *const u8, to: *mut u8) {
             to = in(reg) to,
             options(nostack, preserves_flags),
         );
+    }
+}
+
+/// [`Words::write`], checked. Never inlined: these stores are to be each other's neighbours. A processor that has them wait
+/// for their lines asks for those of the next stores meanwhile; but of few, and with a store elsewhere in between, such as
+/// that of a register for which its caller has no room, a message of 64 bytes took another trip of a line there and back.
+///
+/// # Safety
+/// The words from `into` on are mapped and writable, and accessed atomically only, as in [`Words::word`].
+#[inline(never)]
+unsafe fn write_all<const HEAD: usize>(
+    into: *mut u8,
+    first: &[u64; 2],
+    head: &[u8; HEAD],
+    body: &[u8],
+    last: Option<(&AtomicU64, u64)>,
+) {
+    join(first, head, body, |offset, word| {
+        // SAFETY: within what the caller vouches for.
+        let into = unsafe { AtomicU64::from_ptr(into.add(offset).cast()) };
+        into.store(word, Ordering::Relaxed);
+    });
+    if let Some((into, word)) = last {
+        into.store(word, Ordering::Release);
     }
 }

@@ -151,11 +151,18 @@ fn a_loan_that_is_not_sent_leaves_no_trace() {
     for round in 0..10 {
         publisher.loan(MIB).unwrap().fill(0xee);
         publisher.loan(100).unwrap().fill(0xdd);
-        publisher.publish(&content(2 * round, MIB)).unwrap();
-        assert!(*subscriber.recv().unwrap() == content(2 * round, MIB));
+        publisher.publish(&content(3 * round, MIB)).unwrap();
+        assert!(*subscriber.recv().unwrap() == content(3 * round, MIB));
         drop(publisher.loan(MIB).unwrap());
         publisher.publish(b"small").unwrap();
         let sample = subscriber.recv().unwrap();
-        assert_eq!((&*sample, sample.sequence()), (&b"small"[..], 2 * round + 1));
+        assert_eq!((&*sample, sample.sequence()), (&b"small"[..], 3 * round + 1));
+        drop(sample);
+        drop(publisher.loan(MIB).unwrap());
+        let mut small = publisher.loan(100).unwrap();
+        small.fill(0xcc);
+        small.send().unwrap();
+        let sample = subscriber.recv().unwrap();
+        assert_eq!((&*sample, sample.sequence()), (&[0xcc; 100][..], 3 * round + 2));
     }
 }

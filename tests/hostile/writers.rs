@@ -68,7 +68,10 @@ fn hostile_states_of_cursors_do_no_harm() {
             segments[1].take_loads();
             let body = random.below(CAPACITY / 4 - HEADER + 1);
             let claimed = if blob.end().is_none() && random.once_in(4) {
-                writer.claim(32).map(|()| writer.publish_blob(&mut blob, 4000, 64))
+                writer.claim(32).map(|()| {
+                    let naming = writer.name_blob(&mut blob, 4000, 64);
+                    writer.publish_blob(&mut blob, &naming);
+                })
             } else {
                 writer.claim(body).map(|()| writer.commit(Kind::Frame, 0, 0, body as usize))
             };

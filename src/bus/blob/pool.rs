@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use super::{MOST, SMALLEST, Shared};
-use crate::ring::{Blob, Recovery, Writer};
+use crate::ring::{Blob, Naming, Recovery, Writer};
 use crate::segment::{Memory, MemoryMut};
 
 /// Blobs that are out before another one is made, if that can wait; and bytes of them: some, and within a cache.
@@ -245,15 +245,28 @@ impl<M: MemoryMut> Pool<M> {
         self.free.extend(self.lent.take());
     }
 
-    /// It is sent: publishes the claimed record of the log as its name.
+    /// The claimed record of the log as the name of the blob that was taken.
+    #[inline(always)]
+    pub(in crate::bus) fn name<R: Memory + Clone, T>(
+        &mut self,
+        writer: &Writer<M, R, T>,
+        at: usize,
+        len: usize,
+    ) -> Option<Naming> {
+        self.lent.as_mut().map(|pooled| writer.name_blob(&mut pooled.blob, at, len))
+    }
+
+    /// It is sent: publishes that record.
+    #[inline(always)]
     pub(in crate::bus) fn publish<R: Memory + Clone, T>(
         &mut self,
         writer: &mut Writer<M, R, T>,
-        at: usize,
-        len: usize,
+        naming: &Naming,
     ) {
-        if let Some(mut pooled) = self.lent.take() {
-            writer.publish_blob(&mut pooled.blob, at, len);
+        if let Some(pooled) = &mut self.lent {
+            writer.publish_blob(&mut pooled.blob, naming);
+        }
+        if let Some(pooled) = self.lent.take() {
             self.out.push_back(pooled);
         }
     }

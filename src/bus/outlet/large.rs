@@ -147,7 +147,31 @@ impl Outlet {
         payload: usize,
         head: &Head<'_>,
     ) -> Result<bool, PublishError> {
-        self.pool.publish(&mut self.writer, place.at, place.len);
+        self.name_large(place);
+        self.publish_named();
+        self.tell_large(payload, head)
+    }
+
+    /// Names the blob that was taken.
+    #[inline(always)]
+    pub(super) fn name_large(&mut self, place: Place) {
+        self.naming = self.pool.name(&self.writer, place.at, place.len);
+    }
+
+    /// Publishes the blob, if one is named: [`Outlet::tell_large`] does the rest.
+    #[inline(always)]
+    pub(super) fn publish_named(&mut self) {
+        if let Some(naming) = &self.naming {
+            self.pool.publish(&mut self.writer, naming);
+            self.naming = None;
+        }
+    }
+
+    /// After the blob was published: prepares the next.
+    ///
+    /// # Errors
+    /// Those of [`Outlet::finish_large`].
+    pub(super) fn tell_large(&mut self, payload: usize, head: &Head<'_>) -> Result<bool, PublishError> {
         self.tell(payload, head)?;
         Ok(self.pool.prepare(&mut self.writer))
     }

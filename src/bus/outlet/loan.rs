@@ -58,6 +58,7 @@ impl Outlet {
         {
             self.begun = None;
             self.pool.expect(false);
+            self.name_large(place);
             let start = place.len - size;
             self.lent = Lent { place: Where::Blob(place), filler: 0, start, end: place.len, plain: true };
             return Ok(true);
@@ -104,6 +105,9 @@ impl Outlet {
         let room = &mut self.room_mut(place)[filler..];
         let begun = head.begin(room, encoding).map_err(refuse_head)?;
         frame::finish_payload(room, begun, size);
+        if let Where::Blob(place) = place {
+            self.name_large(place);
+        }
         let start = filler + prefix;
         self.lent = Lent { place, filler, start, end: start + size, plain: false };
         Ok(true)
@@ -140,27 +144,35 @@ impl Outlet {
     }
 
     /// Publishes the loan.
-    #[inline]
+    #[inline(always)]
     pub(in crate::bus) fn send_loan(&mut self, topic: Option<&str>) -> Result<(), PublishError> {
         if !self.node.origin.is_here() {
             return Err(PublishError::Forked);
         }
+        if let Where::Blob(_) = self.lent.place {
+            self.publish_named(); // first of all: its last bytes have just been written
+        }
+        self.finish_loan(topic)
+    }
+
+    #[inline(never)]
+    fn finish_loan(&mut self, topic: Option<&str>) -> Result<(), PublishError> {
         let Lent { place, filler, start, end, plain } = self.lent;
         let size = end - start;
         let head = Head::Event { topic, headers: Headers::EMPTY };
         match place {
-            Where::Log => return self.finish(filler as u8, end - filler, size, &head),
+            Where::Log => self.finish(filler as u8, end - filler, size, &head),
             Where::Stage { at, .. } => {
-                self.writer.commit_copy(Kind::Frame, filler as u8, &self.stage.0[at..at + end]);
+                self.writer.publish_copy(Kind::Frame, filler as u8, &self.stage.0[at..at + end]);
+                self.tell(size, &head)
             }
             Where::Blob(place) => {
-                if self.finish_large(place, size, &head)? && plain {
+                if self.tell_large(size, &head)? && plain {
                     self.begin_next(place, size);
                 }
-                return Ok(());
+                Ok(())
             }
         }
-        self.show(size, &head)
     }
 
     /// Begins the next loan as the last one, while its reader reads.

@@ -104,7 +104,7 @@ fn send_record(writer: &mut BareWriter, bytes: &[u8], loan: bool, spin: Spin) {
         }
     };
     if !loan && bytes.len() <= AT_ONCE {
-        while writer.append(bytes).is_err() {
+        while writer.publish_frame(&[], bytes).is_err() {
             wait();
         }
     } else {
@@ -114,8 +114,8 @@ fn send_record(writer: &mut BareWriter, bytes: &[u8], loan: bool, spin: Spin) {
         }
         writer.body_mut()[..touched].copy_from_slice(&bytes[..touched]);
         writer.commit(Kind::Frame, 0, 0, bytes.len());
+        writer.publish();
     }
-    writer.publish();
     writer.ring(|()| true, |()| {}); // nobody parks here
 }
 

@@ -25,7 +25,8 @@ fn blob() -> (ModelWriter, ModelReader, Shared, Blob<Shared>) {
 fn send(writer: &mut ModelWriter, blob: &mut Blob<Shared>, value: u64) {
     writer.claim(NAME).unwrap();
     blob.bytes_mut(DATA, BODY).copy_from_slice(&fill(value)); // where loom checks that nobody looks
-    writer.publish_blob(blob, DATA, BODY);
+    let naming = writer.name_blob(blob, DATA, BODY);
+    writer.publish_blob(blob, &naming);
 }
 
 fn is_back(writer: &mut ModelWriter, blob: &mut Blob<Shared>) -> bool {

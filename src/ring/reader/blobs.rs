@@ -35,9 +35,32 @@ pub(in crate::ring) struct Blobs<M> {
     /// The highest id that has arrived: what is not known up to it was let go of.
     newest: u64,
     in_hand: Option<InHand<M>>,
+    guess: Guess,
     /// The record at the reader's position names a blob that is still to come.
     pub(super) awaited: bool,
     pub(super) holds: Holds,
+}
+
+/// A guess at the blob that the next record names: the one that came after this one before. Nothing but what is asked for
+/// ahead of time depends on it.
+struct Guess {
+    /// Of each place in the list, as far as they go, the place that was next.
+    next: [u8; 64],
+    /// The place of the last one, and where in it the frame stood.
+    last: usize,
+    at: usize,
+}
+
+impl Guess {
+    fn note(&mut self, place: usize, at: usize) {
+        let before = self.last % self.next.len();
+        self.next[before] = place as u8;
+        (self.last, self.at) = (place, at);
+    }
+
+    fn place(&self) -> usize {
+        usize::from(self.next[self.last % self.next.len()])
+    }
 }
 
 /// Where a frame lies, checked.
@@ -52,7 +75,8 @@ struct InHand<M> {
 
 impl<M: Memory> Blobs<M> {
     fn new(holds: Holds) -> Self {
-        Self { known: Vec::new(), newest: 0, in_hand: None, awaited: false, holds }
+        let guess = Guess { next: [0; _], last: 0, at: 0 };
+        Self { known: Vec::new(), newest: 0, in_hand: None, guess, awaited: false, holds }
     }
 
     fn add(&mut self, blob: u64, memory: Option<M>) {
@@ -78,12 +102,11 @@ impl<M: Memory> Blobs<M> {
         let Some(memory) = self.known[known].1.take() else { return Ok(Found::Unreadable) };
         let refuse = |what| Corrupt::Blob { position, blob: name.blob, what };
         let (at, len) = name.place(&*memory).ok_or(refuse("a frame that is not within it"))?;
-        // Lines of the writer's cache, asked for side by side and not one after the other.
-        memory.prefetch(at);
-        memory.prefetch(at + CACHE_LINE);
+        prefetch(&*memory, at);
         if !name.is_of(&*memory) {
             return Err(refuse("another generation"));
         }
+        self.guess.note(known, at);
         self.in_hand = Some(InHand { blob: name.blob, known, memory, at });
         Ok(Found::Frame(len))
     }
@@ -121,6 +144,14 @@ impl<M: Memory> Blobs<M> {
         Ok(if name.is_still_of(&**memory) { Copied::Frame } else { Copied::Lost })
     }
 
+    /// Asks for the first lines of the blob that the next record may name.
+    #[inline(always)]
+    fn prefetch_next(&self) {
+        if let Some((_, Some(memory))) = self.known.get(self.guess.place()) {
+            prefetch(&**memory, self.guess.at);
+        }
+    }
+
     /// The frame of the record in hand.
     fn in_hand(&self) -> Option<&InHand<M>> {
         self.in_hand.as_ref()
@@ -135,6 +166,14 @@ impl<M: Memory> Blobs<M> {
             self.known[known].1.get_or_insert(memory); // unless it was let go of meanwhile
         }
     }
+}
+
+/// The first lines of a frame, and the generation, which mostly stands in one of them: lines of the writer's cache, asked
+/// for side by side and not one after the other.
+#[inline(always)]
+fn prefetch(blob: &impl Memory, at: usize) {
+    blob.prefetch(at);
+    blob.prefetch(at + CACHE_LINE);
 }
 
 impl<M: Memory, C: MemoryMut> Reader<M, C> {
@@ -164,7 +203,19 @@ impl<M: Memory, C: MemoryMut> Reader<M, C> {
         if let Some(blobs) = &mut self.blobs {
             blobs.put_back();
         }
+        self.expects_blob = true;
         self.flush();
+    }
+
+    /// Something has come. After a record that named a blob it is mostly another one, and that is asked for before the
+    /// record is read. (Not earlier, while there is none: it would be taken from the writer that is about to write it.)
+    #[inline(always)]
+    pub(super) fn prefetch_blob(&mut self) {
+        if std::mem::take(&mut self.expects_blob)
+            && let Some(blobs) = &self.blobs
+        {
+            blobs.prefetch_next();
+        }
     }
 
     #[cold]

@@ -24,7 +24,8 @@ fn send(log: &mut Log, blob: &mut Blob<Heap>, seed: u64, len: usize) {
     let at = FRAMES + 46;
     blob.bytes_mut(at, len).copy_from_slice(&bytes(seed, len));
     assert_eq!(blob.bytes(at, len), bytes(seed, len));
-    log.writer.publish_blob(blob, at, len);
+    let naming = log.writer.name_blob(blob, at, len);
+    log.writer.publish_blob(blob, &naming);
     assert!(blob.bytes_mut(at, len).is_empty() && blob.bytes(at, len).is_empty(), "not while it is out");
 }
 

@@ -26,7 +26,8 @@ fn send(log: &mut Log, blob: &mut Blob<Heap>, frame: &[u8]) {
     log.writer.look_at_cursors();
     assert_eq!(log.writer.recover(blob), Recovery::Back);
     blob.bytes_mut(FRAMES, frame.len()).copy_from_slice(frame);
-    log.writer.publish_blob(blob, FRAMES, frame.len());
+    let naming = log.writer.name_blob(blob, FRAMES, frame.len());
+    log.writer.publish_blob(blob, &naming);
 }
 
 /// The frame of the next record.

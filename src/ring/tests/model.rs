@@ -154,16 +154,37 @@ impl World {
         assert_eq!(claimed, Ok(()), "{size} bytes at {}", self.tail);
         let frame = bytes(self.entries.len() as u64, len);
         let from = usize::from(filler);
-        self.log.writer.body_mut().fill(0xee); // all that was claimed may be written
-        if to == 0 && len.is_multiple_of(2) {
-            let body = [&[0xcc; 64][..from], &frame].concat();
-            self.log.writer.commit_copy(Kind::Frame, filler, &body);
-        } else {
-            self.log.writer.body_mut()[from..from + len].copy_from_slice(&frame);
-            self.log.writer.commit(Kind::Frame, to, filler, len);
-        }
+        let writer = &mut self.log.writer;
+        writer.body_mut().fill(0xee); // all that was claimed may be written
+        // By the length, each of the ways to do it; some publish, too.
+        let publishes = match len % 4 {
+            0 if to == 0 => {
+                writer.publish_copy(Kind::Frame, filler, &[&[0xcc; 64][..from], &frame].concat());
+                true
+            }
+            1 if to == 0 && filler == 0 => {
+                assert_eq!(writer.append(&frame), Ok(()));
+                false
+            }
+            2 if to == 0 && filler == 0 => {
+                let published = match frame.split_first_chunk() {
+                    Some((head, body)) => writer.publish_frame::<10>(head, body),
+                    None => writer.publish_frame(&[], &frame),
+                };
+                assert_eq!(published, Ok(()));
+                true
+            }
+            _ => {
+                writer.body_mut()[from..from + len].copy_from_slice(&frame);
+                writer.commit(Kind::Frame, to, filler, len);
+                false
+            }
+        };
         self.tail = start + size;
         self.entries.push(Some(Sent { frame, to, start, end: self.tail }));
+        if publishes {
+            self.check_published();
+        }
         true
     }
 
@@ -188,6 +209,10 @@ impl World {
 
     fn publish(&mut self) {
         self.log.writer.publish();
+        self.check_published();
+    }
+
+    fn check_published(&self) {
         assert_eq!(self.log.tail(), self.tail);
         assert_eq!(self.log.writer.sequence(), self.entries.len() as u64);
     }

@@ -97,7 +97,7 @@ const AHEAD: u32 = 4;
 #[inline]
 fn send(writer: &mut Writer, bytes: &[u8]) {
     if bytes.len() <= AT_ONCE {
-        while writer.append(bytes).is_err() {
+        while writer.publish_frame(&[], bytes).is_err() {
             std::hint::spin_loop();
         }
     } else {
@@ -106,8 +106,8 @@ fn send(writer: &mut Writer, bytes: &[u8]) {
         }
         writer.body_mut()[..bytes.len()].copy_from_slice(bytes);
         writer.commit(Record::Frame, 0, 0, bytes.len());
+        writer.publish();
     }
-    writer.publish();
     writer.ring(|()| true, |()| unreachable!("nobody parks here"));
 }
 

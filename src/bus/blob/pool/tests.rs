@@ -87,7 +87,8 @@ impl Bench {
             return;
         }
         self.pool.lent_mut().unwrap().bytes_mut(FRAMES, len).copy_from_slice(&content(self.sent, len));
-        self.pool.publish(&mut self.writer, FRAMES, len);
+        let naming = self.pool.name(&self.writer, FRAMES, len).unwrap();
+        self.pool.publish(&mut self.writer, &naming);
         if len.is_multiple_of(2) {
             self.pool.prepare(&mut self.writer);
         }
