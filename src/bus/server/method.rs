@@ -120,7 +120,7 @@ pub(super) fn answer(context: &Context, encoding: Encoding, bytes: &[u8]) {
 fn reply(context: &Context, encoding: Encoding, body: &impl Body) -> Result<(), Status> {
     let mut room = Digits::default();
     let headers = context.reply_headers(&mut room)?;
-    context.pair.answer(context.id, &headers, encoding, body)
+    context.pair.answer(context.id, context.deadline_ns, &headers, encoding, body)
 }
 
 /// Answers with a status.

@@ -197,8 +197,9 @@ impl<'n> ServiceBuilder<'n> {
     /// ([`Server::unsent`]).
     ///
     /// Answers for which a client makes no room wait in private memory: 16 MiB of them at most for each client, or
-    /// `bytes` if that is more. Those beyond are `ResourceExhausted` as well; where another worker keeps a loan, after a
-    /// second.
+    /// `bytes` if that is more. Those beyond are `ResourceExhausted` as well. Where another worker keeps a loan, its
+    /// colleagues wait with one each (of up to `max_message`), until the call's deadline or a second is over; from then
+    /// on none does, as long as that loan is kept.
     pub fn capacity(mut self, bytes: u64) -> Self {
         self.capacity = bytes;
         self
@@ -443,7 +444,8 @@ impl Server {
     }
 
     /// Answers whose callers got `ResourceExhausted` in their place: too large
-    /// ([`ServiceBuilder::max_message`]), or one too many for a client that does not read. What [`Context::loan`]
+    /// ([`ServiceBuilder::max_message`]), or one too many for a client that does not read or beside
+    /// a loan that is kept. What [`Context::loan`]
     /// refuses as too large counts, too. They are among those dropped in [`Server::stats`], which `ringbus ls`
     /// shows.
     ///

@@ -3,8 +3,9 @@
 //! Several threads answer: workers, and whoever reads the requests. None of them ever waits for the client: an
 //! answer that finds the log full, or another thread writing it, goes to the pair's backlog, and whoever held
 //! the log writes it afterwards. While there is a backlog the pair's requests rest, so that it has no more answers
-//! than requests were taken before. Once it has [`BACKLOG`] bytes, an answer waits for whoever holds the log, for
-//! [`PATIENCE`]; and where that does not help, what is added are statuses alone.
+//! than requests were taken before. Once it has [`BACKLOG`] bytes, an answer waits for whoever holds the log: for
+//! [`PATIENCE`] or until its call's deadline, and not at all once one has waited so long for the same holder. Where that
+//! does not help, what is added are statuses alone.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -20,7 +21,7 @@ use crate::bus::peer::NodeInfo;
 use crate::bus::reading::{InletShared, Origin};
 use crate::bus::status::Status;
 use crate::frame::{Code, Encoding, Frame, Head, Headers, Payload};
-use crate::sys::memory;
+use crate::sys::{clock, memory};
 
 /// No fewer bytes than all but the message takes of an answer that has nothing else.
 const BESIDE_MESSAGE: usize = 64;
@@ -29,7 +30,7 @@ const BESIDE_MESSAGE: usize = 64;
 const BACKLOG: usize = 16 << 20;
 /// How long an answer that the backlog does not take waits for another handler's loan to end: it takes milliseconds to fill
 /// the largest, but one that is kept for good must not hold a worker for longer than this.
-const PATIENCE: Duration = Duration::from_secs(1);
+const PATIENCE: Duration = Duration::from_secs(if cfg!(test) { 3600 } else { 1 });
 /// Most bytes of a message that says so, as many times as requests were taken.
 const SHORT: usize = 256;
 
@@ -54,6 +55,8 @@ pub(in crate::bus) struct Pair {
     waiting: AtomicUsize,
     /// How many pairs of the server have a backlog.
     backlogged: Arc<AtomicUsize>,
+    /// An answer has waited in vain for whoever has the log; until the backlog is next written.
+    is_kept: AtomicBool,
     /// The client has gone: nobody reads the answers.
     gone: AtomicBool,
     /// The server's port, which counts answers that nobody reads.
@@ -63,8 +66,8 @@ pub(in crate::bus) struct Pair {
 /// What becomes of an answer that has to wait where the backlog is full.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum IfFull {
-    /// It waits for whoever has the log.
-    Wait,
+    /// It waits for whoever has the log, until its call is over.
+    Wait { deadline_ns: Option<u64> },
     /// It is refused.
     Refuse,
     /// It is added all the same.
@@ -97,7 +100,8 @@ impl Pair {
     ) -> Self {
         let (largest, room, most) = (answers.largest(), answers.room(), BACKLOG.max(answers.capacity()));
         let answers = Arc::new(Mutex::new(answers));
-        let (backlog, waiting, gone) = (Mutex::default(), AtomicUsize::new(0), AtomicBool::new(false));
+        let (backlog, waiting) = (Mutex::default(), AtomicUsize::new(0));
+        let (is_kept, gone) = (AtomicBool::new(false), AtomicBool::new(false));
         let (priority, client) = (client.priority, client.node.clone());
         Self {
             number,
@@ -111,6 +115,7 @@ impl Pair {
             most,
             waiting,
             backlogged,
+            is_kept,
             gone,
             port,
         }
@@ -147,20 +152,21 @@ impl Pair {
         self.waiting.load(Relaxed) > 0
     }
 
-    /// Answers with a result.
+    /// Answers with a result, of a call that has until `deadline_ns`.
     ///
     /// # Errors
     /// Why it cannot be written; the call has no answer yet.
     pub(super) fn answer(
         &self,
         id: u64,
+        deadline_ns: Option<u64>,
         headers: &[(&str, &str)],
         encoding: Encoding,
         body: &impl Body,
     ) -> Result<(), Status> {
         let headers = Headers::from_slice(headers);
         let head = Head::Response { id, status: Code::Ok, message: None, headers };
-        self.write(&head, encoding, body, IfFull::Wait).map_err(|status| self.refuse(status))
+        self.write(&head, encoding, body, IfFull::Wait { deadline_ns }).map_err(|status| self.refuse(status))
     }
 
     /// Counts an answer that is not written since it is too large, or one too many.
@@ -245,12 +251,23 @@ impl Pair {
         let mut backlog = self.backlog.lock();
         if if_full != IfFull::Add && !backlog.takes(frame.len(), self.most) {
             drop(backlog);
-            return self.put_patiently(frame, if_full);
+            return self.put_patiently(frame, self.patience(if_full));
         }
         self.push(&mut backlog, frame);
         drop(backlog);
         self.flush();
         Ok(())
+    }
+
+    /// How long an answer waits for whoever has the log.
+    fn patience(&self, if_full: IfFull) -> Duration {
+        match if_full {
+            IfFull::Wait { .. } if self.is_kept.load(Relaxed) => Duration::ZERO,
+            IfFull::Wait { deadline_ns } => deadline_ns.map_or(PATIENCE, |deadline| {
+                PATIENCE.min(Duration::from_nanos(deadline.saturating_sub(clock::monotonic_ns())))
+            }),
+            IfFull::Refuse | IfFull::Add => Duration::ZERO,
+        }
     }
 
     /// Called with the backlog's lock.
@@ -264,23 +281,26 @@ impl Pair {
         self.note_waiting(backlog.frames.len());
     }
 
-    /// Writes a frame that the backlog does not take, after what that has: waits for another thread that has the log, if
-    /// it may, not for the client.
+    /// Writes a frame that the backlog does not take, after what that has: waits so long for another thread that has the
+    /// log, not for the client.
     #[cold]
-    fn put_patiently(&self, frame: Vec<u8>, if_full: IfFull) -> Result<(), Status> {
-        let patience = if if_full == IfFull::Wait { PATIENCE } else { Duration::ZERO };
-        let Some(mut answers) = self.answers.try_lock_for(patience) else {
-            return Err(self.too_many(&self.backlog.lock(), "another handler keeps a loan for long"));
-        };
+    fn put_patiently(&self, frame: Vec<u8>, patience: Duration) -> Result<(), Status> {
+        let mut answers = self.answers.try_lock_for(patience);
         let mut backlog = self.backlog.lock();
-        let written = self.write_out(&mut answers, &mut backlog) && answers.put(&frame);
-        let ended = if written {
+        let mut write = |answers: &mut Outlet| self.write_out(answers, &mut backlog) && answers.put(&frame);
+        let is_written = !self.is_gone() && answers.as_deref_mut().is_some_and(&mut write);
+        let ended = if is_written {
             Ok(())
-        } else if backlog.takes(frame.len(), self.most) {
+        } else if self.is_gone() || backlog.takes(frame.len(), self.most) {
             self.push(&mut backlog, frame);
             Ok(())
+        } else if answers.is_some() {
+            Err(self.too_many(&backlog, "neither its log nor `blob_memory` has room for more until it reads"))
         } else {
-            Err(self.too_many(&backlog, "it does not read them"))
+            if patience == PATIENCE {
+                self.is_kept.store(true, Relaxed);
+            }
+            Err(self.too_many(&backlog, "another handler keeps the log for long, by a loan"))
         };
         drop(backlog);
         drop(answers);
@@ -314,6 +334,7 @@ impl Pair {
 
     /// The same for whoever has the log.
     fn write_out(&self, answers: &mut Outlet, backlog: &mut Backlog) -> bool {
+        self.is_kept.store(false, Relaxed);
         while let Some(frame) = backlog.frames.front() {
             if !answers.put(frame) {
                 answers.arm(); // the client's next step rings the server's bell
@@ -357,3 +378,6 @@ pub(super) fn unwritten(error: PublishError) -> Status {
 fn cut(text: &str, most: usize) -> &str {
     &text[..text.floor_char_boundary(most)]
 }
+
+#[cfg(test)]
+mod tests;
