@@ -104,12 +104,14 @@ impl Name {
     }
 
     /// The name at this offset of a log: each word is loaded once.
+    #[inline(always)]
     pub(super) fn load(log: &impl Memory, at: usize) -> Self {
         let word = |index: usize| log.load(at + index * 8, Relaxed); // ordered by the Acquire load of the tail
         Self { blob: word(0), generation: word(1), at: word(2), len: word(3) }
     }
 
     /// Where the frame lies in its blob; `None` if it does not.
+    #[inline(always)]
     pub(super) fn place(&self, blob: &impl Memory) -> Option<(usize, u32)> {
         let (at, len) = (usize::try_from(self.at).ok()?, u32::try_from(self.len).ok()?);
         let room = blob.size().checked_sub(at)?;
@@ -117,6 +119,7 @@ impl Name {
     }
 
     /// Whether the blob is as it was when the record was written.
+    #[inline(always)]
     pub(super) fn is_of(&self, blob: &impl Memory) -> bool {
         blob.load(GENERATION, Relaxed) == self.generation
     }

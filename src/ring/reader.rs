@@ -400,12 +400,7 @@ impl<M: Memory, C: MemoryMut> Reader<M, C> {
         }
         let addressed = header.addressee == 0 || header.addressee == self.number;
         if header.kind == Kind::Blob && addressed {
-            let found = self.blob_record(header, sequence, word);
-            return Some(match found {
-                Ok(Next::Record(_)) => Look::Record,
-                Ok(Next::Empty) => Look::Empty,
-                other => self.set_aside(other),
-            });
+            return Some(self.blob_record(header, sequence, word));
         }
         self.expected = Some(sequence + 1);
         if !addressed {

@@ -5,7 +5,7 @@ use crate::ring::blob::{NAME, Name};
 use crate::ring::holds::Holds;
 use crate::ring::record::{HEADER, Header, Record};
 use crate::ring::sync::{Arc, AtomicBool};
-use crate::ring::{Corrupt, FrameCopy, Lent, Next};
+use crate::ring::{Corrupt, FrameCopy, Lent, Look, Next};
 use crate::segment::{Memory, MemoryMut};
 
 /// What a record that names a blob comes to.
@@ -52,6 +52,7 @@ struct Guess {
 }
 
 impl Guess {
+    #[inline(always)]
     fn note(&mut self, place: usize, at: usize) {
         let before = self.last % self.next.len();
         self.next[before] = place as u8;
@@ -94,6 +95,7 @@ impl<M: Memory> Blobs<M> {
     }
 
     /// Takes the frame that a record at `position` stands for, named at offset `at` of the log.
+    #[inline(always)]
     fn find(&mut self, log: &impl Memory, at: usize, position: u64) -> Result<Found, Corrupt> {
         let name = Name::load(log, at);
         let Ok(known) = self.known.binary_search_by_key(&name.blob, |(id, _)| *id) else {
@@ -240,27 +242,31 @@ impl<M: Memory, C: MemoryMut> Reader<M, C> {
     }
 
     /// Takes the record at `position`, which names a blob.
-    #[cold]
-    pub(super) fn blob_record(&mut self, header: Header, sequence: u64, word: u64) -> Result<Next, Corrupt> {
+    #[inline(never)]
+    pub(super) fn blob_record(&mut self, header: Header, sequence: u64, word: u64) -> Look {
         let position = self.position;
-        let named = u64::from(header.len) == NAME && header.filler == 0;
-        let blobs = self.blobs.as_mut().filter(|_| named).ok_or(Corrupt::Record { position, word })?;
+        let is_name = u64::from(header.len) == NAME && header.filler == 0;
+        let Some(blobs) = self.blobs.as_mut().filter(|_| is_name) else {
+            return self.set_aside(Err(Corrupt::Record { position, word }));
+        };
         let frame = position + HEADER;
-        let found = blobs.find(&self.log, self.layout.offset(frame), position)?;
+        let found = match blobs.find(&self.log, self.layout.offset(frame), position) {
+            Ok(found) => found,
+            Err(corrupt) => return self.set_aside(Err(corrupt)),
+        };
         if matches!(found, Found::Unknown) && self.until == u64::MAX {
             // On its way: it was sent before the record was published.
             blobs.awaited = true;
-            return Ok(Next::Empty);
+            return Look::Empty;
         }
         self.expected = Some(sequence + 1);
         let end = position + header.size();
         let Found::Frame(len) = found else {
             self.pass(end);
-            return Ok(Next::Lagged(1));
+            return self.set_aside(Ok(Next::Lagged(1)));
         };
-        let record = Record { kind: header.kind, frame, len, sequence };
-        self.in_hand = Some((end, record));
-        Ok(Next::Record(record))
+        self.in_hand = Some((end, Record { kind: header.kind, frame, len, sequence }));
+        Look::Record
     }
 
     /// Gives back the blobs that nobody keeps any more; true if there were any, and so a cursor is to be stored with
