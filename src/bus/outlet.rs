@@ -136,7 +136,7 @@ pub(super) struct Outlet {
     one_topic: bool,
     pool: Pool<Arc<Sealed>>,
     lent: Lent,
-    /// Of the blob that was taken, from the moment that it may be filled.
+    /// Of the blob that was taken, until it is published: of a loan, before it is filled.
     naming: Option<ring::Naming>,
     begun: Option<Begun>,
     habit: Habit,
@@ -313,7 +313,7 @@ impl Outlet {
             if self.claim(frame)? == Claimed::Dropped {
                 return Ok(());
             }
-            self.writer.publish_copy(ring::Kind::Frame, 0, &self.stage.0[..frame]);
+            self.writer.publish_copy(0, &self.stage.0[..frame]);
         }
         self.tell(payload, head)
     }

@@ -195,6 +195,13 @@ impl<M: MemoryMut> Blob<M> {
         Name { blob: self.id, generation: self.generation, at: at as u64, len: len as u64 }
     }
 
+    /// Whether this is its name as it is now.
+    #[inline(always)]
+    pub(super) fn is_named(&self, name: &[u8; NAME as usize]) -> bool {
+        let (words, _) = name.as_chunks::<8>();
+        words[0] == self.id.to_le_bytes() && words[1] == self.generation.to_le_bytes()
+    }
+
     /// A record that ends here names it.
     #[inline(always)]
     pub(super) fn published(&mut self, end: u64) {

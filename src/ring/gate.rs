@@ -91,8 +91,9 @@ struct Numbering {
 }
 
 impl Numbering {
-    /// Looks for a moment without a publish under way: a few tries, since one takes nanoseconds.
-    const TRIES: usize = if cfg!(loom) { 2 } else { 100 };
+    /// Looks for a moment without a publish under way: a microsecond or so for a record of some KiB, whose lines may have to
+    /// be waited for, so some ten of them.
+    const TRIES: usize = if cfg!(loom) { 2 } else { 1000 };
 
     /// The published tail, and the number due there if it could be told.
     fn read(&self, log: &impl Memory) -> (u64, Option<u64>) {

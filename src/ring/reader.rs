@@ -48,7 +48,7 @@ pub struct Reader<M, C> {
     lends: Lends,
     /// `None`: records that name blobs have no place in the log.
     blobs: Option<Box<Blobs<M>>>,
-    /// The last record named a blob.
+    /// A record that was read since something last came named a blob.
     expects_blob: bool,
     /// `None`: it has a gate.
     ungated: Option<Box<Ungated<M>>>,

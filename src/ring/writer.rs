@@ -152,7 +152,7 @@ impl<M: MemoryMut, R: Memory + Clone, T> Writer<M, R, T> {
         body: &[u8],
     ) -> Result<(), ClaimError> {
         self.claim((HEAD + body.len()) as u64)?;
-        self.publish_claimed(Kind::Frame, 0, head, body);
+        self.publish_claimed(0, head, body);
         self.prefetch();
         Ok(())
     }
@@ -160,21 +160,21 @@ impl<M: MemoryMut, R: Memory + Clone, T> Writer<M, R, T> {
     /// [`Writer::commit`] of a record that was made in private memory, `filler` bytes and the frame, and
     /// [`Writer::publish`]: stored in one go.
     #[inline]
-    pub fn publish_copy(&mut self, kind: Kind, filler: u8, body: &[u8]) {
+    pub fn publish_copy(&mut self, filler: u8, body: &[u8]) {
         let size = record::size(body.len() as u64);
         assert!(
             size <= self.claimed && body.len() >= usize::from(filler),
             "it stays within what was claimed"
         );
         self.claimed = size;
-        self.publish_claimed(kind, filler, &[], body);
+        self.publish_claimed(filler, &[], body);
     }
 
-    /// Stores the claimed record, with the tail behind it.
+    /// Stores the claimed record of a frame, with the tail behind it.
     #[inline(always)]
-    fn publish_claimed<const HEAD: usize>(&mut self, kind: Kind, filler: u8, head: &[u8; HEAD], body: &[u8]) {
+    fn publish_claimed<const HEAD: usize>(&mut self, filler: u8, head: &[u8; HEAD], body: &[u8]) {
         let len = (HEAD + body.len() - usize::from(filler)) as u32;
-        let first = [Header { len, kind, filler, addressee: 0 }.pack(), self.sequence];
+        let first = [Header { len, kind: Kind::Frame, filler, addressee: 0 }.pack(), self.sequence];
         self.publish_record(self.layout.offset(self.start), &first, head, body);
     }
 

@@ -81,7 +81,7 @@ pub trait MemoryMut: Memory {
     ) {
         join(first, head, body, |offset, word| self.store(at + offset, word, Ordering::Relaxed));
         if let Some((at, word)) = last {
-            self.store(at, word, Ordering::Release);
+            self.store(at, word, Ordering::Release); // pairs with the Acquire load of whoever follows this word
         }
     }
 

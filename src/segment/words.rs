@@ -18,7 +18,7 @@ pub struct Words {
 impl Words {
     /// # Safety
     /// `base` is 8-byte aligned, and `len` bytes from it (a multiple of 8) stay mapped and readable for
-    /// as long as the value or a copy of it is used. Where [`store`](Self::store) or
+    /// as long as the value or a copy of it is used. Where [`store`](Self::store), [`write`](Self::write) or
     /// [`slice_mut`](Self::slice_mut) are used, they are writable too.
     pub unsafe fn new(base: NonNull<u8>, len: usize) -> Self {
         debug_assert!(base.as_ptr().addr().is_multiple_of(8) && len.is_multiple_of(8));
@@ -131,7 +131,7 @@ impl Words {
         self.check(at, 16 + (HEAD + body.len()).next_multiple_of(8));
         assert!(at.is_multiple_of(8), "offset is unaligned");
         let last = last.map(|(at, word)| (self.word(at), word));
-        // SAFETY: the range was checked, and is aligned as `at` is.
+        // SAFETY: the range was checked, is writable as the maker of this value promised, and aligned as `at` is.
         unsafe { write_all(self.base.as_ptr().add(at), first, head, body, last) }
     }
 
@@ -238,7 +238,8 @@ unsafe fn copy_block(from: *const u8, to: *mut u8) {
 /// that of a register for which its caller has no room, a message of 64 bytes took another trip of a line there and back.
 ///
 /// # Safety
-/// The words from `into` on are mapped and writable, and accessed atomically only, as in [`Words::word`].
+/// `into` is 8-byte aligned, and the words that it takes (16 bytes, `HEAD` and those of `body`, the last one filled up) are
+/// mapped and writable, and accessed atomically only, as in [`Words::word`].
 #[inline(never)]
 unsafe fn write_all<const HEAD: usize>(
     into: *mut u8,
@@ -248,11 +249,11 @@ unsafe fn write_all<const HEAD: usize>(
     last: Option<(&AtomicU64, u64)>,
 ) {
     join(first, head, body, |offset, word| {
-        // SAFETY: within what the caller vouches for.
+        // SAFETY: `join` gives each offset of those words once, all multiples of 8: within what the caller vouches for.
         let into = unsafe { AtomicU64::from_ptr(into.add(offset).cast()) };
         into.store(word, Ordering::Relaxed);
     });
     if let Some((into, word)) = last {
-        into.store(word, Ordering::Release);
+        into.store(word, Ordering::Release); // pairs with the Acquire load of whoever follows this word
     }
 }

@@ -263,6 +263,7 @@ impl<M: MemoryMut> Pool<M> {
         writer: &mut Writer<M, R, T>,
         naming: &Naming,
     ) {
+        debug_assert!(self.lent.is_some(), "it is lent from its naming on");
         if let Some(pooled) = &mut self.lent {
             writer.publish_blob(&mut pooled.blob, naming);
         }

@@ -161,6 +161,7 @@ impl Outlet {
     /// Publishes the blob, if one is named: [`Outlet::tell_large`] does the rest.
     #[inline(always)]
     pub(super) fn publish_named(&mut self) {
+        debug_assert!(self.naming.is_some(), "it was named when it was taken");
         if let Some(naming) = &self.naming {
             self.pool.publish(&mut self.writer, naming);
             self.naming = None;

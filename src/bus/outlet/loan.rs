@@ -6,7 +6,6 @@ use super::{Claimed, Outlet, PLAIN, STAGE};
 use crate::bus::error::PublishError;
 use crate::bus::spare::ALIGN;
 use crate::frame::{self, Encoding, Head, Headers};
-use crate::ring::Kind;
 use crate::ring::blob::NAME;
 
 /// Bytes of the largest loan, head and all, that is written in private memory; larger ones stand where they are going to
@@ -163,7 +162,7 @@ impl Outlet {
         match place {
             Where::Log => self.finish(filler as u8, end - filler, size, &head),
             Where::Stage { at, .. } => {
-                self.writer.publish_copy(Kind::Frame, filler as u8, &self.stage.0[at..at + end]);
+                self.writer.publish_copy(filler as u8, &self.stage.0[at..at + end]);
                 self.tell(size, &head)
             }
             Where::Blob(place) => {

@@ -1,5 +1,7 @@
 //! Records that name blobs: found, not there yet, kept, given back, and forged.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
 use super::fixture::{End, Log, bytes};
 use crate::ring::blob::{BESIDE, FRAMES, NAME};
 use crate::ring::layout::WAITING;
@@ -72,6 +74,53 @@ fn a_frame_in_a_blob_is_read_in_place_and_the_blob_comes_back_at_once() {
         log.write(b"small").unwrap();
         assert_eq!(end.take(), b"small");
     }
+}
+
+/// What an attempt to publish was refused with; nothing was published by it.
+fn refused(attempt: impl Fn(&mut Log, &mut Blob<Heap>, &mut Blob<Heap>)) -> String {
+    let (mut log, mut end) = Log::with_reader(CAPACITY);
+    let (mut one, mut other) = (blob(1), blob(2));
+    give(&mut end, &one);
+    send(&mut log, &mut one, 1, 100);
+    let tail = log.tail();
+    let panic = catch_unwind(AssertUnwindSafe(|| attempt(&mut log, &mut one, &mut other))).unwrap_err();
+    assert_eq!(log.tail(), tail);
+    assert_eq!(end.take(), bytes(1, 100));
+    panic.downcast_ref::<&str>().unwrap().to_string()
+}
+
+/// A name that is no longer, or not yet, that of the blob which is published with it would have readers look at what the
+/// writer may write.
+#[test]
+fn a_blob_is_published_by_the_name_that_was_made_for_it_and_the_claimed_record_alone() {
+    let name = |log: &mut Log, blob: &mut Blob<Heap>| {
+        log.writer.claim(NAME).unwrap();
+        log.writer.name_blob(blob, FRAMES, 10)
+    };
+    let said = refused(|log, one, _| _ = name(log, one));
+    assert_eq!(said, "nobody reads it", "one that is out");
+    let said = refused(|log, one, other| {
+        let naming = name(log, other);
+        log.writer.publish_blob(one, &naming);
+    });
+    assert_eq!(said, "it is the blob that was named", "the name of another");
+    let said = refused(|log, _, other| {
+        let naming = name(log, other);
+        log.writer.skip();
+        log.writer.publish_blob(other, &naming);
+    });
+    assert_eq!(said, "it is the record that is claimed", "another number");
+    let said = refused(|log, _, other| {
+        let naming = name(log, other);
+        log.writer.claim(NAME + 16).unwrap();
+        log.writer.publish_blob(other, &naming);
+    });
+    assert_eq!(said, "it is the record that is claimed", "another record");
+    let said = refused(|log, _, other| {
+        log.writer.claim(NAME + 16).unwrap();
+        log.writer.name_blob(other, FRAMES, 10);
+    });
+    assert_eq!(said, "that is what is claimed", "a longer record");
 }
 
 #[test]

@@ -136,8 +136,9 @@ impl World {
         (self.log.writer.largest_body() * u64::from(thousandths) / 1000) as usize
     }
 
-    /// Claims and commits `filler` and a frame of `len` bytes; whether there was room, as the model has it.
-    fn commit(&mut self, len: usize, filler: u8, to: u16) -> bool {
+    /// Claims and commits `filler` and a frame of `len` bytes, and publishes if it may; whether there was room, as the model
+    /// has it.
+    fn commit(&mut self, len: usize, filler: u8, to: u16, may_publish: bool) -> bool {
         let size = (HEADER + u64::from(filler) + len as u64).next_multiple_of(16);
         let left = self.log.layout.contiguous(self.tail);
         let start = self.tail + if size > left { left } else { 0 };
@@ -156,17 +157,17 @@ impl World {
         let from = usize::from(filler);
         let writer = &mut self.log.writer;
         writer.body_mut().fill(0xee); // all that was claimed may be written
-        // By the length, each of the ways to do it; some publish, too.
+        // By the length, each of the ways to do it.
         let publishes = match len % 4 {
-            0 if to == 0 => {
-                writer.publish_copy(Kind::Frame, filler, &[&[0xcc; 64][..from], &frame].concat());
+            0 if to == 0 && may_publish => {
+                writer.publish_copy(filler, &[&[0xcc; 64][..from], &frame].concat());
                 true
             }
             1 if to == 0 && filler == 0 => {
                 assert_eq!(writer.append(&frame), Ok(()));
                 false
             }
-            2 if to == 0 && filler == 0 => {
+            2 if to == 0 && filler == 0 && may_publish => {
                 let published = match frame.split_first_chunk() {
                     Some((head, body)) => writer.publish_frame::<10>(head, body),
                     None => writer.publish_frame(&[], &frame),
@@ -195,7 +196,7 @@ impl World {
         assert_eq!(self.log.writer.body_mut().len() as u64, most.saturating_sub(HEADER));
         self.log.writer.body_mut().fill(0xdd);
         if most < HEADER + len as u64 {
-            self.commit(len, 0, 0);
+            self.commit(len, 0, 0, true);
         } else {
             let frame = bytes(self.entries.len() as u64, len);
             self.log.writer.body_mut()[..len].copy_from_slice(&frame);
@@ -252,13 +253,13 @@ impl World {
                     0..5 => 0,
                     _ => self.readers.get(pick(to)).map_or(60_000, |reader| reader.end.number),
                 };
-                self.commit(self.body(size), filler, to);
+                self.commit(self.body(size), filler, to, true);
                 self.publish();
             }
             Step::Window { size } => self.window(self.body(size)),
             Step::Batch(sizes) => {
                 for size in sizes {
-                    if !self.commit(self.body(size), 0, 0) {
+                    if !self.commit(self.body(size), 0, 0, false) {
                         break;
                     }
                 }

@@ -22,9 +22,13 @@ pub struct Naming {
 impl<M: MemoryMut, R: Memory + Clone, T> Writer<M, R, T> {
     /// The claimed record, of [`NAME`] bytes, as the name of a blob of this log that is to hold a frame of `len` bytes at
     /// offset `at`: for [`Writer::publish_blob`], before anything else is claimed or the blob is published.
+    ///
+    /// # Panics
+    /// If something else is claimed, or the blob is out.
     #[inline(always)]
     pub fn name_blob<B: MemoryMut>(&self, blob: &mut Blob<B>, at: usize, len: usize) -> Naming {
         assert!(self.claimed == record::size(NAME), "that is what is claimed");
+        assert!(blob.end().is_none(), "nobody reads it"); // it becomes of another generation
         let header = Header { len: NAME as u32, kind: Kind::Blob, filler: 0, addressee: 0 };
         Naming {
             first: [header.pack(), self.sequence],
@@ -37,9 +41,15 @@ impl<M: MemoryMut, R: Memory + Clone, T> Writer<M, R, T> {
 
     /// Publishes the claimed record as the name of a blob: look at [`Writer::ring`] afterwards. From here on the blob is not
     /// written, until [`Writer::recover`] says so.
+    ///
+    /// # Panics
+    /// If it is not what [`Writer::name_blob`] has last made, of this blob.
     #[inline(always)]
     pub fn publish_blob<B: MemoryMut>(&mut self, blob: &mut Blob<B>, naming: &Naming) {
-        assert!(naming.end == self.start + self.claimed, "it is the record that is claimed");
+        // `Blob::bytes_mut` relies on it: whatever a record names is not lent to be written.
+        let is_claimed = self.claimed == record::size(NAME) && naming.end == self.start + self.claimed;
+        assert!(is_claimed && naming.first[1] == self.sequence, "it is the record that is claimed");
+        assert!(blob.end().is_none() && blob.is_named(&naming.name), "it is the blob that was named");
         blob.give_away(naming.frame);
         self.publish_record(naming.at, &naming.first, &naming.name, &[]);
         self.names_blobs = true;
