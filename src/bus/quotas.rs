@@ -76,7 +76,8 @@ impl Quotas {
     }
 
     /// Control messages that are kept for the node while it does not read; default 16 384. A node that has left more
-    /// unread is parted with, and can come back when it reads again.
+    /// unread is parted with, and can come back when it reads again. What a node is told first, each port that there is,
+    /// comes beside them.
     pub fn unread_messages(mut self, most: usize) -> Self {
         self.unread_messages = most;
         self

@@ -9,7 +9,8 @@
 //! `resending`: order holds, and no fd is missing. One that stays short takes datagrams *bare*, without their fds, after
 //! [`RESENDS`] questions: else it would hold up the peer's every port. What to do then is for the layer above.
 //!
-//! **A peer that does not read** costs [`QUEUE`] datagrams or [`QUEUE_BYTES`], unless set otherwise; what comes after is forgotten,
+//! **A peer that does not read** costs [`QUEUE`] datagrams or [`QUEUE_BYTES`], unless set otherwise, and beside them what it is
+//! told first, up to the first `ports_done`, which goes into the queue as a whole; what comes after is forgotten,
 //! and so the session has to end: but only once the peer reads again, since it may be stopped, and then is
 //! neither dead nor in anybody's way.
 
@@ -125,7 +126,10 @@ pub(super) struct Session<F> {
     unacked: VecDeque<Datagram<F>>,
     /// Bytes of all datagrams in the two.
     kept_bytes: usize,
+    /// What it may leave unread, and beside that all that it is told first.
     unread: Unread,
+    /// It is not told yet that these were all ports that there are.
+    introduces: bool,
     fds_in_flight: usize,
     sent: u64,
     /// The most that `sent` ever was: resending takes it back.
@@ -152,6 +156,7 @@ impl<F: Clone> Session<F> {
             unacked: VecDeque::new(),
             kept_bytes: 0,
             unread,
+            introduces: true,
             fds_in_flight: 0,
             sent: 0,
             reached: 0,
@@ -171,6 +176,12 @@ impl<F: Clone> Session<F> {
     /// [`SessionError::Encode`]: over 64 KiB.
     pub(super) fn push(&mut self, control: &Control<'_>, fds: &[F]) -> Result<(), SessionError> {
         let bytes = encode(control)?;
+        if self.introduces {
+            // All at once, however fast it reads: or a node of many ports would be met by nobody.
+            self.unread.messages += 1;
+            self.unread.bytes += bytes.len();
+            self.introduces = *control != Control::PortsDone;
+        }
         let full = self.queue.len() + self.unacked.len() >= self.unread.messages;
         self.overflowed |= full || self.kept_bytes + bytes.len() > self.unread.bytes;
         if self.overflowed {

@@ -6,7 +6,7 @@ use super::net::{Net, Step, credentials, id, numbered};
 use crate::control::Gone;
 use crate::control::Message;
 use crate::control::hub::{Event, Hub, Refusal};
-use crate::control::session::QUEUE;
+use crate::control::session::{QUEUE, Unread};
 use crate::frame::{Control, Hello, PortUp, Role, Strings};
 
 /// An established session between a node (end 1 of wire 0) and a test that speaks for its peer.
@@ -313,13 +313,15 @@ fn a_peer_that_has_left_too_much_unread_loses_its_session_when_it_reads_again() 
     net.dial(0, 1);
     net.dial(0, 2);
     net.settle();
+    net.nodes[0].hub.send(id(1), &Control::PortsDone, &[]);
     let before = net.nodes[0].hub.mark(id(1)).unwrap();
     for request in 0..2 * QUEUE as u64 {
         net.nodes[0].hub.send(id(1), &Control::Stats { request }, &[]);
         net.flush();
     }
     let kept = net.nodes[0].hub.mark(id(1)).unwrap() - before;
-    assert!((QUEUE..=QUEUE + net.room).contains(&(kept as usize)), "{kept} kept");
+    let told = 2; // its hello, and that it has no ports
+    assert!((QUEUE..=QUEUE + net.room + told).contains(&(kept as usize)), "{kept} kept");
     assert!(net.downs(0).is_empty(), "it may be stopped, and is not dead");
     net.room = usize::MAX;
     net.settle();
@@ -329,6 +331,30 @@ fn a_peer_that_has_left_too_much_unread_loses_its_session_when_it_reads_again() 
     net.nodes[0].hub.send(id(1), &Control::PortsDone, &[]);
     assert_eq!(net.nodes[0].hub.mark(id(1)), None);
     assert!(net.nodes[0].hub.has_sent(id(1), u64::MAX), "nobody waits for one that is gone");
+}
+
+/// Else a node of many ports would be parted with by whoever it meets, each time again.
+#[test]
+fn what_a_node_tells_of_itself_first_is_not_among_what_a_peer_may_leave_unread() {
+    let mut net = Net::new(2);
+    net.nodes[0].hub.unread = Unread { messages: 20, bytes: 1000 };
+    net.room = 10;
+    net.dial(0, 1);
+    net.settle();
+    let said =
+        |net: &Net| net.nodes[1].events.iter().filter(|event| matches!(event, Event::Message { .. })).count();
+    let send = |net: &mut Net, control: &Control<'_>| {
+        net.nodes[0].hub.send(id(1), control, &[]);
+        net.flush();
+    };
+    (0..200).for_each(|request| send(&mut net, &Control::Stats { request }));
+    send(&mut net, &Control::PortsDone);
+    (0..20).for_each(|request| send(&mut net, &Control::Stats { request }));
+    net.settle();
+    assert_eq!((said(&net), net.downs(0).len()), (221, 0));
+    (0..250).for_each(|request| send(&mut net, &Control::Stats { request }));
+    net.settle();
+    assert_eq!(net.downs(0), [Gone::Unread], "what comes later is");
 }
 
 /// 16 384 datagrams of 64 KiB would be a gigabyte.
@@ -346,6 +372,7 @@ fn large_datagrams_for_a_peer_that_does_not_read_are_bounded_in_bytes() {
         capacity: None,
         version: None,
     };
+    net.nodes[0].hub.send(id(1), &Control::PortsDone, &[]);
     let before = net.nodes[0].hub.mark(id(1)).unwrap();
     for _ in 0..4096 {
         net.nodes[0].hub.send(id(1), &Control::PortUp(port), &[]);
