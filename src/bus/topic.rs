@@ -181,11 +181,17 @@ impl Filter {
 
     /// Whether the topic is among those that the filter stands for.
     pub(crate) fn matches(&self, topic: &str) -> bool {
+        self.may_match(topic, &mut { usize::MAX })
+    }
+
+    /// The same, or true once that has taken all of `steps`: some nanoseconds each, of which a peer's filter may take
+    /// thousands.
+    pub(crate) fn may_match(&self, topic: &str, steps: &mut usize) -> bool {
         // Wildcards never reach reserved topics, wherever they stand.
         if topic.starts_with(RESERVED) && self.is_pattern() {
             return false;
         }
-        overlap(&self.0, topic)
+        overlap(&self.0, topic, steps).unwrap_or(true)
     }
 
     /// Whether there is a topic that both filters match.
@@ -194,7 +200,7 @@ impl Filter {
         if (reserved(self) && other.is_pattern()) || (reserved(other) && self.is_pattern()) {
             return false;
         }
-        overlap(&self.0, &other.0)
+        overlap(&self.0, &other.0, &mut { usize::MAX }).unwrap_or(true)
     }
 }
 
@@ -221,13 +227,48 @@ impl fmt::Display for Filter {
     }
 }
 
-/// Whether two level sequences with wildcards have a common instance. At most 128 levels each, so the table
-/// is small and the time bounded, whatever a peer's filter looks like.
-fn overlap(one: &str, other: &str) -> bool {
-    const LEVELS: usize = LONGEST / 2 + 2;
+/// Whether two level sequences with wildcards have a common instance; `None` if that takes more than `steps`, from which
+/// those that it took are subtracted.
+fn overlap(mut one: &str, mut other: &str, steps: &mut usize) -> Option<bool> {
     if other.len() > LONGEST {
-        return false; // a topic out of a frame, not checked yet
+        return Some(false); // a topic out of a frame, not checked yet
     }
+    // Levels that both name: mostly the first of them tells.
+    loop {
+        *steps = steps.checked_sub(1)?;
+        let (mine, ours) = first_level(one);
+        let (theirs, others) = first_level(other);
+        if is_wildcard(mine) || is_wildcard(theirs) {
+            break;
+        }
+        if mine != theirs {
+            return Some(false);
+        }
+        match (ours, others) {
+            (Some(ours), Some(others)) => (one, other) = (ours, others),
+            (None, None) => return Some(true),
+            (Some(rest), None) | (None, Some(rest)) => {
+                return Some(rest.split('/').all(|level| level == "**"));
+            }
+        }
+    }
+    let levels = |text: &str| text.bytes().filter(|byte| *byte == b'/').count() + 1;
+    *steps = steps.checked_sub(levels(one) * levels(other))?;
+    Some(overlap_by_table(one, other))
+}
+
+/// The first level, and those after it.
+fn first_level(text: &str) -> (&str, Option<&str>) {
+    text.split_once('/').map_or((text, None), |(first, rest)| (first, Some(rest)))
+}
+
+fn is_wildcard(level: &str) -> bool {
+    matches!(level, "*" | "**")
+}
+
+/// [`overlap`]. At most 128 levels each, so the table is small and the time bounded, whatever a peer's filter looks like.
+fn overlap_by_table(one: &str, other: &str) -> bool {
+    const LEVELS: usize = LONGEST / 2 + 2;
     // reach[j]: the levels of `one` so far and the first j of `other` have a common instance.
     let mut reach = [false; LEVELS];
     reach[0] = true;
@@ -389,7 +430,12 @@ mod tests {
         fn matching_is_as_defined(pattern in levels(true), topic in levels(false)) {
             let split = |text: &'static str| text.split('/').collect::<Vec<_>>();
             let (p, t) = (pattern.clone().leak(), topic.clone().leak());
-            prop_assert_eq!(filter(&pattern).matches(&topic), by_definition(&split(p), &split(t)));
+            let (matches, mut most) = (by_definition(&split(p), &split(t)), 1000);
+            prop_assert_eq!(filter(&pattern).matches(&topic), matches);
+            prop_assert_eq!(filter(&pattern).may_match(&topic, &mut most), matches);
+            let (taken, mut few) = (1000 - most, 999 - most);
+            prop_assert_eq!(filter(&pattern).may_match(&topic, &mut taken.clone()), matches, "so many are enough");
+            prop_assert!(filter(&pattern).may_match(&topic, &mut few), "one less leaves it open");
         }
 
         #[test]
