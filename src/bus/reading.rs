@@ -41,6 +41,21 @@ pub(super) struct Origin {
     pub(super) priority: u8,
     /// The node that reads it: this one.
     pub(super) reader: NodeInfo,
+    /// Frames that have no place in it.
+    pub(super) misplaced: Recurrence,
+}
+
+/// Counts what a peer may do as often as it likes, so that not every time is a line in the log.
+#[derive(Debug, Default)]
+pub(super) struct Recurrence(AtomicU64);
+
+impl Recurrence {
+    /// Once more: how often it was, if that is to be told: the first time, the second, the fourth, and so on.
+    #[cold]
+    pub(super) fn again(&self) -> Option<u64> {
+        let count = self.0.fetch_add(1, Relaxed) + 1;
+        count.is_power_of_two().then_some(count)
+    }
 }
 
 /// One log that the port reads.
@@ -255,4 +270,16 @@ pub(super) fn new_cursor_segment(
     let segment = Sealed::create("ringbus-cursors", size, true)?;
     CursorSegment::of_size(size).initialise(&segment, node, port, index);
     Ok(segment)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_recurs_a_million_times_is_told_twenty_times() {
+        let misplaced = Recurrence::default();
+        let told: Vec<u64> = (0..1_000_000).filter_map(|_| misplaced.again()).collect();
+        assert_eq!(told, (0..20).map(|power| 1 << power).collect::<Vec<_>>());
+    }
 }

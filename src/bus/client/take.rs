@@ -99,7 +99,10 @@ impl ClientShared {
 
     #[cold]
     fn not_an_answer<T>(&self, source: &Source, reason: &str) -> Option<T> {
-        tracing::warn!(service = %self.name, server = %source.origin.node, %reason, "no answer");
+        if let Some(times) = source.origin.misplaced.again() {
+            let server = &source.origin.node;
+            tracing::warn!(service = %self.name, %server, %reason, times, "no answer: passed over");
+        }
         None
     }
 

@@ -7,7 +7,9 @@ use std::sync::Arc;
 use super::super::log::{OutletShared, Reader};
 use super::super::open::Trust;
 use super::super::quotas::Resource;
-use super::super::reading::{Change, InletShared, LogKey, Manner, Origin, Purpose, Reply, Source};
+use super::super::reading::{
+    Change, InletShared, LogKey, Manner, Origin, Purpose, Recurrence, Reply, Source,
+};
 use super::access::{Contents, contents};
 use super::again::{BARE, What};
 use super::blobs::LocalBlobs;
@@ -372,7 +374,8 @@ impl Core {
         let bell = Bell::from_peer(bell).map_err(|error| bell_trouble(&error))?;
         let (node, priority) = (peer.node.clone(), writer.card.priority);
         let (log_id, reader) = (attach.log, self.me.clone());
-        let origin = Origin { node, log: log_id, topic, pattern, carries, priority, reader };
+        let misplaced = Recurrence::default();
+        let origin = Origin { node, log: log_id, topic, pattern, carries, priority, reader, misplaced };
         let same_user = peer.node.uid() == self.me.uid();
 
         let slot = inlet.take_slot(*self.me.id().as_bytes())?;

@@ -280,7 +280,10 @@ impl Intake {
                 server.cancel(|call| call == (pair.number, id));
             }
             Err(reason) => {
-                tracing::warn!(service = %server.name, client = %pair.client, %reason, "no request");
+                if let Some(times) = self.inlet.source(index).origin.misplaced.again() {
+                    let (service, client) = (&server.name, &pair.client);
+                    tracing::warn!(%service, %client, %reason, times, "no request: passed over");
+                }
                 self.inlet.counters().drop(1);
                 self.inlet.release(index);
             }
