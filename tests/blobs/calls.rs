@@ -51,6 +51,16 @@ fn requests_and_answers_may_be_large() {
         let answer = loan.send().unwrap();
         assert!(*answer == bytes && answer.as_ptr().addr() % 64 == 0, "{size}");
     }
+    let started: Vec<_> = (0..8)
+        .map(|seed| {
+            let mut loan = client.request("loan").timeout(timeout).loan(MIB).unwrap();
+            loan.copy_from_slice(&content(seed, MIB));
+            loan.start().unwrap()
+        })
+        .collect();
+    for (seed, call) in (0..).zip(started) {
+        assert!(*call.wait().unwrap() == content(seed, MIB), "{seed}");
+    }
     child.finish();
 }
 

@@ -10,6 +10,7 @@ use parking_lot::{ArcMutexGuard, RawMutex};
 use super::ClientShared;
 use super::answer::RawResponse;
 use super::departure::Departure;
+use super::pending::Pending;
 use super::request::{LENT, Request, finish};
 use super::routes::Route;
 use crate::bus::error::PublishError;
@@ -53,7 +54,7 @@ impl<'c> Request<'c> {
     }
 }
 
-/// A request's payload in shared memory, to be filled and sent; from [`Request::loan`]. Dropped unsent, it
+/// A request's payload in shared memory, to be filled and sent, or started; from [`Request::loan`]. Dropped unsent, it
 /// leaves no trace.
 #[must_use = "a loan that is not sent is lost"]
 pub struct RequestLoan<'c> {
@@ -93,21 +94,51 @@ impl Drop for Held<'_> {
     }
 }
 
-impl RequestLoan<'_> {
+impl<'c> RequestLoan<'c> {
     /// Calls, and waits for the result.
     ///
     /// # Errors
     /// Those of [`Client::call`](crate::Client::call).
     pub fn send(self) -> Result<RawResponse, Status> {
+        let (request, departure) = self.publish()?;
+        let deadline = departure.term.deadline();
+        let id = departure.call.keep();
+        finish(request.client, id, request.method, deadline, request.timeout)
+    }
+
+    /// Calls without waiting for the answer, as [`Request::start`] does.
+    ///
+    /// # Errors
+    /// Those of [`Client::call`](crate::Client::call) that are known at once.
+    ///
+    /// # Examples
+    /// ```
+    /// # let node = ringbus::Bus::private()?.join("planner")?;
+    /// # let server = node.service("bytes").raw_method("sum", |_ctx, bytes| {
+    /// #     Ok(bytes.iter().map(|byte| u64::from(*byte)).sum::<u64>().to_le_bytes().to_vec())
+    /// # }).spawn()?;
+    /// # let client = node.client("bytes")?;
+    /// let calls = (0..4).map(|number| {
+    ///     let mut loan = client.request("sum").loan(1 << 20)?;
+    ///     loan.fill(number);
+    ///     loan.start()
+    /// });
+    /// let sums: Result<Vec<_>, _> = calls.collect::<Result<Vec<_>, _>>()?.into_iter().map(|call| call.wait()).collect();
+    /// assert_eq!(*sums?[3], (3u64 << 20).to_le_bytes());
+    /// # Ok::<(), ringbus::Error>(())
+    /// ```
+    pub fn start(self) -> Result<Pending<RawResponse>, Status> {
+        let (request, departure) = self.publish()?;
+        Ok(Pending::new(request.client.clone(), departure, request.method, request.timeout))
+    }
+
+    fn publish(self) -> Result<(Request<'c>, Departure<'c>), Status> {
         let Self { request, departure, mut held } = self;
         if let Some(requests) = held.log_mut() {
             let sent = requests.send_loan(None);
             sent.map_err(|error| Status::from_publish("the request", error))?;
         }
-        drop(held);
-        let deadline = departure.term.deadline();
-        let id = departure.call.keep();
-        finish(request.client, id, request.method, deadline, request.timeout)
+        Ok((request, departure))
     }
 }
 
