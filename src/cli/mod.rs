@@ -217,8 +217,10 @@ fn usage(error: clap::Error) -> ExitCode {
             | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand
     );
     if is_help {
-        let _ = error.print();
-        return ExitCode::from(error.exit_code() as u8);
+        return match error.print().and_then(|()| io::stdout().flush()).map_err(stdout_error) {
+            Err(Failure::Error(message)) => fail(&message, 1),
+            _ => ExitCode::from(error.exit_code() as u8),
+        };
     }
     if error.kind() == ErrorKind::MissingSubcommand {
         // clap's own words list hidden commands, too.

@@ -241,6 +241,20 @@ fn every_command_tells_its_exit_codes_and_hidden_ones_stay_hidden() {
     );
 }
 
+#[test]
+fn help_that_cannot_be_written_is_an_error() {
+    for args in [&["--help"][..], &["--version"], &["pub", "--help"]] {
+        let full = std::fs::File::create("/dev/full").unwrap();
+        let output = Place::new().command(args).stdout(full).output().expect("to run");
+        assert_eq!(output.status.code(), Some(1), "{args:?}");
+        assert!(
+            text(&output.stderr).starts_with("error: cannot write to stdout: "),
+            "{}",
+            text(&output.stderr)
+        );
+    }
+}
+
 #[track_caller]
 fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
     let start = Instant::now();

@@ -9,8 +9,8 @@ const ADVICE: &str = "correct it, or pass it as text with --text";
 /// Reads what a user has typed: JSON if it can be, else text as it is.
 ///
 /// # Errors
-/// It begins as only JSON does, and is not; it is JSON with an integer that no integer of MessagePack can hold; or there is
-/// no memory for it.
+/// It begins as only JSON does, and is not; it is JSON with an integer that no integer of MessagePack can hold, or a float
+/// beyond all floats; or there is no memory for it.
 pub(in super::super) fn parse_lenient(text: &str) -> Result<Packed, String> {
     let too_large = |error| format!("a value of {} bytes of JSON is {error}", text.len());
     let survey = Survey::of(text);
@@ -29,6 +29,9 @@ pub(in super::super) fn parse_lenient(text: &str) -> Result<Packed, String> {
         Err(error) if text.trim_start().starts_with(['{', '[', '"']) => {
             return Err(format!("{} begins like JSON, but is not: {error}: {ADVICE}", shortened(text)));
         }
+        Err(_) if is_beyond_floats(text.trim()) => {
+            return Err(format!("{}: no float is as large: {ADVICE}", shortened(text)));
+        }
         Err(_) => {
             drop(bytes); // both may be large
             return Packed::text(text);
@@ -43,6 +46,12 @@ pub(in super::super) fn parse_lenient(text: &str) -> Result<Packed, String> {
     bytes.finish().map(Packed).map_err(too_large)
 }
 
+/// Whether it is a number, and larger than any.
+fn is_beyond_floats(text: &str) -> bool {
+    let digits = text.strip_prefix('-').unwrap_or(text); // not `inf`, which is a word
+    digits.starts_with(|digit: char| digit.is_ascii_digit()) && text.parse().is_ok_and(f64::is_infinite)
+}
+
 fn shortened(text: &str) -> String {
     let mut short: String = text.trim_start().chars().take(40).collect();
     if short.len() < text.trim_start().len() {
@@ -54,6 +63,16 @@ fn shortened(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn floats_that_fit_nowhere_are_refused() {
+        for text in ["1e400", "-1e400", " 1.5E+309 ", "[1e400]"] {
+            assert!(parse_lenient(text).unwrap_err().contains("--text"), "{text}");
+        }
+        for text in ["1e308", "inf", "-inf", "1e400 mice", "Infinity", "e400"] {
+            assert!(parse_lenient(text).is_ok(), "{text}");
+        }
+    }
 
     #[test]
     fn integers_that_fit_nowhere_are_refused() {
