@@ -444,10 +444,9 @@ impl Server {
     }
 
     /// Answers whose callers got `ResourceExhausted` in their place: too large
-    /// ([`ServiceBuilder::max_message`]), or one too many for a client that does not read or beside
-    /// a loan that is kept. What [`Context::loan`]
-    /// refuses as too large counts, too. They are among those dropped in [`Server::stats`], which `ringbus ls`
-    /// shows.
+    /// ([`ServiceBuilder::max_message`]), or one too many for a client that does not read, or beside a loan that is kept.
+    /// What [`Context::loan`] refuses as too large counts, too. They are among those dropped in [`Server::stats`], which
+    /// `ringbus ls` shows.
     ///
     /// # Examples
     /// ```
