@@ -6,9 +6,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use ringbus::{Code, Pending, Response};
+use nix::sys::signal::Signal;
+use ringbus::{Code, PeerChange, Pending, Response};
 
-use crate::servant::{self, SERVICE, client_of, start};
+use crate::servant::{self, SERVICE, client_of, start, stop};
 use crate::support::{DEADLINE, Dir, eventually};
 
 #[test]
@@ -104,6 +105,41 @@ fn live_servers_take_turns() {
     });
     let counts: Vec<i32> = counts.into_inner().unwrap().into_values().collect();
     assert_eq!(counts, [50, 50]);
+}
+
+#[test]
+fn a_stopped_server_loses_its_turn_to_those_that_go_on() {
+    let dir = Dir::new();
+    let servers = ["a", "b", "c"].map(|name| start(&dir, name, &[]));
+    let (node, client) = client_of(&dir, 3);
+    let mut presence = node.presence().unwrap();
+    let pid = || client.request("pid").timeout(DEADLINE).send::<_, u32>(&()).map(|pid| *pid as i32);
+    let mut await_change = |wanted: fn(&PeerChange) -> bool| {
+        while !wanted(&presence.recv_timeout(DEADLINE).unwrap().unwrap()) {}
+    };
+    stop(&servers[0]);
+    await_change(|change| matches!(change, PeerChange::Stalled(_)));
+    let mut calls = HashMap::new();
+    (0..30).for_each(|_| *calls.entry(pid().unwrap()).or_insert(0) += 1);
+    let of = |calls: &HashMap<i32, i32>| {
+        servers.each_ref().map(|server| calls.get(&server.pid()).copied().unwrap_or(0))
+    };
+    assert_eq!(of(&calls), [0, 15, 15]);
+    servers[0].signal(Signal::SIGCONT);
+    await_change(|change| matches!(change, PeerChange::Recovered(_)));
+    calls.clear();
+    (0..30).for_each(|_| *calls.entry(pid().unwrap()).or_insert(0) += 1);
+    assert_eq!(of(&calls), [10; 3]);
+    // Where all stand still, it is the turn of one of them.
+    servers.iter().for_each(stop);
+    for _ in &servers {
+        await_change(|change| matches!(change, PeerChange::Stalled(_)));
+    }
+    thread::scope(|scope| {
+        let call = scope.spawn(pid);
+        servers.iter().for_each(|server| server.signal(Signal::SIGCONT));
+        assert!(call.join().unwrap().is_ok());
+    });
 }
 
 #[test]

@@ -35,6 +35,8 @@ pub(in crate::bus) struct Route {
     cancels: Mutex<Vec<u64>>,
     cancelled: AtomicUsize,
     gone: AtomicBool,
+    /// Its node stands still: others are called meanwhile.
+    stalled: AtomicBool,
     refused: OnceLock<Status>,
 }
 
@@ -68,11 +70,21 @@ impl List {
         match node {
             Some(node) => self.routes.iter().find(|route| route.node.id() == node),
             None => {
-                let turn = if self.next < self.routes.len() { self.next } else { 0 };
+                let mut turn = if self.next < self.routes.len() { self.next } else { 0 };
+                if self.routes.get(turn)?.stalled.load(Relaxed) {
+                    turn = self.pass_over(turn);
+                }
                 self.next = turn + 1;
                 self.routes.get(turn)
             }
         }
+    }
+
+    /// The next one whose node goes on; where none does, it is this one's turn all the same.
+    #[cold]
+    fn pass_over(&self, turn: usize) -> usize {
+        let places = (turn..self.routes.len()).chain(0..turn);
+        places.into_iter().find(|at| !self.routes[*at].stalled.load(Relaxed)).unwrap_or(turn)
     }
 }
 
@@ -84,8 +96,8 @@ pub(in crate::bus) struct Routes {
 }
 
 impl Routes {
-    /// A server has come; one that is known already is not added again.
-    pub(in crate::bus) fn add(&self, node: NodeInfo, port: u64) {
+    /// A server has come, of a node that may be stalled; one that is known already is not added again.
+    pub(in crate::bus) fn add(&self, node: NodeInfo, port: u64, stalled: bool) {
         let mut table = self.calls.lock();
         let list = &mut table.servers;
         if list.routes.iter().any(|route| route.node.id() == node.id() && route.port == port) {
@@ -102,10 +114,18 @@ impl Routes {
             cancels: Mutex::default(),
             cancelled: AtomicUsize::new(0),
             gone: AtomicBool::new(false),
+            stalled: AtomicBool::new(stalled),
             refused: OnceLock::new(),
         }));
         drop(table);
         self.changed.notify_all();
+    }
+
+    /// A node stands still, or goes on.
+    pub(in crate::bus) fn note_pulse(&self, node: NodeId, stalled: bool) {
+        let table = self.calls.lock();
+        let of_node = table.servers.routes.iter().filter(|route| route.node.id() == node);
+        of_node.for_each(|route| route.stalled.store(stalled, Relaxed));
     }
 
     /// A server has come that an access list keeps from this client.
@@ -127,7 +147,13 @@ impl Routes {
     /// of them), else now.
     /// False if the client does not know the server.
     pub(in crate::bus) fn remove(&self, node: NodeId, port: u64, why: &str, answers: bool) -> bool {
-        let Some(route) = self.take(node, port) else { return false };
+        self.take(node, port).is_some_and(|route| {
+            self.end(&route, why, answers);
+            true
+        })
+    }
+
+    fn end(&self, route: &Route, why: &str, answers: bool) {
         // Before the calls are failed: a call that is registered later looks at it afterwards.
         route.gone.store(true, Relaxed);
         let status = Status::unavailable(format!("server {}: {why}", route.node));
@@ -136,7 +162,6 @@ impl Routes {
         } else {
             self.calls.fail(route.number, &status);
         }
-        true
     }
 
     fn take(&self, node: NodeId, port: u64) -> Option<Arc<Route>> {
@@ -149,9 +174,9 @@ impl Routes {
 
     /// A server that is still there has let go of the requests: the next call begins anew.
     pub(in crate::bus) fn reset(&self, node: &NodeInfo, port: u64, why: &str) {
-        if self.remove(node.id(), port, why, false) {
-            self.add(node.clone(), port);
-        }
+        let Some(route) = self.take(node.id(), port) else { return };
+        self.end(&route, why, false);
+        self.add(node.clone(), port, route.stalled.load(Relaxed));
     }
 
     /// The same where the server's node gives this one no more: also a call that has only begun ends with it.
@@ -160,7 +185,7 @@ impl Routes {
         let _ = route.refused.set(status.clone()); // a route is taken once
         route.gone.store(true, Relaxed);
         self.calls.fail(route.number, &status);
-        self.add(node.clone(), port);
+        self.add(node.clone(), port, route.stalled.load(Relaxed));
     }
 
     /// What the route to a server is called.

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use super::super::peer::Heartbeat;
 use super::super::presence::PeerChange;
+use super::super::reading::Purpose;
 use super::again::{BARE, What};
 use super::segments::open_log;
 use super::{Core, Trouble};
@@ -198,11 +199,16 @@ impl Core {
         }
     }
 
-    /// Tells that a peer has stalled, or goes on.
+    /// Tells that a peer has stalled, or goes on: whoever looks, and clients, which call others meanwhile.
     fn tell_pulse(&self, node: NodeId) {
         let Some(peer) = self.peers.get(&node) else { return };
-        let stalled = peer.heart.as_ref().is_some_and(Heart::is_stalled);
+        let stalled = peer.is_stalled();
         tracing::info!(node = %peer.node, stalled, "heartbeat");
+        for inlet in self.inlets.values() {
+            if let Purpose::Client(routes) = &inlet.shared.purpose {
+                routes.note_pulse(node, stalled);
+            }
+        }
         // One whose ports are not known has not been told to be there.
         if peer.ports_done {
             let change = if stalled { PeerChange::Stalled } else { PeerChange::Recovered };

@@ -150,7 +150,7 @@ impl Core {
                     let why = does_not_let(&peer.node, &self.me, Action::Call, own.as_str());
                     routes.deny(node, port, why);
                 } else {
-                    routes.add(peer.node.clone(), port);
+                    routes.add(peer.node.clone(), port, peer.is_stalled());
                 }
             }
         }

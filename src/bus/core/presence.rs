@@ -10,12 +10,17 @@ use super::peers::PeerState;
 use crate::control::{Gone, NodeId};
 
 impl PeerState {
+    /// Whether nothing has been heard of it for some beats.
+    pub(super) fn is_stalled(&self) -> bool {
+        self.heart.as_ref().is_some_and(Heart::is_stalled)
+    }
+
     /// The peer as it is now.
     pub(super) fn describe(&self) -> Peer {
         Peer {
             node: self.node.clone(),
             ports: self.ports.values().map(|port| PortInfo::from(&port.card)).collect(),
-            stalled: self.heart.as_ref().is_some_and(Heart::is_stalled),
+            stalled: self.is_stalled(),
             heartbeat: self.heart.as_ref().and_then(Heart::latest),
         }
     }
