@@ -377,9 +377,16 @@ impl Inlet {
     ) -> Result<bool, Box<RecvError>> {
         let mut patience = Patience::new(self.wait, deadline);
         loop {
-            if self.take(&mut wanted)? == Taken::Wanted {
-                patience.found(&mut self.habit);
-                return Ok(true);
+            match self.take(&mut wanted)? {
+                Taken::Wanted => {
+                    patience.found(&mut self.habit);
+                    return Ok(true);
+                }
+                // To hold filters against topics takes as long as those are: no further round after the deadline.
+                Taken::Unwanted if deadline.is_some_and(|deadline| deadline <= Instant::now()) => {
+                    return Ok(false);
+                }
+                Taken::Unwanted | Taken::Nothing => {}
             }
             match patience.next(&mut self.habit) {
                 Then::Look => {}

@@ -86,10 +86,10 @@ pub(in crate::bus) const PLAIN: Head<'static> = Head::Event { topic: None, heade
 /// stand, as memcpy does; of more, longer.
 const STAGE: usize = 2048;
 
-/// Most steps of holding a sleeping subscriber's filters against a message's topic: some ten microseconds, for which there
-/// may be hundreds of usual ones. Whoever has more is woken by every message: what a peer's filters are like is for the
-/// peer to pay, not for who publishes.
-const SCRUTINY: usize = 2048;
+/// Most steps of holding a sleeping subscriber's filters against a message's topic: some microseconds, as waking it takes.
+/// There may be some hundred usual filters for it; whoever has more is woken by every message. What a peer's filters are
+/// like is for the peer to pay, not for who publishes.
+const SCRUTINY: usize = 512;
 
 /// Where small frames are made, those of loans as far from a line's beginning as they are going to stand in the log.
 #[repr(align(64))]
