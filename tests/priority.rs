@@ -52,6 +52,38 @@ fn a_slow_reader_gets_the_highest_first_and_of_the_others_their_share() {
     writer.finish();
 }
 
+/// Whoever holds nobody up is overtaken between two turns of what is less urgent: the turn in which it is told so is not
+/// all that there is.
+#[test]
+fn the_others_have_their_share_although_they_are_overtaken_each_time() {
+    let node = ringbus::Bus::private().unwrap().join("node").unwrap();
+    let mut subscriber = node.subscriber_builder("p/*").lossy().open_raw().unwrap();
+    let open = |topic, capacity, priority| {
+        let builder = node.publisher_builder(topic).capacity(capacity).priority(priority);
+        let publisher = builder.open_raw().unwrap();
+        publisher.wait_for_subscribers(1, DEADLINE).unwrap();
+        publisher
+    };
+    let (mut urgent, mut other) = (open("p/urgent", 1 << 20, 200), open("p/other", 4096, 100));
+    let (mut got, mut told, rounds) = ([0, 0], 0, 17 * 40);
+    for _ in 0..rounds {
+        (0..2).for_each(|_| urgent.publish(&[1; 16]).unwrap());
+        (0..3).for_each(|_| other.publish(&[2; 200]).unwrap()); // more than a log of them in 17 rounds, few in one
+        match subscriber.try_recv() {
+            Ok(Some(sample)) => got[usize::from(sample[0]) - 1] += 1,
+            Ok(None) => panic!("there is always something"),
+            Err(RecvError::Lagged { topic, .. }) => {
+                assert_eq!(topic.as_deref(), Some("p/other"));
+                told += 1;
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
+    assert_eq!(got[0] + got[1] + told, rounds);
+    assert!(got[1] >= 30 && told >= 30, "{got:?}, {told} times overtaken");
+    assert!(got[0] >= rounds - 100, "{got:?}: the urgent ones keep their turns");
+}
+
 /// A port with many logs looks mostly at the one that has something: not when it is another's turn.
 #[test]
 fn the_others_have_their_share_beside_a_busy_log_and_many_idle_ones() {

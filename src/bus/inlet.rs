@@ -254,6 +254,7 @@ impl Inlet {
     fn exception(&mut self, index: usize, found: Result<Next, ring::Corrupt>) -> Option<RecvError> {
         if let Ok(Next::Lagged(missed)) = found {
             self.lost = Some(index);
+            self.search.owe(index);
             return Some(self.lagged(&self.sources[index].origin, missed));
         }
         match found {

@@ -80,6 +80,10 @@ pub(super) struct Search {
     glanced: usize,
     /// The log that was looked at in full last.
     full: usize,
+    /// The log that has used its turn to say what was missed.
+    owed: Option<usize>,
+    /// The last look was one that was owed.
+    paid: bool,
 }
 
 impl Search {
@@ -97,8 +101,16 @@ impl Search {
         self.turns.remove(log);
     }
 
+    /// This log, which was just looked at, had something to say and no record: the next one that it has comes first. Else one
+    /// of a lower class, whose turn is seldom, would have been overtaken each time, and never be read. One turn, one look: a
+    /// log that is always overtaken keeps nobody from theirs.
+    pub(super) fn owe(&mut self, log: usize) {
+        self.owed = Some(log).filter(|_| !std::mem::take(&mut self.paid));
+    }
+
     /// Other logs have these places now: each may be busy.
     fn forget(&mut self) {
+        self.owed = None;
         self.busy.clear();
         self.is_busy.fill(false);
     }
@@ -118,6 +130,13 @@ impl Search {
     /// One look, after so many in vain.
     #[inline(never)]
     pub(super) fn find<L: Logs + ?Sized>(&mut self, logs: &mut L, idle: u32) -> Option<(usize, L::Found)> {
+        self.paid = false;
+        if let Some(log) = self.owed
+            && let Some(found) = logs.look(log, false)
+        {
+            (self.owed, self.paid) = (None, true);
+            return Some((log, found));
+        }
         // It may be the turn of a lower class, by the rule or since those above have had nothing.
         if self.busy.is_empty() || self.below || self.turns.is_due_below() || idle % ROUND == ROUND - 1 {
             return self.find_round(logs, false);
