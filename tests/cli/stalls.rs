@@ -1,6 +1,7 @@
-//! A reader of `sub`'s output that stops reading stalls nobody.
+//! A reader of `sub`'s output that stops reading stalls nobody, and no publisher fills what reads its complaints.
 
 use nix::sys::signal::Signal;
+use serde::Serialize;
 
 use super::*;
 
@@ -84,4 +85,34 @@ fn pub_says_which_subscriber_does_not_read() {
     let error = place.fail(&["pub", "t", PAYLOAD, "--count", "100000", "--timeout", "0.3"], 1);
     assert!(error.starts_with("error: subscriber sleeper (pid "), "{error}");
     assert!(error.contains("does not read"), "{error}");
+}
+
+/// Lists in lists, deeper than anybody reads.
+#[derive(Serialize)]
+struct Deep(Vec<Deep>);
+
+#[test]
+fn of_messages_that_cannot_be_read_some_are_told_one_by_one_and_the_rest_as_a_number() {
+    let place = Place::new();
+    let mut publisher = place.join("worker").publisher::<Deep>("t").unwrap();
+    let mut sub = place.start(&["sub", "t"]);
+    let errors = sub.errors();
+    publisher.wait_for_subscribers(1, DEADLINE).unwrap();
+    let deep = (0..300).fold(Deep(Vec::new()), |deep, _| Deep(vec![deep]));
+    const SENT: usize = 500;
+    for _ in 0..SENT {
+        publisher.publish(&deep).unwrap();
+    }
+    let mut said = Vec::new();
+    while !said
+        .last()
+        .is_some_and(|line: &String| line.contains(" or more other messages could not be read either"))
+    {
+        said.push(errors.next());
+    }
+    let is_one =
+        |line: &String| line.contains("undecodable message") && line.contains("more than 256 levels");
+    assert!(said[..10].iter().all(is_one) && said.len() < SENT / 2, "{said:?}");
+    sub.signal(Signal::SIGINT);
+    assert!(sub.wait().success());
 }

@@ -8,12 +8,13 @@ use serde::ser::{Serialize, SerializeMap, SerializeStruct, Serializer};
 
 use super::super::json::{self, Base64, convert, decode};
 use super::super::{CHUNK, Outcome, printable, stdout_error};
+use super::Notice;
 use super::buffer::{Buffer, Entry};
 use crate::frame::PortUp;
 use crate::{Encoding, Headers, NodeInfo};
 
 /// Writes what comes out of the buffer, up to `count` lines.
-pub(super) fn write_all(buffer: &Buffer, json: bool, count: u64, notices: &SyncSender<String>) -> Outcome {
+pub(super) fn write_all(buffer: &Buffer, json: bool, count: u64, notices: &SyncSender<Notice>) -> Outcome {
     let mut out = BufWriter::with_capacity(CHUNK, io::stdout().lock());
     let mut left = count;
     loop {
@@ -31,7 +32,7 @@ pub(super) fn write_all(buffer: &Buffer, json: bool, count: u64, notices: &SyncS
                 Err(Bad::Payload(reason)) => {
                     let Entry { topic, source, sequence, .. } = entry;
                     let notice = format!("undecodable message {sequence} on {topic} from {source}: {reason}");
-                    let _ = notices.try_send(notice);
+                    let _ = notices.try_send(Notice::Unread(notice));
                 }
                 Err(Bad::Stdout(error)) => return Err(stdout_error(error)),
             }

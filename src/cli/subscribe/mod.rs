@@ -12,7 +12,7 @@
 use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -34,8 +34,10 @@ pub(super) use line::{HeaderMap, Source};
 
 /// Messages between two looks at anything else.
 const BATCH: usize = 256;
-/// How often drops are told.
+/// How often drops are told, and how many messages were not printed.
 const TELL: Duration = Duration::from_secs(1);
+/// Of those, so many are told one by one in that time.
+const ONE_BY_ONE: u64 = 10;
 /// How long what is left may take to be written when asked to end.
 const GRACE: Duration = Duration::from_millis(500);
 /// Complaints that wait to be written to stderr.
@@ -188,7 +190,7 @@ impl Port for RawInbox {
 /// The bus's side: from the subscriber into the buffer.
 struct Drain<'a> {
     buffer: &'a Buffer,
-    notices: SyncSender<String>,
+    notices: SyncSender<Notice>,
     /// On a group's bus.
     denials: Option<Teller<'a>>,
     dropped: u64,
@@ -249,12 +251,15 @@ impl Drain<'_> {
                         let notice = format!(
                             "message {sequence} on {topic} from {source} has {len} bytes: too large for this process's memory"
                         );
-                        let _ = self.notices.try_send(notice);
+                        let _ = self.notices.try_send(Notice::Unread(notice));
                     }
                 },
                 Err(error @ (RecvError::Forked | RecvError::NodeGone)) => return Err(error.into()),
                 // Should nobody read stderr either, nobody misses it.
-                Err(error) => drop(self.notices.try_send(error.to_string())),
+                Err(error @ RecvError::Decode { .. }) => {
+                    let _ = self.notices.try_send(Notice::Unread(error.to_string()));
+                }
+                Err(error) => drop(self.notices.try_send(Notice::Other(error.to_string()))),
             }
         }
         Ok(true)
@@ -262,7 +267,7 @@ impl Drain<'_> {
 
     fn tell_denials(&mut self) {
         for denial in self.denials.iter_mut().flat_map(Teller::look) {
-            let _ = self.notices.try_send(denial);
+            let _ = self.notices.try_send(Notice::Other(denial));
         }
     }
 
@@ -273,7 +278,7 @@ impl Drain<'_> {
         }
         let (dropped, limit) = (std::mem::take(&mut self.dropped), self.buffer.limit());
         let notice = format!("dropped {dropped} messages: stdout is not read, and --buffer {limit} is full");
-        let _ = self.notices.try_send(notice);
+        let _ = self.notices.try_send(Notice::Other(notice));
     }
 }
 
@@ -283,9 +288,47 @@ impl Drop for Drain<'_> {
     }
 }
 
-fn tell(notices: &Receiver<String>) {
-    for notice in notices {
-        note(format!("ringbus: {notice}"));
+/// What is said on stderr.
+enum Notice {
+    /// Why a message is not printed: a publisher may write such ones as fast as it can.
+    Unread(String),
+    Other(String),
+}
+
+fn tell(notices: &Receiver<Notice>) {
+    // Since then so many messages were not printed.
+    let (mut since, mut unread) = (Instant::now(), 0_u64);
+    loop {
+        let next = match unread > ONE_BY_ONE {
+            true => notices.recv_timeout(TELL),
+            false => notices.recv().map_err(RecvTimeoutError::from),
+        };
+        let notice = match next {
+            Ok(notice) => Some(notice),
+            Err(RecvTimeoutError::Timeout) => None,
+            Err(RecvTimeoutError::Disconnected) => break,
+        };
+        if since.elapsed() >= TELL {
+            tell_rest(unread);
+            (since, unread) = (Instant::now(), 0);
+        }
+        match notice {
+            Some(Notice::Unread(text)) => {
+                unread += 1;
+                if unread <= ONE_BY_ONE {
+                    note(format!("ringbus: {text}"));
+                }
+            }
+            Some(Notice::Other(text)) => note(format!("ringbus: {text}")),
+            None => {}
+        }
+    }
+    tell_rest(unread);
+}
+
+fn tell_rest(unread: u64) {
+    if let Some(more @ 1..) = unread.checked_sub(ONE_BY_ONE) {
+        note(format!("ringbus: {more} or more other messages could not be read either"));
     }
 }
 
