@@ -167,10 +167,10 @@ impl Core {
             shared.gates.add_late(&*shared.segment, segment, info, barrier::on_own_threads)
         };
         let Some(LateGate { gate, position, sequence }) = added else {
-            tracing::error!(
-                log = shared.log,
-                "log has had 65 535 readers and takes no more: open the publisher again"
-            );
+            if self.lines.has_room() {
+                let (log, topic) = (shared.log, &shared.filter);
+                tracing::error!(log, %topic, "log has had 65 535 readers and takes no more: open the publisher again");
+            }
             return;
         };
         if let Some(outlet) = self.outlets.get_mut(&log) {

@@ -38,6 +38,7 @@ mod blobs;
 mod drain;
 mod ending;
 mod heartbeat;
+mod lines;
 mod pairs;
 mod peers;
 mod presence;
@@ -209,6 +210,7 @@ pub(super) struct Core {
     /// Blobs that are not in every reader's socket yet.
     sharing: Vec<blobs::Sharing>,
     refused: VecDeque<RefusedNode>,
+    lines: lines::Lines,
     denials: Denials,
     quotas: Quotas,
     exhaustions: Exhaustions,
@@ -253,6 +255,7 @@ impl Core {
             attaching: Vec::new(),
             sharing: Vec::new(),
             refused: VecDeque::new(),
+            lines: lines::Lines::default(),
             denials: Denials::default(),
             quotas: bus.quotas,
             exhaustions: Exhaustions::default(),
@@ -291,6 +294,7 @@ impl Core {
             self.handle_events();
             if self.driver.take_beat() {
                 self.beat();
+                self.lines.beat();
                 self.ask_again();
                 self.handle_events();
             }

@@ -110,7 +110,9 @@ impl Core {
                 }
             }
             Event::Refused { peer, why } => {
-                tracing::warn!(?peer, %why, "node refused");
+                if self.lines.has_room() {
+                    tracing::warn!(?peer, %why, "node refused");
+                }
                 self.remember_refused(peer, why);
             }
             Event::Close { .. } => {} // the driver's own
@@ -208,7 +210,9 @@ impl Core {
             Err(Trouble::Denied(action, topic)) => self.deny(from, action, &topic),
             Err(Trouble::Exhausted(resource)) => self.exhausted(from, resource),
             Err(Trouble::Shortage(what)) => {
-                tracing::error!(%from, %what, "out of memory or file descriptors: raise the limit (`ulimit -n`, `ulimit -v`)")
+                if self.lines.has_room() {
+                    tracing::error!(%from, %what, "out of memory or file descriptors: raise the limit (`ulimit -n`, `ulimit -v`)");
+                }
             }
         }
     }
@@ -269,7 +273,9 @@ impl Core {
 
     /// Cuts a peer off that broke the protocol.
     pub(super) fn cut(&mut self, peer: NodeId, why: &dyn std::fmt::Display) {
-        tracing::warn!(%peer, %why, "node broke the protocol and is cut off");
+        if self.lines.has_room() {
+            tracing::warn!(%peer, %why, "node broke the protocol and is cut off");
+        }
         if peer != self.me.id() {
             self.driver.cut(peer, why.to_string());
         }
