@@ -168,13 +168,18 @@ pub enum OpenError {
     NodeGone,
 }
 
+/// What is said of a wait, if there was one.
+fn after(waited: Duration) -> String {
+    if waited.is_zero() { String::new() } else { format!(" after {waited:?}") }
+}
+
 /// Why a message was not published. It had no effect, unless said otherwise.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum PublishError {
     /// A reader has not kept up, and the port's policy is not to wait (any longer).
     #[error(
-        "log is full: subscriber {reader} is {lag} bytes behind after {waited:?}: make it faster, raise `capacity` (for large messages `blob_memory`), or choose another `overflow` policy"
+        "log is full: subscriber {reader} is {lag} bytes behind{}: make it faster, raise `capacity` (for large messages `blob_memory`; more than 64 of them are never under way), or choose another `overflow` policy", after(*waited)
     )]
     Full {
         /// The slowest reader: its node's name, process id and node id.

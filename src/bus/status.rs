@@ -6,7 +6,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::codec;
-use super::error::{PublishError, room_for};
+use super::error::{PublishError, SendError, room_for};
 use crate::frame::{Code, MAX_STRING};
 
 /// Why a call failed: one of the status codes of gRPC, a message for people, and details for programs.
@@ -165,9 +165,67 @@ impl Status {
     }
 }
 
+/// For handlers that publish: it is no fault of their callers. What has no room is `ResourceExhausted`, what a node that drains
+/// refuses `Unavailable`, all else `Internal`.
+///
+/// # Examples
+/// ```
+/// # let node = ringbus::Bus::private()?.join("worker")?;
+/// # use std::sync::Mutex;
+/// let progress = Mutex::new(node.publisher::<f64>("task/progress")?);
+/// let server = node.service("task").method("begin", move |_ctx, ()| {
+///     progress.lock().unwrap().publish(&0.0)?;
+///     Ok(())
+/// }).spawn()?;
+/// # Ok::<(), ringbus::Error>(())
+/// ```
+impl From<PublishError> for Status {
+    fn from(error: PublishError) -> Self {
+        let code = match &error {
+            PublishError::Full { .. } | PublishError::Memory { .. } | PublishError::TooLarge { .. } => {
+                Code::ResourceExhausted
+            }
+            PublishError::Draining => Code::Unavailable,
+            _ => Code::Internal,
+        };
+        Self::new(code, error.to_string())
+    }
+}
+
+/// The same of direct messages and broadcasts.
+impl From<SendError> for Status {
+    fn from(error: SendError) -> Self {
+        let code = match &error {
+            SendError::Full { .. } | SendError::Memory { .. } | SendError::TooLarge { .. } => {
+                Code::ResourceExhausted
+            }
+            SendError::Draining => Code::Unavailable,
+            _ => Code::Internal,
+        };
+        Self::new(code, error.to_string())
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+
+    #[test]
+    fn what_a_handler_cannot_publish_is_no_fault_of_its_caller() {
+        let full = || PublishError::Full { reader: "r".into(), lag: 7, waited: Duration::ZERO };
+        let cases: [(Status, Code); 4] = [
+            (full().into(), Code::ResourceExhausted),
+            (SendError::from(full()).into(), Code::ResourceExhausted),
+            (PublishError::Draining.into(), Code::Unavailable),
+            (PublishError::Encode { reason: "why".into() }.into(), Code::Internal),
+        ];
+        for (status, code) in cases {
+            assert_eq!(status.code(), code, "{status}");
+        }
+        assert!(Status::from(full()).message().contains("subscriber r is 7 bytes behind: make it faster"));
+    }
 
     #[test]
     fn long_messages_are_cut_at_a_character() {

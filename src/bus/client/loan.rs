@@ -24,7 +24,7 @@ impl<'c> Request<'c> {
     ///
     /// # Errors
     /// Those of [`Client::call`](crate::Client::call) that are known at once; `ResourceExhausted` also if there is
-    /// no room just now.
+    /// no room just now: for that, [`Request::send_raw`] and [`Request::start_raw`] wait, and copy.
     pub fn loan(self, len: usize) -> Result<RequestLoan<'c>, Status> {
         // Within a value's serialisation it could wait for what its own thread has locked.
         drop(Sending::begin().map_err(Status::invalid_argument)?);
@@ -41,16 +41,25 @@ impl<'c> Request<'c> {
                 let requests = self.prepare(&departure.route, &mut requests)?;
                 self.with_head(departure, |head| requests.loan(&head, Encoding::Raw, len))?
             };
-            let room = || Status::resource_exhausted("no room in the log of requests: the server is slow");
             match lent {
                 Ok(true) => Ok(requests),
-                Ok(false) | Err(PublishError::Full { .. }) => Err(room()),
+                Ok(false) => Err(self.no_room(departure, len, 0)), // no policy of these logs drops anything
+                Err(PublishError::Full { lag, .. }) => Err(self.no_room(departure, len, lag)),
                 Err(error) => Err(Status::from_publish("the request", error)),
             }
         })?;
         departure.route.lent.store(true, Relaxed);
         let held = Held { client: self.client, route: departure.route.clone(), requests: Some(requests) };
         Ok(RequestLoan { request: self, departure, held })
+    }
+
+    #[cold]
+    fn no_room(&self, departure: &Departure<'_>, len: usize, lag: u64) -> Status {
+        let server = &departure.route.node;
+        Status::resource_exhausted(format!(
+            "no room for a request of {len} bytes just now: server {server} is {lag} bytes behind: raise the client's \
+             `blob_memory` and `capacity`, or call with `send_raw`, which waits"
+        ))
     }
 }
 
