@@ -7,17 +7,24 @@ use super::base64_decode;
 use super::print::Token;
 
 const FORMS: [&str; 4] = ["$bin", "$ext", "$float", "$map"];
+/// Forms of what is printed, and is no value that could be sent.
+const PRINTED: [&str; 2] = ["$raw", "$str"];
 
 /// Turns the map of one entry that begins at `start` and ends `out` into what it stands for, if its key is a form's.
 /// What is in it has been turned already.
 ///
 /// # Errors
-/// It does not hold what such a form holds. Nothing can be said of `out` then.
+/// It does not hold what such a form holds, or stands for no value. Nothing can be said of `out` then.
 pub(super) fn resolve(out: &mut Vec<u8>, start: usize) -> Result<(), String> {
     let mut rest = &out[start..];
     let (Ok(Token::Map(1)), Ok(Token::Str(key))) = (Token::read(&mut rest), Token::read(&mut rest)) else {
         return Ok(());
     };
+    if let Some(form) = PRINTED.into_iter().find(|form| form.as_bytes() == key) {
+        return Err(format!(
+            "{form:?} is what `sub` prints of bytes that are no value; {{\"$bin\": …}} sends bytes as a value"
+        ));
+    }
     // Else it is a key of the user's own that happens to begin with `$`.
     let Some(form) = FORMS.into_iter().find(|form| form.as_bytes() == key) else { return Ok(()) };
     let at = out.len() - rest.len();

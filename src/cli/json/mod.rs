@@ -8,7 +8,7 @@
 //! | other maps | `{"$map":[[key,value],…]}` |
 //! | binary | `{"$bin":"base64"}` |
 //! | extensions | `{"$ext":[type,"base64"]}` |
-//! | strings that are not UTF-8 | `{"$str":"base64"}` (to JSON only) |
+//! | strings that are not UTF-8 | `{"$str":"base64"}` (to JSON only, as `{"$raw":"base64"}` of payloads that are no value) |
 //!
 //! A map whose only key begins with `$` is written as a `$map`, so that each object means one thing.
 
@@ -150,6 +150,10 @@ mod tests {
         for broken in [r#"{"$bin":"?"}"#, r#"{"$ext":[300,""]}"#] {
             let told = parse(broken).unwrap_err();
             assert!(told.contains("does not hold what it should") && !told.contains("begins like"), "{told}");
+        }
+        for printed in [r#"{"$raw":"AP8="}"#, r#"[{"$str":"/w=="}]"#, r#"{"$raw":1}"#] {
+            let told = parse(printed).unwrap_err();
+            assert!(told.contains("bytes that are no value") && told.contains("--text"), "{told}");
         }
     }
 
