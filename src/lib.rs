@@ -75,7 +75,8 @@
 //! # Waiting
 //!
 //! [`Wait::Adaptive`] looks for up to 50 µs where that has paid, then sleeps. For event loops and async runtimes a
-//! subscriber is an [`AsFd`](std::os::fd::AsFd), to be armed before each poll: [`Subscriber::arm`].
+//! subscriber is an [`AsFd`](std::os::fd::AsFd), of one descriptor for as long as it lives, to be armed before each poll:
+//! [`Subscriber::arm`].
 //!
 //! In tokio, whose `AsyncFd` holds the port. Its readiness is cleared before `arm`, so that a message that
 //! comes after it is not missed:
@@ -98,7 +99,8 @@
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! # let node = ringbus::Bus::private()?.join("planner")?;
 //! let updates = node.subscriber("task/*")?;
-//! let mut updates = AsyncFd::with_interest(updates, Interest::READABLE)?;
+//! // SAFETY: a port has one descriptor, open for as long as it lives. (In earlier tokios, `AsyncFd::with_interest`.)
+//! let mut updates = unsafe { AsyncFd::register_with_interest(updates, Interest::READABLE)? };
 //! # let mut progress = node.publisher::<u32>("task/a")?;
 //! # let teller = std::thread::spawn(move || (0..100).for_each(|n| progress.publish(&n).unwrap()));
 //! # for n in 0..99 { assert_eq!(*next(&mut updates).await?, n); }
