@@ -91,6 +91,8 @@ pub(crate) struct Driver {
     beaten: bool, // and not taken yet
     /// Whether the listener is out of the set for a while: nobody can be accepted now.
     accept_paused: bool,
+    /// It could not be accepted from when last tried, which was told.
+    is_deaf: bool,
     /// When to try again what could not be done.
     retry: Option<Instant>,
     buffer: Box<[u8]>,
@@ -133,6 +135,7 @@ impl Driver {
             next_beat: Instant::now() + BEAT,
             beaten: false,
             accept_paused: false,
+            is_deaf: false,
             retry: None,
             buffer: vec![0; MAX_DATAGRAM].into(),
             events: VecDeque::new(),

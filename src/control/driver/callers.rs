@@ -14,10 +14,15 @@ impl Driver {
                 break;
             }
             match self.listener.accept() {
-                Ok(Some(socket)) => self.called(socket, now),
+                Ok(Some(socket)) => {
+                    self.is_deaf = false;
+                    self.called(socket, now);
+                }
                 Ok(None) => return,
                 Err(error) => {
-                    tracing::warn!(%error, "cannot accept");
+                    if !std::mem::replace(&mut self.is_deaf, true) {
+                        tracing::error!(%error, "cannot accept other nodes until there is room: raise the limit (`ulimit -n`)");
+                    }
                     break;
                 }
             }
