@@ -90,6 +90,43 @@ fn the_time_comes_along_where_it_was_asked_for() {
 }
 
 #[test]
+fn what_is_lent_has_headers_as_any_message() {
+    let node = Bus::private().unwrap().join("node").unwrap();
+    let mut subscriber = node.raw_subscriber("frame/*").unwrap();
+    let mut publisher = node.raw_publisher("frame/*").unwrap();
+    for (number, len) in (0_u64..).zip([0, 1, 100, 511, 5000, 20_000, 2 << 20, 3]) {
+        let (shape, topic) = (format!("1x{len}"), format!("frame/{len}"));
+        drop(publisher.outgoing().topic(&topic).header("never", "sent").loan(len).unwrap());
+        let outgoing = publisher.outgoing().topic(&topic).header("shape", &shape).header("unit", "lux");
+        let mut loan = outgoing.correlation("trip").timestamp().loan(len).unwrap();
+        assert_eq!((loan.len(), loan.as_ptr().addr() % 64), (len, 0));
+        loan.fill(number as u8);
+        loan.send().unwrap();
+        let sample = subscriber.recv_timeout(DEADLINE).unwrap().expect("the message");
+        assert_eq!(
+            (sample.topic(), sample.sequence(), sample.correlation()),
+            (&*topic, number, Some("trip"))
+        );
+        let headers: Vec<_> = sample.headers().iter().collect();
+        assert_eq!(headers, [("shape", &*shape), ("unit", "lux")]);
+        assert!(
+            sample.timestamp().is_some()
+                && sample.len() == len
+                && sample.iter().all(|byte| *byte == number as u8)
+        );
+    }
+    for (name, value) in [("@own", "x"), ("long", &*"x".repeat(70_000))] {
+        let refused =
+            publisher.outgoing().topic("frame/1").header(name, value).loan(10).map(drop).unwrap_err();
+        assert!(matches!(refused, PublishError::Headers { .. }), "{refused}");
+    }
+    assert!(publisher.outgoing().loan(1).is_err(), "a pattern is no topic");
+    publisher.outgoing().topic("frame/1").loan(1).unwrap().send().unwrap();
+    let sample = subscriber.recv_timeout(DEADLINE).unwrap().expect("the message");
+    assert_eq!((sample.sequence(), sample.headers().len(), sample.timestamp()), (8, 0, None));
+}
+
+#[test]
 fn a_correlation_is_handed_over_beside_the_headers() {
     let node = Bus::private().unwrap().join("node").unwrap();
     let mut subscriber = node.subscriber::<u32>("t").unwrap();

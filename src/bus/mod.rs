@@ -65,7 +65,7 @@ pub use node::Node;
 #[cfg(feature = "cli")]
 pub(crate) use open::abandoned_private;
 pub use open::{Bus, BusBuilder, Trust};
-pub use outgoing::Outgoing;
+pub use outgoing::{Outgoing, Unfilled};
 pub use outlet::Overflow;
 pub use peer::{Heartbeat, NodeInfo, Peer, PortInfo, RefusedNode};
 pub use presence::{Departure, PeerChange, Presence};

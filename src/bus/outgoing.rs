@@ -6,10 +6,11 @@ use super::codec::Body;
 use super::error::PublishError;
 use super::metadata::{Outfit, outfit_setters};
 use super::outlet::{Outlet, PLAIN};
+use super::publisher::Loan;
 use crate::frame::{Encoding, Head};
 
-/// A message about to be published; from [`Publisher::message`](crate::Publisher::message) or
-/// [`RawPublisher::message`](crate::RawPublisher::message).
+/// A message about to be published; from [`Publisher::message`](crate::Publisher::message),
+/// [`RawPublisher::message`](crate::RawPublisher::message) or [`RawPublisher::outgoing`](crate::RawPublisher::outgoing).
 #[must_use = "nothing is published until `send`"]
 pub struct Outgoing<'a, B> {
     outlet: &'a mut Outlet,
@@ -24,14 +25,6 @@ impl<'a, B: Body> Outgoing<'a, B> {
         Self { outlet, body, encoding, topic: None, outfit: Outfit::plain(timestamp) }
     }
 
-    /// The topic, under the publisher's pattern.
-    pub fn topic(mut self, topic: &'a str) -> Self {
-        self.topic = Some(topic);
-        self
-    }
-
-    outfit_setters!();
-
     /// Publishes it.
     ///
     /// # Errors
@@ -39,6 +32,48 @@ impl<'a, B: Body> Outgoing<'a, B> {
     pub fn send(self) -> Result<(), PublishError> {
         publish(self.outlet, self.topic, &self.outfit, self.encoding, &self.body)
     }
+}
+
+impl<'a, B> Outgoing<'a, B> {
+    /// The topic, under the publisher's pattern.
+    pub fn topic(mut self, topic: &'a str) -> Self {
+        self.topic = Some(topic);
+        self
+    }
+
+    outfit_setters!();
+}
+
+/// In place of a payload that is yet to be lent: see [`Outgoing::loan`].
+#[derive(Debug)]
+pub struct Unfilled;
+
+impl<'a> Outgoing<'a, Unfilled> {
+    pub(super) fn unfilled(outlet: &'a mut Outlet, timestamp: bool) -> Self {
+        let (encoding, outfit) = (Encoding::Raw, Outfit::plain(timestamp));
+        Self { outlet, body: Unfilled, encoding, topic: None, outfit }
+    }
+
+    /// Lends its payload, to be filled in place and sent: [`RawPublisher::loan`](crate::RawPublisher::loan), with what was
+    /// set before. (A header or a topic made for it has to live as long as the loan.)
+    ///
+    /// # Errors
+    /// Those of [`RawPublisher::loan`](crate::RawPublisher::loan).
+    pub fn loan(self, len: usize) -> Result<Loan<'a>, PublishError> {
+        lend(self.outlet, self.topic, &self.outfit, len)
+    }
+}
+
+#[inline(never)]
+pub(super) fn lend<'a>(
+    outlet: &'a mut Outlet,
+    topic: Option<&'a str>,
+    outfit: &Outfit<'_>,
+    len: usize,
+) -> Result<Loan<'a>, PublishError> {
+    let topic = outlet.topic_for(topic)?;
+    let lent = outfit.with(|headers| outlet.loan(&Head::Event { topic, headers }, Encoding::Raw, len));
+    Loan::of(outlet, topic, lent.map_err(refuse)??)
 }
 
 impl<B> fmt::Debug for Outgoing<'_, B> {
@@ -94,6 +129,6 @@ pub(super) fn publish_batch<B: Body>(
     Ok(count)
 }
 
-pub(super) fn refuse(reason: String) -> PublishError {
+fn refuse(reason: String) -> PublishError {
     PublishError::Headers { reason }
 }

@@ -13,11 +13,11 @@ use super::codec::{Body, Bytes, Value};
 use super::error::{OpenError, PublishError, WaitError};
 use super::metadata::Outfit;
 use super::node::NodeShared;
-use super::outgoing::{Outgoing, publish, publish_batch, refuse};
+use super::outgoing::{Outgoing, Unfilled, lend, publish, publish_batch};
 use super::outlet::{Outlet, OutletConfig, Overflow};
 use super::stats::PortStats;
 use super::topic::Filter;
-use crate::frame::{Encoding, Head, PortUp};
+use crate::frame::{Encoding, PortUp};
 use crate::wake::Wait;
 
 /// Capacity of a log unless asked otherwise, in bytes. Larger rings than the L2 cache measure slower.
@@ -296,9 +296,9 @@ impl RawPublisher {
     pub fn loan(&mut self, len: usize) -> Result<Loan<'_>, PublishError> {
         if self.outlet.has_one_topic() && !self.timestamps {
             let lent = self.outlet.loan_bytes(len)?;
-            return self.lent(lent, None);
+            return Loan::of(&mut self.outlet, None, lent);
         }
-        self.lend(None, len)
+        lend(&mut self.outlet, None, &Outfit::plain(self.timestamps), len)
     }
 
     /// [`RawPublisher::loan`] on a topic under the publisher's pattern.
@@ -306,25 +306,26 @@ impl RawPublisher {
     /// # Errors
     /// Those of [`RawPublisher::loan`].
     pub fn loan_to<'a>(&'a mut self, topic: &'a str, len: usize) -> Result<Loan<'a>, PublishError> {
-        self.lend(Some(topic), len)
+        lend(&mut self.outlet, Some(topic), &Outfit::plain(self.timestamps), len)
     }
 
-    #[inline(never)]
-    fn lend<'a>(&'a mut self, topic: Option<&'a str>, len: usize) -> Result<Loan<'a>, PublishError> {
-        let topic = self.outlet.topic_for(topic)?;
-        let outfit = Outfit::plain(self.timestamps);
-        let lent =
-            outfit.with(|headers| self.outlet.loan(&Head::Event { topic, headers }, Encoding::Raw, len));
-        self.lent(lent.map_err(refuse)??, topic)
-    }
-
-    #[inline(always)]
-    fn lent<'a>(&'a mut self, lent: bool, topic: Option<&'a str>) -> Result<Loan<'a>, PublishError> {
-        if lent {
-            Ok(Loan { outlet: &mut self.outlet, topic })
-        } else {
-            Err(self.outlet.full(Duration::ZERO))
-        }
+    /// Prepares a message with headers whose payload is lent: headers, correlation, timestamp and topic first, then
+    /// [`Outgoing::loan`].
+    ///
+    /// # Examples
+    /// ```
+    /// # let node = ringbus::Bus::private()?.join("camera")?;
+    /// let mut frames = node.raw_publisher("frame")?;
+    /// let mut watcher = node.raw_subscriber("frame")?;
+    /// let mut frame = frames.outgoing().header("shape", "1080x1920").correlation("trip 7").timestamp().loan(1080 * 1920)?;
+    /// frame.fill(0x80);
+    /// frame.send()?;
+    /// let seen = watcher.recv()?;
+    /// assert_eq!((seen.headers().get("shape"), seen.correlation()), (Some("1080x1920"), Some("trip 7")));
+    /// # Ok::<(), ringbus::Error>(())
+    /// ```
+    pub fn outgoing(&mut self) -> Outgoing<'_, Unfilled> {
+        Outgoing::unfilled(&mut self.outlet, self.timestamps)
     }
 }
 
@@ -335,7 +336,17 @@ pub struct Loan<'a> {
     topic: Option<&'a str>,
 }
 
-impl Loan<'_> {
+impl<'a> Loan<'a> {
+    /// What the port has lent, if it has: else the message was dropped.
+    #[inline(always)]
+    pub(super) fn of(
+        outlet: &'a mut Outlet,
+        topic: Option<&'a str>,
+        lent: bool,
+    ) -> Result<Self, PublishError> {
+        if lent { Ok(Self { outlet, topic }) } else { Err(outlet.full(Duration::ZERO)) }
+    }
+
     /// Publishes the message.
     ///
     /// # Errors
