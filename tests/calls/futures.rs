@@ -245,3 +245,40 @@ fn a_waker_that_panics_ends_no_other_call() {
     let _ = block_on(late); // or its answer, which has come meanwhile
     assert_eq!(block_on(lost).map(|n| *n).unwrap_err().code(), Code::Unavailable);
 }
+
+#[test]
+fn a_call_can_be_waited_for_a_little_at_a_time() {
+    let dir = Dir::new();
+    let _server = start(&dir, "server", &[("workers", 3)]);
+    let (_node, client) = client_of(&dir, 1);
+    // With no time at all, until it has come.
+    let mut call: Pending<Response<i64>> = client.request("double").timeout(DEADLINE).start(&4).unwrap();
+    let mut result = None;
+    eventually("an answer", || {
+        result = call.wait_timeout(Duration::ZERO);
+        result.is_some()
+    });
+    assert_eq!(*result.unwrap().unwrap(), 8);
+    let again = call.wait_timeout(Duration::ZERO).expect("over").unwrap_err();
+    assert_eq!(again.code(), Code::DeadlineExceeded, "once");
+
+    // Not over yet, and still there: for others who wait, a longer wait, and to be awaited.
+    let slow =
+        |ms: u64| -> Pending<Response<u64>> { client.request("sleep").timeout(DEADLINE).start(&ms).unwrap() };
+    let mut calls = [slow(300), slow(300)];
+    assert!(calls.iter_mut().all(|call| call.wait_timeout(Duration::from_millis(1)).is_none()));
+    works(&client);
+    let [mut first, second] = calls;
+    assert!(first.wait_timeout(DEADLINE).expect("over").is_ok());
+    assert!(block_on(second).is_ok());
+
+    // The call's own deadline ends it, and the server hears of that.
+    let timeout = Duration::from_millis(50);
+    let mut late: Pending<Response<i64>> = client.request("hold").timeout(timeout).start(&1).unwrap();
+    let status = late.wait_timeout(DEADLINE).expect("over").unwrap_err();
+    assert_eq!(
+        (status.code(), status.message()),
+        (Code::DeadlineExceeded, "test.hold: no answer within 50ms")
+    );
+    works(&client);
+}

@@ -11,7 +11,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::answer::FromAnswer;
-use super::calls::Watched;
+use super::calls::{Outcome, Watched};
 use super::departure::Departure;
 use super::request::{finish, overdue};
 use super::wait::Mine;
@@ -79,6 +79,58 @@ impl<T: FromAnswer> Pending<T> {
         self.over = true;
         finish(&self.client, self.id, &self.method, self.deadline, self.timeout)
     }
+
+    /// Waits for the result for so long, and no longer than the call's own deadline; with no time at all it looks what has
+    /// come. `None`: the call is not over, and may be waited for, or awaited, again. Once it has given a result it gives
+    /// none any more, but `DeadlineExceeded`.
+    ///
+    /// # Errors
+    /// Those of [`Client::call`](crate::Client::call), within the `Option`.
+    ///
+    /// # Examples
+    /// ```
+    /// # use std::time::Duration;
+    /// # let node = ringbus::Bus::private()?.join("planner")?;
+    /// # let server = node.service("math").method("square", |_ctx, n: i64| Ok(n * n)).spawn()?;
+    /// # let client = node.client("math")?;
+    /// let mut call = client.request("square").start::<_, i64>(&3)?;
+    /// let square = loop {
+    ///     // Something else to do.
+    ///     if let Some(result) = call.wait_timeout(Duration::from_millis(1)) {
+    ///         break *result?;
+    ///     }
+    /// };
+    /// assert_eq!(square, 9);
+    /// # Ok::<(), ringbus::Error>(())
+    /// ```
+    pub fn wait_timeout(&mut self, timeout: Duration) -> Option<Result<T, Status>> {
+        if !self.client.node.origin.is_here() {
+            return Some(Err(forked()));
+        }
+        let until = Instant::now().checked_add(timeout).into_iter().chain(self.deadline).min();
+        let mut outcome = None;
+        if !self.over {
+            self.client.wait_until(self.id, T::RAW, until, &mut outcome);
+        }
+        if outcome.is_none() && !self.is_overdue() {
+            return None;
+        }
+        if outcome.is_none() && !std::mem::replace(&mut self.over, true) {
+            outcome = self.client.give_up(self.id);
+        }
+        self.over = true;
+        Some(
+            self.result_of(outcome.unwrap_or_else(|| Err(overdue(&self.client, &self.method, self.timeout)))),
+        )
+    }
+
+    fn is_overdue(&self) -> bool {
+        self.over || self.deadline.is_some_and(|deadline| deadline <= Instant::now())
+    }
+
+    fn result_of(&self, outcome: Outcome) -> Result<T, Status> {
+        T::from_answer(&mut outcome?, &self.client.name, &self.method)
+    }
 }
 
 impl<T> fmt::Debug for Pending<T> {
@@ -105,12 +157,9 @@ impl<T: FromAnswer> Future for Pending<T> {
         if let Some(outcome) = table.take(me.id) {
             drop(table);
             me.over = true;
-            let answer =
-                outcome.and_then(|mut answer| T::from_answer(&mut answer, &me.client.name, &me.method));
-            return Poll::Ready(answer);
+            return Poll::Ready(me.result_of(outcome));
         }
-        let late = me.deadline.is_some_and(|deadline| deadline <= Instant::now());
-        if late || me.over {
+        if me.is_overdue() {
             drop(table);
             me.over = true;
             me.client.give_up(me.id);

@@ -66,9 +66,24 @@ impl Drop for StopWaiting<'_> {
 impl ClientShared {
     /// Waits until the call is over, for `outcome`. `None`: it was not in time, and the server was told.
     pub(super) fn wait(&self, id: u64, raw: bool, deadline: Option<Instant>, outcome: &mut Option<Outcome>) {
+        self.wait_until(id, raw, deadline, outcome);
+        if outcome.is_none() {
+            *outcome = self.give_up(id);
+        }
+    }
+
+    /// The same for as long. `None`: it is not over yet.
+    #[inline]
+    pub(super) fn wait_until(
+        &self,
+        id: u64,
+        raw: bool,
+        until: Option<Instant>,
+        outcome: &mut Option<Outcome>,
+    ) {
         loop {
             if let Some(mut receiver) = self.receiver.try_lock() {
-                match self.lead(&mut receiver, Mine::Call { id, raw }, outcome, deadline, || true) {
+                match self.lead(&mut receiver, Mine::Call { id, raw }, outcome, until, || true) {
                     Led::Over(table) => {
                         let table = table.unwrap_or_else(|| self.routes.calls.lock());
                         drop(receiver); // with the table locked
@@ -78,14 +93,11 @@ impl ClientShared {
                 }
             }
             *outcome = self.routes.calls.lock().take(id);
-            if outcome.is_some() || !self.follow(Some(id), deadline) {
+            if outcome.is_some() || !self.follow(Some(id), until) {
                 break;
             }
         }
         self.leave();
-        if outcome.is_none() {
-            *outcome = self.give_up(id);
-        }
     }
 
     /// Sleeps until it may be this thread's turn; false when the deadline is over.
