@@ -258,6 +258,19 @@ fn calls_of_a_client_that_may_not_read_the_answers_end() {
     }
 }
 
+#[test]
+fn shares_without_bounds_are_no_bounds() {
+    let dir = Dir::new();
+    let all = Quotas::default().unread_messages(usize::MAX).unread_bytes(usize::MAX);
+    let all = all.ports(usize::MAX).attachments(usize::MAX).mappings(usize::MAX).descriptors(usize::MAX);
+    let [one, other] = ["one", "other"].map(|name| join(&dir, name, all));
+    let mut subscriber = one.subscriber::<u32>("t").unwrap();
+    let mut publisher = other.publisher::<u32>("t").unwrap();
+    publisher.wait_for_subscribers(1, DEADLINE).unwrap();
+    publisher.publish(&7).unwrap();
+    assert_eq!(*subscriber.recv_timeout(DEADLINE).unwrap().expect("the message"), 7);
+}
+
 /// A peer that reads nothing is parted with when its share of unread messages is full.
 #[test]
 fn a_deaf_peer_costs_its_share_of_unread_messages() {

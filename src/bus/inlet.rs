@@ -303,6 +303,11 @@ impl Inlet {
         (origin, missed)
     }
 
+    /// The next look is at each log in full, as before a sleep.
+    pub(super) fn look_fully(&mut self) {
+        self.all_full = true;
+    }
+
     /// Done with the record in hand.
     #[inline(always)]
     pub(super) fn release(&mut self, index: usize) {

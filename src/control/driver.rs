@@ -91,7 +91,7 @@ pub(crate) struct Driver {
     beaten: bool, // and not taken yet
     /// Whether the listener is out of the set for a while: nobody can be accepted now.
     accept_paused: bool,
-    /// It could not be accepted from when last tried, which was told.
+    /// Callers have to wait, since the last time that none did: that was told.
     is_deaf: bool,
     /// When to try again what could not be done.
     retry: Option<Instant>,

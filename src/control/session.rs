@@ -178,8 +178,8 @@ impl<F: Clone> Session<F> {
         let bytes = encode(control)?;
         if self.introduces {
             // All at once, however fast it reads: or a node of many ports would be met by nobody.
-            self.unread.messages += 1;
-            self.unread.bytes += bytes.len();
+            self.unread.messages = self.unread.messages.saturating_add(1);
+            self.unread.bytes = self.unread.bytes.saturating_add(bytes.len());
             self.introduces = *control != Control::PortsDone;
         }
         let full = self.queue.len() + self.unacked.len() >= self.unread.messages;

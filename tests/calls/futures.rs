@@ -249,7 +249,7 @@ fn a_waker_that_panics_ends_no_other_call() {
 #[test]
 fn a_call_can_be_waited_for_a_little_at_a_time() {
     let dir = Dir::new();
-    let _server = start(&dir, "server", &[("workers", 3)]);
+    let mut server = start(&dir, "server", &[("workers", 3)]);
     let (_node, client) = client_of(&dir, 1);
     // With no time at all, until it has come.
     let mut call: Pending<Response<i64>> = client.request("double").timeout(DEADLINE).start(&4).unwrap();
@@ -262,23 +262,45 @@ fn a_call_can_be_waited_for_a_little_at_a_time() {
     let again = call.wait_timeout(Duration::ZERO).expect("over").unwrap_err();
     assert_eq!(again.code(), Code::DeadlineExceeded, "once");
 
-    // Not over yet, and still there: for others who wait, a longer wait, and to be awaited.
-    let slow =
-        |ms: u64| -> Pending<Response<u64>> { client.request("sleep").timeout(DEADLINE).start(&ms).unwrap() };
-    let mut calls = [slow(300), slow(300)];
-    assert!(calls.iter_mut().all(|call| call.wait_timeout(Duration::from_millis(1)).is_none()));
+    // Not over yet, and still there: for others who call, a longer wait, and to be awaited.
+    let mut held: Pending<Response<i64>> = client.request("hold").timeout(DEADLINE).start(&1).unwrap();
+    assert!((0..3).all(|_| held.wait_timeout(Duration::from_millis(1)).is_none()));
     works(&client);
-    let [mut first, second] = calls;
-    assert!(first.wait_timeout(DEADLINE).expect("over").is_ok());
-    assert!(block_on(second).is_ok());
+    assert!(held.wait_timeout(Duration::ZERO).is_none());
+    server.expect("holds 1");
+    drop(held);
+    server.expect("lets go of 1");
+    let sleeps =
+        || -> Pending<Response<u64>> { client.request("sleep").timeout(DEADLINE).start(&20_u64).unwrap() };
+    let [mut first, mut second] = [sleeps(), sleeps()];
+    assert_eq!(*first.wait_timeout(DEADLINE).expect("over").unwrap(), 20);
+    let early = second.wait_timeout(Duration::ZERO);
+    assert_eq!(*early.unwrap_or_else(|| block_on(second)).unwrap(), 20);
+    server.expect("sleeps 20");
+    server.expect("sleeps 20");
 
     // The call's own deadline ends it, and the server hears of that.
-    let timeout = Duration::from_millis(50);
-    let mut late: Pending<Response<i64>> = client.request("hold").timeout(timeout).start(&1).unwrap();
+    let timeout = Duration::from_millis(300);
+    let mut late: Pending<Response<i64>> = client.request("overstay").timeout(timeout).start(&2).unwrap();
     let status = late.wait_timeout(DEADLINE).expect("over").unwrap_err();
     assert_eq!(
         (status.code(), status.message()),
-        (Code::DeadlineExceeded, "test.hold: no answer within 50ms")
+        (Code::DeadlineExceeded, "test.overstay: no answer within 300ms")
     );
-    works(&client);
+    server.expect("holds 2");
+    server.expect("lets go of 2");
+
+    // Answers of many calls at once, by several servers, are all found by looks alone.
+    let servers = ["b", "c", "d"].map(|name| start(&dir, name, &[]));
+    eventually("all are there", || client.servers().len() == 1 + servers.len());
+    let mut calls: Vec<Pending<Response<i64>>> =
+        (0..400).map(|n| client.request("double").timeout(DEADLINE).start(&n).unwrap()).collect();
+    for (n, call) in calls.iter_mut().enumerate().rev() {
+        let mut result = None;
+        eventually("an answer", || {
+            result = call.wait_timeout(Duration::ZERO);
+            result.is_some()
+        });
+        assert_eq!(*result.unwrap().unwrap(), 2 * n as i64);
+    }
 }

@@ -402,9 +402,11 @@ impl Table {
         let earliest = self.deadlines.peek().is_none_or(|Reverse((first, _))| deadline < *first);
         self.deadlines.push(Reverse((deadline, id)));
         if self.deadlines.len() > 2 * self.len() + 1024 {
-            let mut deadlines = std::mem::take(&mut self.deadlines);
+            let mut deadlines = std::mem::take(&mut self.deadlines).into_vec();
+            deadlines.sort_unstable();
+            deadlines.dedup(); // of a call that was also waited for in between
             deadlines.retain(|Reverse((_, id))| self.call(*id).is_some());
-            self.deadlines = deadlines;
+            self.deadlines = deadlines.into();
         }
         if earliest { Watched::Earliest } else { Watched::First }
     }

@@ -136,6 +136,32 @@ impl ClientShared {
         cramped.into_iter().for_each(|wake| wake.wake());
     }
 
+    /// Before the caller is told that its time is over: what has come meanwhile is read, of every server.
+    #[cold]
+    fn look_once_more<'a>(
+        &'a self,
+        receiver: &mut Receiver,
+        mine: Mine,
+        own: &mut Option<Outcome>,
+    ) -> Led<'a> {
+        for _ in 0..BATCHES {
+            receiver.inlet.look_fully();
+            let looked = receiver.inlet.next();
+            if matches!(looked, Ok(None)) && !receiver.inlet.has_ended() {
+                break;
+            }
+            match self.read(receiver, looked, mine, own) {
+                Ok(Found { table, .. }) if own.is_some() => return Led::Over(table),
+                Ok(_) => self.wake_cramped(),
+                Err(status) => {
+                    self.routes.calls.fail_all(&status);
+                    break;
+                }
+            }
+        }
+        Led::Done
+    }
+
     /// Takes the call out of the table, and tells the server, unless the call is over after all.
     pub(super) fn give_up(&self, id: u64) -> Option<Outcome> {
         let mut table = self.routes.calls.lock();
@@ -276,7 +302,7 @@ impl ClientShared {
             }
             match patience.next(receiver.inlet.habit_mut()) {
                 Then::Look => {}
-                Then::GiveUp => return Led::Done,
+                Then::GiveUp => return self.look_once_more(receiver, mine, own),
                 Then::Sleep(timeout) => {
                     match receiver.inlet.arm() {
                         Ok(true) => {

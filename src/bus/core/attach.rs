@@ -167,7 +167,7 @@ impl Core {
             shared.gates.add_late(&*shared.segment, segment, info, barrier::on_own_threads)
         };
         let Some(LateGate { gate, position, sequence }) = added else {
-            if self.lines.has_room() {
+            if self.errors.has_room() {
                 let (log, topic) = (shared.log, &shared.filter);
                 tracing::error!(log, %topic, "log has had 65 535 readers and takes no more: open the publisher again");
             }

@@ -20,14 +20,11 @@ impl Lines {
         has_room
     }
 
-    /// Tells how many were left out since the last beat.
-    pub(super) fn beat(&mut self) {
+    /// Tells how many of these were left out since the last beat.
+    pub(super) fn beat(&mut self, what: &str) {
         let Self { left_out, .. } = std::mem::take(self);
         if left_out > 0 {
-            tracing::warn!(
-                left_out,
-                "more nodes that were refused or cut off, or other lines about nodes, than are told"
-            );
+            tracing::warn!("{left_out} more {what}");
         }
     }
 }
@@ -42,7 +39,7 @@ mod tests {
         for _ in 0..3 {
             assert_eq!((0..1000).filter(|_| lines.has_room()).count(), 16);
             assert_eq!(lines.left_out, 984);
-            lines.beat();
+            lines.beat("lines");
         }
         assert!(lines.has_room());
     }

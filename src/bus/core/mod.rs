@@ -211,6 +211,8 @@ pub(super) struct Core {
     sharing: Vec<blobs::Sharing>,
     refused: VecDeque<RefusedNode>,
     lines: lines::Lines,
+    /// The same of what this node is short of.
+    errors: lines::Lines,
     denials: Denials,
     quotas: Quotas,
     exhaustions: Exhaustions,
@@ -256,6 +258,7 @@ impl Core {
             sharing: Vec::new(),
             refused: VecDeque::new(),
             lines: lines::Lines::default(),
+            errors: lines::Lines::default(),
             denials: Denials::default(),
             quotas: bus.quotas,
             exhaustions: Exhaustions::default(),
@@ -294,7 +297,8 @@ impl Core {
             self.handle_events();
             if self.driver.take_beat() {
                 self.beat();
-                self.lines.beat();
+                self.lines.beat("nodes that were refused or cut off");
+                self.errors.beat("errors that are told beside this");
                 self.ask_again();
                 self.handle_events();
             }

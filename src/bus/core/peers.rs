@@ -210,7 +210,7 @@ impl Core {
             Err(Trouble::Denied(action, topic)) => self.deny(from, action, &topic),
             Err(Trouble::Exhausted(resource)) => self.exhausted(from, resource),
             Err(Trouble::Shortage(what)) => {
-                if self.lines.has_room() {
+                if self.errors.has_room() {
                     tracing::error!(%from, %what, "out of memory or file descriptors: raise the limit (`ulimit -n`, `ulimit -v`)");
                 }
             }

@@ -183,6 +183,7 @@ impl Search {
         logs: &mut L,
         full: bool,
     ) -> Option<(usize, L::Found)> {
+        self.paid = false;
         if self.busy.is_empty() {
             self.begin();
         }
@@ -203,6 +204,7 @@ impl Search {
     /// it finds is mostly no record, and nobody's turn.
     #[cold]
     pub(super) fn find_rest<L: Logs + ?Sized>(&mut self, logs: &mut L) -> Option<(usize, L::Found)> {
+        self.paid = false;
         self.full = if self.full + 1 < logs.count() { self.full + 1 } else { 0 };
         if self.full >= logs.count() || !logs.is_quiet(self.full) {
             return None;

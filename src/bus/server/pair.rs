@@ -287,6 +287,9 @@ impl Pair {
     fn put_patiently(&self, frame: Vec<u8>, patience: Duration) -> Result<(), Status> {
         let mut answers = self.answers.try_lock_for(patience);
         let mut backlog = self.backlog.lock();
+        if answers.is_none() {
+            answers = self.answers.try_lock(); // it may have been let go of just now: then nobody is to be blamed
+        }
         let mut write = |answers: &mut Outlet| self.write_out(answers, &mut backlog) && answers.put(&frame);
         let is_written = !self.is_gone() && answers.as_deref_mut().is_some_and(&mut write);
         let ended = if is_written {

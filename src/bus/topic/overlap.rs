@@ -12,8 +12,11 @@ pub(super) fn overlap(
     (mut other, theirs): (&str, Span),
     steps: &mut usize,
 ) -> Option<bool> {
-    if other.len() > LONGEST || (!ours.may_be(theirs.least) && !theirs.may_be(ours.least)) {
-        return Some(false); // or a topic out of a frame, not checked yet
+    if other.len() > LONGEST || theirs.levels > LEVELS {
+        return Some(false); // a topic out of a frame, not checked yet: levels may be empty, too
+    }
+    if !ours.may_be(theirs.least) && !theirs.may_be(ours.least) {
+        return Some(false);
     }
     let (mut left, mut right) = (ours.levels, theirs.levels);
     loop {
@@ -37,6 +40,9 @@ pub(super) fn overlap(
     Some(by_table(one, other))
 }
 
+/// Most levels of a pattern or a topic: none is empty.
+const LEVELS: u8 = LONGEST.div_ceil(2) as u8;
+
 /// How many levels an instance has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Span {
@@ -55,9 +61,9 @@ impl Span {
         Self { least: levels - open, is_open: open > 0, levels }
     }
 
-    /// Of a topic; one that is too long has any.
+    /// Of a topic.
     pub(super) fn of_topic(text: &str) -> Self {
-        let levels = text.bytes().fold(1, |levels: u8, byte| levels.wrapping_add(u8::from(byte == b'/')));
+        let levels = text.bytes().fold(1, |levels: u8, byte| levels.saturating_add(u8::from(byte == b'/')));
         Self { least: levels, is_open: false, levels }
     }
 
@@ -86,12 +92,11 @@ fn is_wildcard(level: &str) -> bool {
     matches!(level, "*" | "**")
 }
 
-/// Level by level of the one, how far the other can be. At most 128 levels each, so the table is small and the time
+/// Level by level of the one, how far the other can be. At most [`LEVELS`] each, so the table is small and the time
 /// bounded.
 fn by_table(one: &str, other: &str) -> bool {
-    const LEVELS: usize = LONGEST / 2 + 2;
     // reach[j]: the levels of `one` so far and the first j of `other` have a common instance.
-    let mut reach = [false; LEVELS];
+    let mut reach = [false; LEVELS as usize + 1];
     reach[0] = true;
     let mut width = 0;
     for (j, theirs) in other.split('/').enumerate() {

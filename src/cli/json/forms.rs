@@ -22,7 +22,8 @@ pub(super) fn resolve(out: &mut Vec<u8>, start: usize) -> Result<(), String> {
     };
     if let Some(form) = PRINTED.into_iter().find(|form| form.as_bytes() == key) {
         return Err(format!(
-            "{form:?} is what `sub` prints of bytes that are no value; {{\"$bin\": …}} sends bytes as a value"
+            "{form:?} is what `sub` prints of bytes that are no value; {{\"$bin\": …}} sends bytes as a value, \
+             {{\"$map\":[[{form:?}, …]]}} a map of this key"
         ));
     }
     // Else it is a key of the user's own that happens to begin with `$`.

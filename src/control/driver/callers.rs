@@ -10,18 +10,20 @@ impl Driver {
     pub(super) fn accept(&mut self, now: Instant) {
         for _ in 0..2 * CALLERS {
             if self.hub.callers() >= CALLERS && !self.show_out(now) {
-                tracing::warn!("{CALLERS} callers have not said hello: others have to wait");
+                if !std::mem::replace(&mut self.is_deaf, true) {
+                    tracing::warn!("{CALLERS} callers have not said hello: others have to wait");
+                }
                 break;
             }
             match self.listener.accept() {
-                Ok(Some(socket)) => {
+                Ok(Some(socket)) => self.called(socket, now),
+                Ok(None) => {
                     self.is_deaf = false;
-                    self.called(socket, now);
+                    return;
                 }
-                Ok(None) => return,
                 Err(error) => {
                     if !std::mem::replace(&mut self.is_deaf, true) {
-                        tracing::error!(%error, "cannot accept other nodes until there is room: raise the limit (`ulimit -n`)");
+                        tracing::error!(%error, "cannot accept other nodes: if for want of descriptors, raise the limit (`ulimit -n`)");
                     }
                     break;
                 }
