@@ -1,5 +1,6 @@
 //! The writing end of a port: one log, its policy when full, and the bells of its readers.
 
+use std::cell::LazyCell;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use super::log::{NewLog, OutletShared, Reader};
 use super::node::NodeShared;
 use super::spare::ALIGN;
 use super::stats::PortStats;
-use super::topic::{Filter, check_topic};
+use super::topic::{Filter, Topic, check_topic};
 use crate::frame::{self, Encoding, Head, Headers, PortUp};
 use crate::ring;
 use crate::segment::{PeerSegment, Sealed};
@@ -383,9 +384,10 @@ impl Outlet {
     }
 
     fn ring_wanting(&mut self, topic: &str) -> bool {
+        let topic = LazyCell::new(|| Topic::of(topic)); // mostly nobody sleeps
         let wanted = |reader: &Reader| {
             let mut steps = SCRUTINY;
-            reader.filters.iter().any(|filter| filter.may_match(topic, &mut steps))
+            reader.filters.iter().any(|filter| filter.may_match(&topic, &mut steps))
         };
         let counts = self.writer.ring(wanted, |reader| reader.bell.ring());
         if self.writer.has_corrupt() {

@@ -206,7 +206,7 @@ impl Keeper {
 }
 
 #[test]
-fn large_answers_of_other_workers_wait_for_a_loan() {
+fn large_answers_of_several_workers_arrive_beside_a_loan() {
     let dir = Dir::new();
     assert_eq!(Keeper::start(&dir, 6).finish(), (5, Vec::new()));
 }

@@ -289,18 +289,32 @@ fn a_call_can_be_waited_for_a_little_at_a_time() {
     );
     server.expect("holds 2");
     server.expect("lets go of 2");
+}
 
-    // Answers of many calls at once, by several servers, are all found by looks alone.
-    let servers = ["b", "c", "d"].map(|name| start(&dir, name, &[]));
-    eventually("all are there", || client.servers().len() == 1 + servers.len());
-    let mut calls: Vec<Pending<Response<i64>>> =
-        (0..400).map(|n| client.request("double").timeout(DEADLINE).start(&n).unwrap()).collect();
-    for (n, call) in calls.iter_mut().enumerate().rev() {
-        let mut result = None;
-        eventually("an answer", || {
-            result = call.wait_timeout(Duration::ZERO);
-            result.is_some()
-        });
-        assert_eq!(*result.unwrap().unwrap(), 2 * n as i64);
+/// More of them than are read in one go.
+#[test]
+fn one_look_finds_an_answer_behind_many_others() {
+    const CALLS: usize = 200;
+    let bus = ringbus::Bus::private().unwrap();
+    let [server, caller, other] = ["server", "caller", "other"].map(|name| bus.join(name).unwrap());
+    let (handled, counted) = std::sync::mpsc::channel();
+    let service = server.service("count").workers(1).method("next", move |_, n: usize| {
+        handled.send(n).unwrap();
+        Ok(n)
+    });
+    let _server = service.spawn().unwrap();
+    // One that does not look again and again.
+    let open = |node: &ringbus::Node| node.client_builder("count").wait(Wait::Park).open().unwrap();
+    let (client, witness) = (open(&caller), open(&other));
+    client.wait_for_server(DEADLINE).unwrap();
+    witness.wait_for_server(DEADLINE).unwrap();
+    let mut calls: Vec<Pending<Response<usize>>> =
+        (0..CALLS).map(|n| client.request("next").timeout(DEADLINE).start(&n).unwrap()).collect();
+    for n in 0..CALLS {
+        assert_eq!(counted.recv_timeout(DEADLINE).unwrap(), n);
     }
+    // Its one worker has answered the last of them before it turns to this.
+    witness.request("next").timeout(DEADLINE).send::<_, usize>(&CALLS).unwrap();
+    let last = calls[CALLS - 1].wait_timeout(Duration::ZERO).expect("it is there");
+    assert_eq!(*last.unwrap(), CALLS - 1);
 }

@@ -112,11 +112,13 @@ impl<T: FromAnswer> Pending<T> {
         if !self.over {
             self.client.wait_until(self.id, T::RAW, until, &mut outcome);
         }
-        if outcome.is_none() && !self.is_overdue() {
-            return None;
-        }
-        if outcome.is_none() && !std::mem::replace(&mut self.over, true) {
-            outcome = self.client.give_up(self.id);
+        if outcome.is_none() {
+            if !self.is_overdue() {
+                return None;
+            }
+            if !self.over {
+                outcome = self.client.give_up(self.id);
+            }
         }
         self.over = true;
         Some(

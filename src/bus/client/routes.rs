@@ -83,8 +83,8 @@ impl List {
     /// The next one whose node goes on; where none does, it is this one's turn all the same.
     #[cold]
     fn pass_over(&self, turn: usize) -> usize {
-        let places = (turn..self.routes.len()).chain(0..turn);
-        places.into_iter().find(|at| !self.routes[*at].stalled.load(Relaxed)).unwrap_or(turn)
+        let mut places = (turn..self.routes.len()).chain(0..turn);
+        places.find(|at| !self.routes[*at].stalled.load(Relaxed)).unwrap_or(turn)
     }
 }
 
@@ -147,10 +147,9 @@ impl Routes {
     /// of them), else now.
     /// False if the client does not know the server.
     pub(in crate::bus) fn remove(&self, node: NodeId, port: u64, why: &str, answers: bool) -> bool {
-        self.take(node, port).is_some_and(|route| {
-            self.end(&route, why, answers);
-            true
-        })
+        let Some(route) = self.take(node, port) else { return false };
+        self.end(&route, why, answers);
+        true
     }
 
     fn end(&self, route: &Route, why: &str, answers: bool) {
