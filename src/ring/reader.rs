@@ -48,7 +48,7 @@ pub struct Reader<M, C> {
     lends: Lends,
     /// `None`: records that name blobs have no place in the log.
     blobs: Option<Box<Blobs<M>>>,
-    /// A record that was read since something last came named a blob.
+    /// Of what last came, a record named a blob.
     expects_blob: bool,
     /// `None`: it has a gate.
     ungated: Option<Box<Ungated<M>>>,
@@ -130,7 +130,7 @@ impl<M: Memory, C: MemoryMut> Reader<M, C> {
                     Err(corrupt) => return self.set_aside(Err(corrupt)),
                 }
                 if self.tail != self.position {
-                    self.prefetch_blob();
+                    self.expects_blob = false;
                 } else if let Some(look) = self.at_end() {
                     return look;
                 }

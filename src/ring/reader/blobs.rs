@@ -209,13 +209,9 @@ impl<M: Memory, C: MemoryMut> Reader<M, C> {
         self.flush();
     }
 
-    /// Something has come. After a record that named a blob it is mostly another one, and that is asked for before the
-    /// record is read. (Not earlier, while there is none: it would be taken from the writer that is about to write it.)
     #[inline(always)]
-    pub(super) fn prefetch_blob(&mut self) {
-        if std::mem::take(&mut self.expects_blob)
-            && let Some(blobs) = &self.blobs
-        {
+    pub(super) fn prefetch_blob(&self) {
+        if let Some(blobs) = &self.blobs {
             blobs.prefetch_next();
         }
     }

@@ -48,6 +48,10 @@ impl<M: Memory, C: MemoryMut> Reader<M, C> {
     /// Asks for the lines where the next record is going to stand. A reader that polls and does so gets them
     /// while it waits for the line of the tail, instead of after it: half the latency of a small record. One
     /// that is about to catch up with its writer must not: it takes the lines away while they are written.
+    ///
+    /// After a record that named a blob, also for the first lines of the blob which the next one may name. Its writer
+    /// has to take them back when it fills them, together with the record's; that costs less than a reader that
+    /// begins to ask once the record is there.
     #[inline(always)]
     pub fn prefetch(&self) {
         let at = self.layout.offset(self.position);
@@ -55,6 +59,9 @@ impl<M: Memory, C: MemoryMut> Reader<M, C> {
         self.log.prefetch(at);
         self.log.prefetch(at + CACHE_LINE);
         self.log.prefetch(at + 2 * CACHE_LINE);
+        if self.expects_blob {
+            self.prefetch_blob();
+        }
     }
 
     #[cold]
