@@ -16,10 +16,11 @@ use super::stats::PortStats;
 use super::topic::{Filter, Topic, check_topic};
 use crate::frame::{self, Encoding, Head, Headers, PortUp};
 use crate::ring;
-use crate::segment::{PeerSegment, Sealed};
+use crate::segment::{PeerSegment, Sealed, Via};
 use crate::wake::{Habit, Wait, barrier};
 
 mod batch;
+mod copying;
 mod fill;
 mod large;
 mod loan;
@@ -27,6 +28,7 @@ mod room;
 mod sending;
 mod succession;
 
+use copying::Copying;
 use fill::{fill, prefix_len, refuse_body};
 pub(super) use large::Room;
 use loan::{Begun, Lent};
@@ -146,6 +148,7 @@ pub(super) struct Outlet {
     naming: Option<ring::Naming>,
     begun: Option<Begun>,
     habit: Habit,
+    copying: Copying,
     stage: Box<Stage>,
     /// Bytes of the largest frame that is made there: [`STAGE`], or as many as the log takes.
     staged: usize,
@@ -196,6 +199,7 @@ impl Outlet {
             naming: None,
             begun: None,
             habit: Habit::default(),
+            copying: Copying::default(),
             stage,
             staged,
         }
@@ -270,7 +274,7 @@ impl Outlet {
             return Err(PublishError::Forked);
         }
         // Small frames are made in private memory, see `ring::Writer::append`.
-        match fill(&mut self.stage.0[..self.staged], head, encoding, body) {
+        match fill(&mut self.stage.0[..self.staged], head, encoding, body, Via::Caches) {
             Ok((frame, payload)) => return self.publish_staged(frame, payload, head),
             Err(BodyError::Full) => {}
             Err(BodyError::Encode(reason)) => return Err(PublishError::Encode { reason }),
@@ -304,8 +308,12 @@ impl Outlet {
         if body.known_size().is_none() {
             // The size is known once it is encoded: try in what is free in one piece.
             self.writer.claim_window();
-            match fill(self.writer.body_mut(), head, encoding, body) {
-                Ok((frame, payload)) => return self.finish(0, frame, payload, head),
+            let turn = self.copying.begin(None);
+            match fill(self.writer.body_mut(), head, encoding, body, turn.via) {
+                Ok((frame, payload)) => {
+                    self.copying.end(turn, payload);
+                    return self.finish(0, frame, payload, head);
+                }
                 Err(BodyError::Full) => {}
                 Err(BodyError::Encode(reason)) => return Err(PublishError::Encode { reason }),
             }
@@ -340,7 +348,10 @@ impl Outlet {
             return Ok(());
         }
         let room = &mut self.writer.body_mut()[..bytes];
-        let (frame, payload) = fill(room, head, encoding, body).map_err(|error| refuse_body(error, size))?;
+        let turn = self.copying.begin(Some(size));
+        let filled = fill(room, head, encoding, body, turn.via);
+        let (frame, payload) = filled.map_err(|error| refuse_body(error, size))?;
+        self.copying.end(turn, payload);
         self.finish(0, frame, payload, head)
     }
 

@@ -11,6 +11,7 @@ mod heap;
 #[cfg(feature = "pipe")]
 mod named;
 mod sealed;
+mod stream;
 pub(crate) mod text;
 mod words;
 
@@ -20,6 +21,7 @@ pub use heap::Heap;
 #[cfg(feature = "pipe")]
 pub use named::{Named, NamedError, NamedFile};
 pub use sealed::{Pages, PeerSegment, Sealed};
+pub use stream::{LONG, Via, copy, to_string, to_vec};
 
 /// Bytes that exactly one process writes; this is the reading side.
 ///

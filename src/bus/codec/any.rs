@@ -8,7 +8,7 @@ use serde::de::{
 
 use super::error::DecodeError as Error;
 use super::read::{Reader, all_read};
-use crate::segment::text;
+use crate::segment::{self, text};
 
 #[cold]
 pub(super) fn ended() -> Error {
@@ -46,6 +46,25 @@ impl<'de> Reader<'de> {
         let (bytes, rest) = rest.split_at_checked(len as usize).ok_or_else(ended)?;
         self.rest = rest;
         Ok(bytes)
+    }
+
+    /// A string or bytes for a visitor that is going to own them: long ones are copied here, see [`segment::LONG`].
+    #[inline(never)]
+    pub(super) fn owned<V: Visitor<'de>>(&mut self, visitor: V) -> Result<V::Value, Error> {
+        let here = self.rest;
+        if let [marker @ (0xc4..=0xc6 | 0xd9..=0xdb), ..] = *here {
+            let bytes = self.take_bytes()?;
+            if bytes.len() >= segment::LONG {
+                if marker <= 0xc6 {
+                    return visitor.visit_byte_buf(segment::to_vec(bytes));
+                }
+                if let Ok(string) = text::from_utf8(bytes) {
+                    return visitor.visit_string(segment::to_string(string));
+                }
+            }
+            self.rest = here;
+        }
+        self.any(visitor, true)
     }
 
     /// A value of any type; if the visitor wants no `bytes`, those are a sequence of numbers.

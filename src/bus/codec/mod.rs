@@ -19,14 +19,15 @@ use self::read::Reader;
 use self::room::Room;
 use self::write::Writer;
 use crate::frame::Encoding;
+use crate::segment::{self, Via};
 
 /// Deepest nesting of a value that is decoded: the decoder recurses.
 pub const MAX_DEPTH: usize = 256;
 
 /// What a port publishes: bytes that are written into the log by whoever knows how.
 pub trait Body {
-    /// Writes into `out`; how many bytes.
-    fn write(&self, out: &mut [u8]) -> Result<usize, BodyError>;
+    /// Writes into `out`, long pieces by this way; how many bytes.
+    fn write(&self, out: &mut [u8], via: Via) -> Result<usize, BodyError>;
     /// How many bytes [`Body::write`] wants. Only asked for when a first attempt found too little room.
     fn size(&self) -> Result<usize, BodyError>;
     /// The size, where it takes no work to tell: then no attempt is made without the room.
@@ -47,8 +48,8 @@ pub(crate) struct Bytes<'a>(pub &'a [u8]);
 
 impl Body for Bytes<'_> {
     #[inline]
-    fn write(&self, out: &mut [u8]) -> Result<usize, BodyError> {
-        out.get_mut(..self.0.len()).ok_or(BodyError::Full)?.copy_from_slice(self.0);
+    fn write(&self, out: &mut [u8], via: Via) -> Result<usize, BodyError> {
+        segment::copy(out.get_mut(..self.0.len()).ok_or(BodyError::Full)?, self.0, via);
         Ok(self.0.len())
     }
 
@@ -80,8 +81,8 @@ impl<T: Serialize + ?Sized> Value<'_, T> {
 
 impl<T: Serialize + ?Sized> Body for Value<'_, T> {
     #[inline]
-    fn write(&self, out: &mut [u8]) -> Result<usize, BodyError> {
-        let serializer = rmp_serde::Serializer::new(Room::new(out));
+    fn write(&self, out: &mut [u8], via: Via) -> Result<usize, BodyError> {
+        let serializer = rmp_serde::Serializer::new(Room::new(out, via));
         if self.compact {
             write(self.value, serializer, false)
         } else {

@@ -85,14 +85,14 @@ impl<'de> Reader<'de> {
     }
 
     #[inline(always)]
-    fn string<V: Visitor<'de>>(&mut self, visitor: V) -> Result<V::Value, Error> {
+    fn string<V: Visitor<'de>>(&mut self, visitor: V, owns: bool) -> Result<V::Value, Error> {
         if let Some((string, rest)) = self.short_string()
             && let Ok(string) = text::from_utf8(string)
         {
             self.rest = rest;
             return visitor.visit_borrowed_str(string);
         }
-        self.any(visitor, true)
+        if owns { self.owned(visitor) } else { self.any(visitor, true) }
     }
 
     #[inline(always)]
@@ -143,10 +143,10 @@ macro_rules! numbers {
 }
 
 macro_rules! strings {
-    ($($method:ident)*) => {$(
+    ($($method:ident($owns:expr))*) => {$(
         #[inline(always)]
         fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
-            self.string(visitor)
+            self.string(visitor, $owns)
         }
     )*};
 }
@@ -170,11 +170,15 @@ impl<'de> Deserializer<'de> for &mut Reader<'de> {
     numbers! { number: deserialize_bool deserialize_i8 deserialize_i16 deserialize_i32 deserialize_i64 }
     numbers! { float: deserialize_f32 deserialize_f64 }
 
-    strings! { deserialize_str deserialize_string deserialize_identifier }
+    strings! { deserialize_str(false) deserialize_string(true) deserialize_identifier(false) }
 
     any! {
-        deserialize_any deserialize_char deserialize_bytes deserialize_byte_buf deserialize_unit deserialize_map
+        deserialize_any deserialize_char deserialize_bytes deserialize_unit deserialize_map
         deserialize_ignored_any
+    }
+
+    fn deserialize_byte_buf<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
+        self.owned(visitor)
     }
 
     fn deserialize_i128<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
@@ -401,7 +405,7 @@ impl<'de> Deserializer<'de> for Name<'_, '_, 'de> {
 
     #[inline(always)]
     fn deserialize_identifier<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
-        let Some((field, rest)) = self.0.find() else { return self.0.reader.string(visitor) };
+        let Some((field, rest)) = self.0.find() else { return self.0.reader.string(visitor, false) };
         self.0.reader.rest = rest;
         self.0.next = field + 1;
         visitor.visit_borrowed_str(self.0.fields[field])

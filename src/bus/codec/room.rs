@@ -4,6 +4,8 @@ use std::io::{self, Write};
 
 use rmp_serde::encode::Error;
 
+use crate::segment::{self, Via};
+
 /// First bytes of short arrays and maps, to which their lengths are added.
 pub(super) const ARRAY: u8 = 0x90;
 pub(super) const MAP: u8 = 0x80;
@@ -11,14 +13,15 @@ pub(super) const MAP: u8 = 0x80;
 /// A slice, and how much of it is written. Remembers whether it was too short.
 pub(super) struct Room<'a> {
     out: &'a mut [u8],
+    via: Via,
     pub(super) len: usize,
     pub(super) full: bool,
 }
 
 impl<'a> Room<'a> {
     #[inline(always)]
-    pub(super) fn new(out: &'a mut [u8]) -> Self {
-        Self { out, len: 0, full: false }
+    pub(super) fn new(out: &'a mut [u8], via: Via) -> Self {
+        Self { out, via, len: 0, full: false }
     }
 
     #[inline(always)]
@@ -36,7 +39,11 @@ impl<'a> Room<'a> {
         let Some(room) = self.out.get_mut(self.len..).and_then(|rest| rest.get_mut(..bytes.len())) else {
             return Err(self.too_short());
         };
-        copy(bytes, room);
+        if bytes.len() >= segment::LONG {
+            segment::copy(room, bytes, self.via);
+        } else {
+            copy(bytes, room);
+        }
         self.len += bytes.len();
         Ok(())
     }

@@ -5,6 +5,8 @@ use serde::Deserialize;
 
 use super::*;
 
+mod long;
+
 #[derive(Debug, Serialize, Deserialize, PartialEq)]
 struct Progress {
     done: u32,
@@ -23,9 +25,9 @@ fn encode(compact: bool) -> Vec<u8> {
     let progress = Progress { done: 3, label: "x".into() };
     let body = Value { value: &progress, compact };
     let mut out = vec![0; body.size().unwrap()];
-    assert_eq!(body.write(&mut out), Ok(out.len()));
+    assert_eq!(body.write(&mut out, Via::Caches), Ok(out.len()));
     let shorter = out.len() - 1;
-    assert_eq!(body.write(&mut out.clone()[..shorter]), Err(BodyError::Full));
+    assert_eq!(body.write(&mut out.clone()[..shorter], Via::Caches), Err(BodyError::Full));
     out
 }
 
@@ -92,7 +94,7 @@ fn an_unserialisable_value_says_so() {
         }
     }
     let body = Value { value: &No, compact: false };
-    assert_eq!(body.write(&mut [0; 8]), Err(BodyError::Encode("never".into())));
+    assert_eq!(body.write(&mut [0; 8], Via::Caches), Err(BodyError::Encode("never".into())));
 }
 
 /// Its first field is left out when there is none, and so is its last.
@@ -138,7 +140,7 @@ fn a_field_after_one_that_is_left_out_is_not_written_without_names() {
     fn holds<T: Serialize + DeserializeOwned + PartialEq + std::fmt::Debug>(value: &T, fits: bool) {
         for compact in [false, true] {
             let mut out = [0; 256];
-            match (Value { value, compact }.write(&mut out), fits || !compact) {
+            match (Value { value, compact }.write(&mut out, Via::Caches), fits || !compact) {
                 (Ok(len), true) => assert_eq!(decode::<T>(&out[..len]).unwrap(), *value),
                 (Err(BodyError::Encode(why)), false) => {
                     assert!(why.contains("`second` comes after `first`"), "{why}");
@@ -279,10 +281,10 @@ where
         let expected = expected.unwrap();
         let body = Value { value, compact };
         let mut out = vec![0; expected.len() + 5];
-        prop_assert_eq!(body.write(&mut out), Ok(expected.len()));
+        prop_assert_eq!(body.write(&mut out, Via::Caches), Ok(expected.len()));
         prop_assert_eq!(&out[..expected.len()], &*expected);
         let shorter = cut.index(expected.len());
-        prop_assert_eq!(body.write(&mut out[..shorter]), Err(BodyError::Full));
+        prop_assert_eq!(body.write(&mut out[..shorter], Via::Caches), Err(BodyError::Full));
 
         prop_assert_eq!(decode::<T>(&expected).ok(), by_rmp::<T>(&expected));
         prop_assert!(decode::<T>(&expected[..shorter]).is_err());
@@ -366,9 +368,9 @@ fn bytes_of_any_length_are_copied() {
     let from: Vec<u8> = (0..200).collect();
     for len in 0..200 {
         let mut out = [0xee; 201];
-        assert_eq!(Bytes(&from[..len]).write(&mut out[..len]), Ok(len));
+        assert_eq!(Bytes(&from[..len]).write(&mut out[..len], Via::Caches), Ok(len));
         assert_eq!((&out[..len], out[len]), (&from[..len], 0xee), "{len} bytes");
-        assert_eq!(Bytes(&from[..len + 1]).write(&mut out[..len]), Err(BodyError::Full));
+        assert_eq!(Bytes(&from[..len + 1]).write(&mut out[..len], Via::Caches), Err(BodyError::Full));
     }
 }
 
@@ -380,10 +382,10 @@ fn long_lists_of_unknown_length_are_written_as_rmp_serde_does() {
         let expected = rmp_serde::to_vec_named(&loose).unwrap();
         let body = Value { value: &loose, compact: false };
         let mut out = vec![0; expected.len()];
-        assert_eq!(body.write(&mut out), Ok(out.len()));
+        assert_eq!(body.write(&mut out, Via::Caches), Ok(out.len()));
         assert!(out == expected, "{count}");
         for shorter in [out.len() - 1, out.len() - 3] {
-            assert_eq!(body.write(&mut out[..shorter]), Err(BodyError::Full));
+            assert_eq!(body.write(&mut out[..shorter], Via::Caches), Err(BodyError::Full));
         }
     }
 }
@@ -423,7 +425,7 @@ fn an_item_that_failed_is_no_part_of_a_list_of_unknown_length() {
 
     let expected = rmp_serde::to_vec_named(&Careless).unwrap();
     let mut out = [0; 100];
-    let len = Value { value: &Careless, compact: false }.write(&mut out).unwrap();
+    let len = Value { value: &Careless, compact: false }.write(&mut out, Via::Caches).unwrap();
     assert_eq!(out[..len], *expected);
 }
 
@@ -442,8 +444,8 @@ fn a_value_that_swallows_what_its_field_said_is_not_cut_off() {
     }
 
     let body = Value { value: &Careless, compact: false };
-    assert_eq!(body.write(&mut [0; 10]), Err(BodyError::Full));
+    assert_eq!(body.write(&mut [0; 10], Via::Caches), Err(BodyError::Full));
     let mut out = [0; 100];
-    let len = body.write(&mut out).unwrap();
+    let len = body.write(&mut out, Via::Caches).unwrap();
     assert_eq!(decode::<(String, u8)>(&out[..len]).unwrap(), ("a text that is too long".to_owned(), 1));
 }

@@ -5,6 +5,7 @@ use super::{Outlet, PLAIN};
 use crate::bus::codec::{Body, BodyError};
 use crate::bus::error::PublishError;
 use crate::frame::Encoding;
+use crate::segment::Via;
 
 impl Outlet {
     /// Publishes messages that have a plain head; how many. They are seen all at once, or, where they make up more than
@@ -22,7 +23,7 @@ impl Outlet {
         }
         let (mut count, mut unseen) = (0, 0);
         for body in bodies {
-            match fill(&mut self.stage.0[..self.staged], &PLAIN, encoding, &body) {
+            match fill(&mut self.stage.0[..self.staged], &PLAIN, encoding, &body, Via::Caches) {
                 Ok((frame, payload)) if self.writer.append(&self.stage.0[..frame]).is_ok() => {
                     self.shared.counters.message(payload);
                     unseen += 1;

@@ -3,20 +3,22 @@
 use crate::bus::codec::{Body, BodyError};
 use crate::bus::error::PublishError;
 use crate::frame::{self, EncodeError, Encoding, Head};
+use crate::segment::Via;
 
-/// Writes head and body; lengths of the frame and of the payload.
+/// Writes head and body, long pieces by this way; lengths of the frame and of the payload.
 #[inline(always)]
 pub(super) fn fill(
     room: &mut [u8],
     head: &Head<'_>,
     encoding: Encoding,
     body: &impl Body,
+    via: Via,
 ) -> Result<(usize, usize), BodyError> {
     let start = head.begin(room, encoding).map_err(|error| match error {
         EncodeError::NoSpace { .. } => BodyError::Full,
         error => BodyError::Encode(error.to_string()),
     })?;
-    let payload = body.write(&mut room[start..])?;
+    let payload = body.write(&mut room[start..], via)?;
     frame::finish_payload(room, start, payload);
     Ok((start + payload, payload))
 }

@@ -13,7 +13,7 @@ use crate::bus::spare::ALIGN;
 use crate::frame::{self, Encoding, Head};
 use crate::ring::blob::{BESIDE, FRAMES, NAME};
 use crate::ring::{Blob, BlobHeader};
-use crate::segment::{Memory, Sealed, SegmentError};
+use crate::segment::{self, Memory, Sealed, SegmentError};
 use crate::wake::Wait;
 
 /// How long it takes to make 64 KiB of a blob: mostly page faults.
@@ -84,9 +84,11 @@ impl Outlet {
     ) -> Result<(), PublishError> {
         self.pool.expect(true);
         let Some(place) = self.claim_large(prefix, size, 0)? else { return Ok(()) };
-        let filled = fill(self.large_mut(place), head, encoding, body);
+        let turn = self.copying.begin(Some(size));
+        let filled = fill(self.large_mut(place), head, encoding, body, turn.via);
         match filled {
             Ok((frame, payload)) => {
+                self.copying.end(turn, payload);
                 self.finish_large(Place { len: frame, ..place }, payload, head).map(|_| ())
             }
             Err(error) => {
@@ -106,7 +108,9 @@ impl Outlet {
         if !self.try_large(class, true).unwrap_or(false) {
             return false;
         }
-        self.large_mut(place).copy_from_slice(whole);
+        let turn = self.copying.begin(Some(span.len));
+        segment::copy(self.large_mut(place), whole, turn.via);
+        self.copying.end(turn, span.len);
         // An error says that the node drains; the frame is in the log.
         let _ = self.finish_large(place, span.len, &head);
         true

@@ -21,6 +21,7 @@ use crate::bus::peer::NodeInfo;
 use crate::bus::reading::{InletShared, Origin};
 use crate::bus::status::Status;
 use crate::frame::{Code, Encoding, Frame, Head, Headers, Payload};
+use crate::segment::Via;
 use crate::sys::{clock, memory};
 
 /// No fewer bytes than all but the message takes of an answer that has nothing else.
@@ -234,7 +235,8 @@ impl Pair {
         let memory =
             |len| memory::zeroed(len).map_err(|error| PublishError::Memory { reason: error.to_string() });
         let mut bytes = memory(size)?;
-        body.write(&mut bytes).map_err(|error| PublishError::Encode { reason: reason(error) })?;
+        body.write(&mut bytes, Via::Caches)
+            .map_err(|error| PublishError::Encode { reason: reason(error) })?;
         let frame = Frame::Message { head: *head, payload: Payload::new(encoding, &bytes) };
         if !self.room.takes(frame.encoded_len(), size) {
             return too_large(self.room.largest(frame.encoded_len() - size, 0));

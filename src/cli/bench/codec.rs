@@ -12,6 +12,7 @@ use super::figures::{Figures, median};
 use super::{Bench, Effort};
 use crate::bus::codec::{self, Body, Value};
 use crate::frame::{Encoding, Headers, begin_event, finish_payload, plain_event, plain_event_head};
+use crate::segment::Via;
 use crate::sys::affinity;
 
 /// Encoding and decoding of an event's frame, beside rmp-serde and JSON
@@ -70,7 +71,7 @@ fn encode(out: &mut [u8], payload: &[u8]) -> Outcome<usize> {
 fn typed_encode(out: &mut [u8], event: &Event) -> Outcome<usize> {
     let start = begin_event(out, None, &Headers::default(), Encoding::MessagePack)?;
     let body = Value { value: event, compact: false };
-    let len = body.write(&mut out[start..]).map_err(|_| "the event has no room")?;
+    let len = body.write(&mut out[start..], Via::Caches).map_err(|_| "the event has no room")?;
     finish_payload(out, start, len);
     Ok(start + len)
 }
