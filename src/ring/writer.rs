@@ -159,7 +159,7 @@ impl<M: MemoryMut, R: Memory + Clone, T> Writer<M, R, T> {
 
     /// [`Writer::commit`] of a record that was made in private memory, `filler` bytes and the frame, and
     /// [`Writer::publish`]: stored in one go.
-    #[inline]
+    #[inline(always)]
     pub fn publish_copy(&mut self, filler: u8, body: &[u8]) {
         let size = record::size(body.len() as u64);
         assert!(

@@ -24,7 +24,7 @@ pub(super) fn fill(
 }
 
 /// Bytes before the payload.
-#[inline]
+#[inline(always)]
 pub(super) fn prefix_len(head: &Head<'_>) -> Result<usize, PublishError> {
     head.headers().check().map_err(refuse_head)?;
     Ok(head.prefix_len())

@@ -133,7 +133,7 @@ impl Outlet {
         self.room_mut(place).get_mut(start..end).unwrap_or_default()
     }
 
-    #[inline]
+    #[inline(always)]
     fn room_mut(&mut self, place: Where) -> &mut [u8] {
         match place {
             Where::Log => self.writer.body_mut(),
