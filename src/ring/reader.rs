@@ -48,7 +48,7 @@ pub struct Reader<M, C> {
     lends: Lends,
     /// `None`: records that name blobs have no place in the log.
     blobs: Option<Box<Blobs<M>>>,
-    /// Of what last came, a record named a blob.
+    /// Of what was there when the tail last moved, a record has named a blob.
     expects_blob: bool,
     /// `None`: it has a gate.
     ungated: Option<Box<Ungated<M>>>,
@@ -129,11 +129,12 @@ impl<M: Memory, C: MemoryMut> Reader<M, C> {
                     Ok(tail) => self.tail = tail,
                     Err(corrupt) => return self.set_aside(Err(corrupt)),
                 }
-                if self.tail != self.position {
-                    self.expects_blob = false;
-                } else if let Some(look) = self.at_end() {
+                if self.tail == self.position
+                    && let Some(look) = self.at_end()
+                {
                     return look;
                 }
+                self.expects_blob = false;
             }
             if let Some(look) = self.record() {
                 return look;

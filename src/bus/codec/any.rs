@@ -56,10 +56,13 @@ impl<'de> Reader<'de> {
             let bytes = self.take_bytes()?;
             if bytes.len() >= segment::LONG {
                 if marker <= 0xc6 {
-                    return visitor.visit_byte_buf(segment::to_vec(bytes));
-                }
-                if let Ok(string) = text::from_utf8(bytes) {
-                    return visitor.visit_string(segment::to_string(string));
+                    if let Some(bytes) = segment::to_vec(bytes) {
+                        return visitor.visit_byte_buf(bytes);
+                    }
+                } else if let Ok(string) = text::from_utf8(bytes)
+                    && let Some(string) = segment::to_string(string)
+                {
+                    return visitor.visit_string(string);
                 }
             }
             self.rest = here;

@@ -2,8 +2,8 @@
 //! of 128 bits are left to rmp-serde, from where they stand. What is read here reads as rmp-serde reads it: the tests and
 //! a fuzz target compare the two.
 //!
-//! What a value takes is bounded by its bytes: strings are lent, and all arrays together have no more elements made ready
-//! for than there are bytes, whatever lengths are claimed.
+//! What a value takes is bounded by its bytes: strings are lent (long ones copied for whoever asks for their own), and all
+//! arrays together have no more elements made ready for than there are bytes, whatever lengths are claimed.
 //!
 //! Most of what rmp-serde takes for a small struct is its names: each is validated as UTF-8 before it is compared.
 //! Here a name is compared with the fields of the struct, bytes with bytes, in the order in which they are mostly sent.

@@ -15,8 +15,9 @@ use crate::segment::Via;
 const SOON: u16 = 128;
 const LATER: u16 = 2048;
 
-/// Messages of a trial: those that find the lines as the other way has left them, as many as there may be blobs in turn, and
-/// do not count; then those that go through the caches, and those that go past them.
+/// Messages of a trial: those that find the lines as the other way has left them, and do not count; then those that go
+/// through the caches, and those that go past them. Blobs are mostly that few; of a log, which has room for more, all find
+/// what the other way has left.
 const UNCOUNTED: u16 = 10;
 const THROUGH: u16 = UNCOUNTED + 6;
 const TRIAL: u16 = THROUGH + 4;
@@ -25,6 +26,9 @@ const TRIAL: u16 = THROUGH + 4;
 /// not from the writer's cache. Measured, of 4 KiB and more: where the processors share a cache, the writer gains 60 to 110,
 /// and its reader loses 60 to 90; where they do not, the writer gains 350 to 420, and its reader loses nothing.
 const DETOUR: u64 = 200;
+
+/// Bytes of the smallest payload that is timed.
+const LEAST: usize = 1024;
 
 /// Sizes that are tried apart: up to 8 KiB, 32 KiB, and so on by fours.
 const SIZES: usize = 8;
@@ -38,14 +42,13 @@ struct Trial {
     cycle: u16,
     best: Via,
     /// The shortest times in this trial, in nanoseconds a KiB.
-    through: u64,
-    past: u64,
+    through: Option<u64>,
+    past: Option<u64>,
 }
 
 /// How one payload is copied.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Turn {
-    size: usize,
     pub(super) via: Via,
     /// When it began, if that counts.
     started: Option<Instant>,
@@ -69,19 +72,22 @@ impl Default for Copying {
 impl Copying {
     /// A payload of so many bytes is about to be copied, or, where that is not known, of as many as the last one.
     pub(super) fn begin(&self, bytes: Option<usize>) -> Turn {
-        let size = size(bytes.unwrap_or(self.last));
-        let trial = &self.trials[size];
-        let (via, counts) = trial.next();
-        Turn { size, via, started: counts.then(Instant::now) }
+        let (via, counts) = self.trials[size(bytes.unwrap_or(self.last))].next();
+        Turn { via, started: counts.then(Instant::now) }
     }
 
-    /// It was copied; that were so many bytes.
+    /// It was copied; that were so many bytes. Of fewer than [`LEAST`], as those behind a long head may be, the time says
+    /// nothing.
     pub(super) fn end(&mut self, turn: Turn, bytes: usize) {
         self.last = bytes;
-        if turn.size == size(bytes) {
-            let took = turn.started.map(|started| started.elapsed().as_nanos() as u64);
-            self.trials[turn.size].note(turn.via, took.map(|nanos| nanos * 1024 / bytes.max(1) as u64));
+        if bytes < LEAST {
+            return;
         }
+        let trial = &mut self.trials[size(bytes)];
+        // Where the size was guessed wrongly, it may have gone another way than was due, or untimed: a turn that says nothing.
+        let counts = trial.next() == (turn.via, true);
+        let took = turn.started.filter(|_| counts).map(|started| started.elapsed().as_nanos() as u64);
+        trial.note(turn.via, took.map(|nanos| nanos * 1024 / bytes as u64));
     }
 }
 
@@ -92,7 +98,7 @@ fn size(bytes: usize) -> usize {
 
 impl Trial {
     fn new(cycle: u16, best: Via) -> Self {
-        Self { turn: 0, cycle, best, through: u64::MAX, past: u64::MAX }
+        Self { turn: 0, cycle, best, through: None, past: None }
     }
 
     /// How the next one is copied, and whether its time counts.
@@ -109,12 +115,13 @@ impl Trial {
     fn note(&mut self, via: Via, took: Option<u64>) {
         if let Some(took) = took {
             let shortest = if via == Via::Caches { &mut self.through } else { &mut self.past };
-            *shortest = took.min(*shortest);
+            *shortest = Some(shortest.map_or(took, |shortest| shortest.min(took)));
         }
         self.turn += 1;
         if self.turn == TRIAL {
-            let is_past = self.past.saturating_add(DETOUR) < self.through;
-            self.best = if is_past { Via::Memory } else { Via::Caches };
+            if let (Some(through), Some(past)) = (self.through, self.past) {
+                self.best = if past + DETOUR < through { Via::Memory } else { Via::Caches };
+            }
         } else if self.turn == self.cycle {
             *self = Self::new(LATER.min(2 * self.cycle), self.best);
         }
@@ -154,7 +161,7 @@ mod tests {
         let mut trial = Copying::default().trials[0];
         for turn in 0..TRIAL {
             let (via, counts) = trial.next();
-            let took = if turn % 2 == 0 { 1_000_000 } else { 20 };
+            let took = if via == Via::Caches && turn % 2 == 1 { 1_000_000 } else { 20 };
             trial.note(via, counts.then_some(took));
         }
         assert_eq!(trial.next(), (Via::Caches, false));
@@ -165,12 +172,28 @@ mod tests {
         let sizes = [0, 2048, 8191, 8192, 32767, 32768, 1 << 17, 1 << 19, 1 << 21, 1 << 23, 1 << 25, 1 << 40];
         assert_eq!(sizes.map(size), [0, 0, 0, 1, 1, 2, 3, 4, 5, 6, 7, 7]);
         let mut copying = Copying::default();
-        for _ in 0..TRIAL {
-            copying.end(copying.begin(Some(9000)), 9000);
+        copying.end(copying.begin(Some(9000)), 9000);
+        copying.end(copying.begin(Some(LEAST - 1)), LEAST - 1); // says nothing
+        assert_eq!([0, 1, 2].map(|size| copying.trials[size].turn), [0, 1, 0]);
+    }
+
+    #[test]
+    fn sizes_that_are_guessed_wrongly_do_not_keep_a_trial_from_its_end() {
+        let mut copying = Copying::default();
+        for bytes in [9000, 70000].repeat(SOON.into()) {
+            copying.end(copying.begin(None), bytes);
         }
-        assert_eq!([copying.begin(None).size, copying.begin(Some(70000)).size], [1, 2]);
-        let turn = copying.begin(Some(70000));
-        copying.end(turn, 9000); // it was guessed wrongly: counts for neither
-        assert_eq!([1, 2].map(|size| copying.trials[size].turn), [TRIAL, 0]);
+        assert_eq!([1, 2].map(|size| copying.trials[size].cycle), [2 * SOON; 2]);
+    }
+
+    #[test]
+    fn what_was_not_timed_both_ways_changes_nothing() {
+        for best in [Via::Caches, Via::Memory] {
+            let mut trial = Trial::new(SOON, best);
+            for turn in 0..TRIAL {
+                trial.note(trial.next().0, (turn >= THROUGH).then_some(20));
+            }
+            assert_eq!(trial.next(), (best, false));
+        }
     }
 }

@@ -148,7 +148,7 @@ impl<M: Memory> Blobs<M> {
 
     /// Asks for the first lines of the blob that the next record may name.
     #[inline(always)]
-    fn prefetch_next(&self) {
+    pub(super) fn prefetch_next(&self) {
         if let Some((_, Some(memory))) = self.known.get(self.guess.place()) {
             prefetch(&**memory, self.guess.at);
         }
@@ -205,15 +205,7 @@ impl<M: Memory, C: MemoryMut> Reader<M, C> {
         if let Some(blobs) = &mut self.blobs {
             blobs.put_back();
         }
-        self.expects_blob = true;
         self.flush();
-    }
-
-    #[inline(always)]
-    pub(super) fn prefetch_blob(&self) {
-        if let Some(blobs) = &self.blobs {
-            blobs.prefetch_next();
-        }
     }
 
     #[cold]
@@ -261,6 +253,7 @@ impl<M: Memory, C: MemoryMut> Reader<M, C> {
             self.pass(end);
             return self.set_aside(Ok(Next::Lagged(1)));
         };
+        self.expects_blob = true;
         self.in_hand = Some((end, Record { kind: header.kind, frame, len, sequence }));
         Look::Record
     }

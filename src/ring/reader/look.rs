@@ -49,7 +49,7 @@ impl<M: Memory, C: MemoryMut> Reader<M, C> {
     /// while it waits for the line of the tail, instead of after it: half the latency of a small record. One
     /// that is about to catch up with its writer must not: it takes the lines away while they are written.
     ///
-    /// After a record that named a blob, also for the first lines of the blob which the next one may name. Its writer
+    /// After records of which one named a blob, also for the first lines of the blob which the next one may name. Its writer
     /// has to take them back when it fills them, together with the record's; that costs less than a reader that
     /// begins to ask once the record is there.
     #[inline(always)]
@@ -59,8 +59,10 @@ impl<M: Memory, C: MemoryMut> Reader<M, C> {
         self.log.prefetch(at);
         self.log.prefetch(at + CACHE_LINE);
         self.log.prefetch(at + 2 * CACHE_LINE);
-        if self.expects_blob {
-            self.prefetch_blob();
+        if self.expects_blob
+            && let Some(blobs) = &self.blobs
+        {
+            blobs.prefetch_next();
         }
     }
 

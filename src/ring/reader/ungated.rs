@@ -33,6 +33,7 @@ impl<M: Memory + Clone, C: MemoryMut> Reader<M, C> {
     /// one in hand is released.
     pub fn lose_gate(&mut self) {
         self.release();
+        self.expects_blob = false;
         let log = self.log.clone();
         let lossy = LossyReader::new(log, self.layout, self.number, self.position, self.expected);
         self.ungated = Some(Box::new(Ungated { lossy, frame: FrameCopy::default() }));
