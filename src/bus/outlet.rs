@@ -308,7 +308,7 @@ impl Outlet {
         if body.known_size().is_none() {
             // The size is known once it is encoded: try in what is free in one piece.
             self.writer.claim_window();
-            let turn = self.copying.begin(None);
+            let turn = self.copying.begin(None, true);
             match fill(self.writer.body_mut(), head, encoding, body, turn.via) {
                 Ok((frame, payload)) => {
                     self.copying.end(turn, payload);
@@ -348,7 +348,7 @@ impl Outlet {
             return Ok(());
         }
         let room = &mut self.writer.body_mut()[..bytes];
-        let turn = self.copying.begin(Some(size));
+        let turn = self.copying.begin(Some(size), body.known_size().is_none());
         let filled = fill(room, head, encoding, body, turn.via);
         let (frame, payload) = filled.map_err(|error| refuse_body(error, size))?;
         self.copying.end(turn, payload);

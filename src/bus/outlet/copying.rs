@@ -23,9 +23,11 @@ const THROUGH: u16 = UNCOUNTED + 6;
 const TRIAL: u16 = THROUGH + 4;
 
 /// Nanoseconds a KiB that a copy past the caches has to gain: its reader may need longer for what it fetches from memory and
-/// not from the writer's cache. Measured, of 4 KiB and more: where the processors share a cache, the writer gains 60 to 110,
-/// and its reader loses 60 to 90; where they do not, the writer gains 350 to 420, and its reader loses nothing.
-const DETOUR: u64 = 200;
+/// not from the writer's cache. Measured, of 4 KiB and more: where the processors share a cache, the writer gains 40 to 110,
+/// and its reader loses 60 to 90; where they do not, the writer gains 350 to 420, and its reader loses nothing. Bytes are
+/// read in place, mostly faster than they are copied in; values are decoded, which then takes longer than encoding them did.
+const DETOUR_OF_BYTES: u64 = 60;
+const DETOUR_OF_VALUES: u64 = 120;
 
 /// Bytes of the smallest payload that is timed.
 const LEAST: usize = 1024;
@@ -52,6 +54,8 @@ pub(super) struct Turn {
     pub(super) via: Via,
     /// When it began, if that counts.
     started: Option<Instant>,
+    /// What it has to gain.
+    detour: u64,
 }
 
 /// Of one port.
@@ -70,10 +74,12 @@ impl Default for Copying {
 }
 
 impl Copying {
-    /// A payload of so many bytes is about to be copied, or, where that is not known, of as many as the last one.
-    pub(super) fn begin(&self, bytes: Option<usize>) -> Turn {
+    /// A payload of so many bytes is about to be copied, or, where that is not known, of as many as the last one; it is a
+    /// value's, or just bytes.
+    pub(super) fn begin(&self, bytes: Option<usize>, is_value: bool) -> Turn {
         let (via, counts) = self.trials[size(bytes.unwrap_or(self.last))].next();
-        Turn { via, started: counts.then(Instant::now) }
+        let detour = if is_value { DETOUR_OF_VALUES } else { DETOUR_OF_BYTES };
+        Turn { via, started: counts.then(Instant::now), detour }
     }
 
     /// It was copied; that were so many bytes. Of fewer than [`LEAST`], as those behind a long head may be, the time says
@@ -87,7 +93,7 @@ impl Copying {
         // Where the size was guessed wrongly, it may have gone another way than was due, or untimed: a turn that says nothing.
         let counts = trial.next() == (turn.via, true);
         let took = turn.started.filter(|_| counts).map(|started| started.elapsed().as_nanos() as u64);
-        trial.note(turn.via, took.map(|nanos| nanos * 1024 / bytes as u64));
+        trial.note(turn.via, took.map(|nanos| nanos * 1024 / bytes as u64), turn.detour);
     }
 }
 
@@ -112,7 +118,7 @@ impl Trial {
     }
 
     /// One was copied, and took so long a KiB, if that counts.
-    fn note(&mut self, via: Via, took: Option<u64>) {
+    fn note(&mut self, via: Via, took: Option<u64>, detour: u64) {
         if let Some(took) = took {
             let shortest = if via == Via::Caches { &mut self.through } else { &mut self.past };
             *shortest = Some(shortest.map_or(took, |shortest| shortest.min(took)));
@@ -120,7 +126,7 @@ impl Trial {
         self.turn += 1;
         if self.turn == TRIAL {
             if let (Some(through), Some(past)) = (self.through, self.past) {
-                self.best = if past + DETOUR < through { Via::Memory } else { Via::Caches };
+                self.best = if past + detour < through { Via::Memory } else { Via::Caches };
             }
         } else if self.turn == self.cycle {
             *self = Self::new(LATER.min(2 * self.cycle), self.best);
@@ -137,7 +143,7 @@ mod tests {
         let ways = (0..trial.cycle).map(|_| {
             let (via, counts) = trial.next();
             let took = if via == Via::Caches { through } else { past };
-            trial.note(via, counts.then_some(took));
+            trial.note(via, counts.then_some(took), DETOUR_OF_BYTES);
             via
         });
         let ways: Vec<_> = ways.collect();
@@ -149,8 +155,8 @@ mod tests {
     fn the_clock_decides_and_is_asked_again() {
         let mut trial = Copying::default().trials[0];
         assert_eq!(cycle(&mut trial, 20, 30), (Via::Caches, (TRIAL - THROUGH).into()));
-        assert_eq!(cycle(&mut trial, 30 + DETOUR, 30), (Via::Caches, (TRIAL - THROUGH).into()));
-        assert_eq!(cycle(&mut trial, 31 + DETOUR, 30), (Via::Memory, THROUGH.into()));
+        assert_eq!(cycle(&mut trial, 30 + DETOUR_OF_BYTES, 30), (Via::Caches, (TRIAL - THROUGH).into()));
+        assert_eq!(cycle(&mut trial, 31 + DETOUR_OF_BYTES, 30), (Via::Memory, THROUGH.into()));
         assert_eq!(cycle(&mut trial, 20, 30), (Via::Caches, (TRIAL - THROUGH).into()));
         (0..3).for_each(|_| _ = cycle(&mut trial, 20, 30));
         assert_eq!(trial.cycle, LATER);
@@ -162,7 +168,7 @@ mod tests {
         for turn in 0..TRIAL {
             let (via, counts) = trial.next();
             let took = if via == Via::Caches && turn % 2 == 1 { 1_000_000 } else { 20 };
-            trial.note(via, counts.then_some(took));
+            trial.note(via, counts.then_some(took), DETOUR_OF_BYTES);
         }
         assert_eq!(trial.next(), (Via::Caches, false));
     }
@@ -172,8 +178,8 @@ mod tests {
         let sizes = [0, 2048, 8191, 8192, 32767, 32768, 1 << 17, 1 << 19, 1 << 21, 1 << 23, 1 << 25, 1 << 40];
         assert_eq!(sizes.map(size), [0, 0, 0, 1, 1, 2, 3, 4, 5, 6, 7, 7]);
         let mut copying = Copying::default();
-        copying.end(copying.begin(Some(9000)), 9000);
-        copying.end(copying.begin(Some(LEAST - 1)), LEAST - 1); // says nothing
+        copying.end(copying.begin(Some(9000), false), 9000);
+        copying.end(copying.begin(Some(LEAST - 1), false), LEAST - 1); // says nothing
         assert_eq!([0, 1, 2].map(|size| copying.trials[size].turn), [0, 1, 0]);
     }
 
@@ -181,7 +187,7 @@ mod tests {
     fn sizes_that_are_guessed_wrongly_do_not_keep_a_trial_from_its_end() {
         let mut copying = Copying::default();
         for bytes in [9000, 70000].repeat(SOON.into()) {
-            copying.end(copying.begin(None), bytes);
+            copying.end(copying.begin(None, true), bytes);
         }
         assert_eq!([1, 2].map(|size| copying.trials[size].cycle), [2 * SOON; 2]);
     }
@@ -191,7 +197,7 @@ mod tests {
         for best in [Via::Caches, Via::Memory] {
             let mut trial = Trial::new(SOON, best);
             for turn in 0..TRIAL {
-                trial.note(trial.next().0, (turn >= THROUGH).then_some(20));
+                trial.note(trial.next().0, (turn >= THROUGH).then_some(20), DETOUR_OF_BYTES);
             }
             assert_eq!(trial.next(), (best, false));
         }

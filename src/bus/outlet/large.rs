@@ -84,7 +84,7 @@ impl Outlet {
     ) -> Result<(), PublishError> {
         self.pool.expect(true);
         let Some(place) = self.claim_large(prefix, size, 0)? else { return Ok(()) };
-        let turn = self.copying.begin(Some(size));
+        let turn = self.copying.begin(Some(size), body.known_size().is_none());
         let filled = fill(self.large_mut(place), head, encoding, body, turn.via);
         match filled {
             Ok((frame, payload)) => {
@@ -108,7 +108,7 @@ impl Outlet {
         if !self.try_large(class, true).unwrap_or(false) {
             return false;
         }
-        let turn = self.copying.begin(Some(span.len));
+        let turn = self.copying.begin(Some(span.len), span.encoding != Encoding::Raw);
         segment::copy(self.large_mut(place), whole, turn.via);
         self.copying.end(turn, span.len);
         // An error says that the node drains; the frame is in the log.
