@@ -2,6 +2,7 @@
 #![no_main]
 
 use std::collections::BTreeMap;
+use std::ffi::CString;
 use std::fmt::Debug;
 
 use libfuzzer_sys::fuzz_target;
@@ -63,4 +64,5 @@ fuzz_target!(|bytes: &[u8]| {
     same::<Long>(bytes);
     same::<Vec<Option<i64>>>(bytes);
     same::<(u8, String, Kind)>(bytes);
+    same::<(CString, String)>(bytes);
 });

@@ -28,7 +28,7 @@ mod room;
 mod sending;
 mod succession;
 
-use copying::Copying;
+use copying::{Copying, Payload};
 use fill::{fill, prefix_len, refuse_body};
 pub(super) use large::Room;
 use loan::{Begun, Lent};
@@ -308,7 +308,7 @@ impl Outlet {
         if body.known_size().is_none() {
             // The size is known once it is encoded: try in what is free in one piece.
             self.writer.claim_window();
-            let turn = self.copying.begin(None, true);
+            let turn = self.copying.begin(Payload::ValueOfAnySize);
             match fill(self.writer.body_mut(), head, encoding, body, turn.via) {
                 Ok((frame, payload)) => {
                     self.copying.end(turn, payload);
@@ -348,7 +348,7 @@ impl Outlet {
             return Ok(());
         }
         let room = &mut self.writer.body_mut()[..bytes];
-        let turn = self.copying.begin(Some(size), body.known_size().is_none());
+        let turn = self.copying.begin(Payload::of(encoding, size));
         let filled = fill(room, head, encoding, body, turn.via);
         let (frame, payload) = filled.map_err(|error| refuse_body(error, size))?;
         self.copying.end(turn, payload);

@@ -80,7 +80,8 @@ fn is_unlucky(into: *const u8, from: *const u8) -> bool {
     matches!(into.addr().wrapping_sub(from.addr()) % 4096, 1..=15)
 }
 
-/// Copies by whole lines of `into`, and what is before the first and behind the last one as lines that overlap those.
+/// Copies by whole lines of `into`, and what is before the first and behind the last one by itself: not as a line that
+/// overlaps, for which one that is streamed would be fetched.
 ///
 /// Streaming stores are not ordered with any others (Intel SDM volume 3, "Memory Ordering"), and so stand between two
 /// fences: what was stored before is seen before them (a generation, by which a reader tells that it looks at a blob which
@@ -94,21 +95,19 @@ unsafe fn copy_lines(into: *mut u8, from: *const u8, len: usize, via: Via) {
     use std::arch::x86_64::_mm_sfence;
 
     let first = into.addr().wrapping_neg() % LINE;
-    let last = len - LINE;
-    // SAFETY: each line begins at most `last` bytes from the beginning; and SSE is a part of x86-64.
+    let behind = len - (len - first) % LINE;
+    // SAFETY: `first` is less than a line, and so no more than `len`; of lines, there is a whole number up to `behind`,
+    // which is no more than `len` either; and SSE is a part of x86-64.
     unsafe {
-        // Not what is a line of `into` by itself: of what is streamed next, it would be fetched for nothing.
-        if first != 0 {
-            copy_line(into, from);
-        }
-        if !(last - first).is_multiple_of(LINE) {
-            copy_line(into.add(last), from.add(last));
-        }
+        into.copy_from_nonoverlapping(from, first);
+        into.add(behind).copy_from_nonoverlapping(from.add(behind), len - behind);
         match via {
-            Via::Caches => (first..=last).step_by(LINE).for_each(|at| copy_line(into.add(at), from.add(at))),
+            Via::Caches => {
+                (first..behind).step_by(LINE).for_each(|at| copy_line(into.add(at), from.add(at)));
+            }
             Via::Memory => {
                 _mm_sfence();
-                (first..=last).step_by(LINE).for_each(|at| stream_line(into.add(at), from.add(at)));
+                (first..behind).step_by(LINE).for_each(|at| stream_line(into.add(at), from.add(at)));
                 _mm_sfence();
             }
         }

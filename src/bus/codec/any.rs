@@ -48,21 +48,21 @@ impl<'de> Reader<'de> {
         Ok(bytes)
     }
 
-    /// A string or bytes for a visitor that is going to own them: long ones are copied here, see [`segment::LONG`].
+    /// A string or bytes for a visitor that is going to own them: long ones are copied here, see [`segment::LONG`]. Where
+    /// there is no memory for them, that is an error; a visitor which makes its own copy would end the process.
     #[inline(never)]
     pub(super) fn owned<V: Visitor<'de>>(&mut self, visitor: V) -> Result<V::Value, Error> {
         let here = self.rest;
         if let [marker @ (0xc4..=0xc6 | 0xd9..=0xdb), ..] = *here {
             let bytes = self.take_bytes()?;
             if bytes.len() >= segment::LONG {
+                let no_memory =
+                    || Error::custom(format_args!("there is no memory for {} bytes", bytes.len()));
                 if marker <= 0xc6 {
-                    if let Some(bytes) = segment::to_vec(bytes) {
-                        return visitor.visit_byte_buf(bytes);
-                    }
-                } else if let Ok(string) = text::from_utf8(bytes)
-                    && let Some(string) = segment::to_string(string)
-                {
-                    return visitor.visit_string(string);
+                    return visitor.visit_byte_buf(segment::to_vec(bytes).ok_or_else(no_memory)?);
+                }
+                if let Ok(string) = text::from_utf8(bytes) {
+                    return visitor.visit_string(segment::to_string(string).ok_or_else(no_memory)?);
                 }
             }
             self.rest = here;

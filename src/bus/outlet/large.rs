@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::copying::Payload;
 use super::fill::{fill, refuse_body};
 use super::{Claimed, Outlet, Overflow, Want};
 use crate::bus::blob::{Limits, NewBlob, Shared, Take};
@@ -84,7 +85,7 @@ impl Outlet {
     ) -> Result<(), PublishError> {
         self.pool.expect(true);
         let Some(place) = self.claim_large(prefix, size, 0)? else { return Ok(()) };
-        let turn = self.copying.begin(Some(size), body.known_size().is_none());
+        let turn = self.copying.begin(Payload::of(encoding, size));
         let filled = fill(self.large_mut(place), head, encoding, body, turn.via);
         match filled {
             Ok((frame, payload)) => {
@@ -108,9 +109,9 @@ impl Outlet {
         if !self.try_large(class, true).unwrap_or(false) {
             return false;
         }
-        let turn = self.copying.begin(Some(span.len), span.encoding != Encoding::Raw);
+        let turn = self.copying.begin(Payload::of(span.encoding, whole.len()));
         segment::copy(self.large_mut(place), whole, turn.via);
-        self.copying.end(turn, span.len);
+        self.copying.end(turn, whole.len());
         // An error says that the node drains; the frame is in the log.
         let _ = self.finish_large(place, span.len, &head);
         true

@@ -34,6 +34,15 @@ impl<'de> Deserialize<'de> for Blob {
             fn visit_byte_buf<E>(self, bytes: Vec<u8>) -> Result<Blob, E> {
                 Ok(Blob(bytes))
             }
+
+            fn visit_str<E>(self, string: &str) -> Result<Blob, E> {
+                assert!(string.len() < segment::LONG, "long ones come as they are to stay");
+                Ok(Blob(string.as_bytes().to_vec()))
+            }
+
+            fn visit_string<E>(self, string: String) -> Result<Blob, E> {
+                Ok(Blob(string.into_bytes()))
+            }
         }
         deserializer.deserialize_byte_buf(Visitor)
     }
@@ -52,6 +61,8 @@ fn long_pieces_are_read_by_owners_and_by_others() {
         }
         assert_eq!(decode::<(String, Blob)>(&encoded).unwrap(), (text.clone(), bytes));
         assert_eq!(decode::<(serde_json::Value, Vec<u8>)>(&encoded).unwrap().0, text.as_str());
+        let crossed = (Blob(text.clone().into_bytes()), "\x07".repeat(len));
+        assert_eq!(decode::<(Blob, String)>(&encoded).unwrap(), crossed);
         assert!(decode::<(serde::de::IgnoredAny, serde::de::IgnoredAny)>(&encoded).is_ok());
         assert!(decode::<(String, Blob)>(&encoded[..encoded.len() - 1]).is_err());
         let mut broken = encoded;
