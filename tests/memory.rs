@@ -12,19 +12,31 @@ use support::{Child, DEADLINE, Dir, Parent};
 const LARGE: usize = (64 << 20) - 64;
 /// What a process may have beyond what it has.
 const MORE: u64 = 100 << 20;
+/// The same where there is room for a copy, too, and none for the value.
+const MORE_FOR_A_COPY: u64 = 160 << 20;
 
 #[test]
 fn child() {
-    support::play(&[("serves", serves), ("calls", calls), ("is lossy", is_lossy), ("is wary", is_wary)]);
+    support::play(&[
+        ("serves", serves),
+        ("calls", calls),
+        ("is lossy", is_lossy),
+        ("is wary", is_wary),
+        ("is typed", is_typed),
+    ]);
 }
 
 /// From here on this process may have little more memory than it has.
 fn run_short() {
+    run_short_of(MORE);
+}
+
+fn run_short_of(more: u64) {
     let statm = fs::read_to_string("/proc/self/statm").unwrap();
     let pages: u64 = statm.split(' ').next().unwrap().parse().unwrap();
     let (_, hard) = getrlimit(Resource::RLIMIT_AS).unwrap();
     let mapped = pages * ringbus::internals::segment::page_size() as u64;
-    setrlimit(Resource::RLIMIT_AS, mapped + MORE, hard).unwrap();
+    setrlimit(Resource::RLIMIT_AS, mapped + more, hard).unwrap();
 }
 
 fn service(node: &Node) -> ringbus::Server {
@@ -142,5 +154,36 @@ fn is_wary(parent: &mut Parent, args: &[&str]) {
     assert!(matches!(refused, Err(RecvError::Decode { sequence: 1, .. })), "{refused:?}");
     parent.say("next");
     assert_eq!(*subscriber.recv_timeout(DEADLINE).unwrap().expect("the last"), [3; 10]);
+    parent.say("next");
+}
+
+/// Its `String` ended the process: the decoder had no memory for it, and let serde try once more.
+#[test]
+fn a_typed_subscriber_is_told_of_what_it_has_no_memory_to_decode() {
+    let dir = Dir::new();
+    let node = dir.join("writer");
+    let mut publisher = node.publisher::<String>("t").unwrap();
+    let mut reader = Child::start("is typed", &[dir.arg()]);
+    reader.expect("short");
+    publisher.wait_for_subscribers(1, DEADLINE).unwrap();
+    for len in [10, LARGE - 64, 11] {
+        publisher.publish(&"x".repeat(len)).unwrap();
+        reader.expect("next");
+    }
+    reader.finish();
+}
+
+fn is_typed(parent: &mut Parent, args: &[&str]) {
+    let node = support::bus(args[0]).join("reader").unwrap();
+    let mut subscriber = node.subscriber::<String>("t").unwrap();
+    run_short_of(MORE_FOR_A_COPY);
+    parent.say("short");
+    assert_eq!(subscriber.recv_timeout(DEADLINE).unwrap().expect("the first").len(), 10);
+    parent.say("next");
+    let refused = subscriber.recv_timeout(DEADLINE).map(drop);
+    let Err(RecvError::Decode { sequence: 1, reason, .. }) = &refused else { panic!("{refused:?}") };
+    assert!(reason.contains("ulimit -v"), "{reason}");
+    parent.say("next");
+    assert_eq!(subscriber.recv_timeout(DEADLINE).unwrap().expect("the last").len(), 11);
     parent.say("next");
 }

@@ -24,6 +24,7 @@ mod copying;
 mod fill;
 mod large;
 mod loan;
+mod put;
 mod room;
 mod sending;
 mod succession;
@@ -353,21 +354,6 @@ impl Outlet {
         let (frame, payload) = filled.map_err(|error| refuse_body(error, size))?;
         self.copying.end(turn, payload);
         self.finish(0, frame, payload, head)
-    }
-
-    /// Publishes a whole frame if there is room for it now.
-    pub(super) fn put(&mut self, frame: &[u8]) -> bool {
-        if !self.node.origin.is_here() {
-            return false;
-        }
-        if frame.len() as u64 > self.writer.largest_body() {
-            return self.put_large(frame);
-        }
-        if self.writer.publish_frame(&[], frame).is_err() {
-            return false;
-        }
-        self.ring_all();
-        true
     }
 
     /// Bytes of the largest payload, but for what its head takes of the log.

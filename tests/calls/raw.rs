@@ -329,6 +329,50 @@ fn answers_that_are_kept_for_others_are_aligned_as_those_in_place() {
     drop(server);
 }
 
+/// They went to private memory, and from there to any place in the log.
+#[test]
+fn answers_lent_while_another_is_being_filled_are_aligned_too() {
+    let dir = Dir::new();
+    let node = dir.join("server");
+    let (tell, told) = channel();
+    let (go, gone) = channel::<()>();
+    let (keeps, lends, gone) = (Mutex::new(tell.clone()), Mutex::new(tell), Mutex::new(gone));
+    let server = node
+        .service("loans")
+        .raw_method("keep", move |context, bytes| {
+            let loan = context.loan(bytes.len())?;
+            keeps.lock().unwrap().send(()).unwrap();
+            gone.lock().unwrap().recv_timeout(DEADLINE).unwrap();
+            Ok(loan)
+        })
+        .raw_method("lend", move |context, bytes| {
+            let mut loan = context.loan(bytes.len())?;
+            assert!(loan.as_ptr().addr().is_multiple_of(64));
+            loan.copy_from_slice(bytes);
+            lends.lock().unwrap().send(()).unwrap();
+            Ok(loan)
+        })
+        .workers(2)
+        .spawn()
+        .unwrap();
+    let other = dir.join("client");
+    let client = other.client("loans").unwrap();
+    let lens = [64, 65, 1500, 8192, 16_000, 16_300, 16_330, 16_384, 70_000];
+    for (n, len) in lens.into_iter().enumerate() {
+        let start = |method, len| client.request(method).timeout(DEADLINE).start_raw(&bytes(n, len)).unwrap();
+        let kept = start("keep", 1 + n);
+        told.recv_timeout(DEADLINE).unwrap();
+        let lent = start("lend", len);
+        told.recv_timeout(DEADLINE).unwrap();
+        go.send(()).unwrap();
+        kept.wait().unwrap();
+        let answer = lent.wait().unwrap();
+        assert_eq!(*answer, bytes(n, len));
+        assert!(answer.as_ptr().addr().is_multiple_of(64), "{len}");
+    }
+    assert_eq!(server.stats().messages, 2 * lens.len() as u64);
+}
+
 /// It waited for the log that its own thread had locked: with a call's timeout of ever, for ever.
 #[test]
 fn nothing_is_lent_while_a_value_is_being_serialised() {

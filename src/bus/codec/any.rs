@@ -57,7 +57,7 @@ impl<'de> Reader<'de> {
             let bytes = self.take_bytes()?;
             if bytes.len() >= segment::LONG {
                 let no_memory =
-                    || Error::custom(format_args!("there is no memory for {} bytes", bytes.len()));
+                    || Error::custom(format_args!("no memory for {} bytes of it (`ulimit -v`)", bytes.len()));
                 if marker <= 0xc6 {
                     return visitor.visit_byte_buf(segment::to_vec(bytes).ok_or_else(no_memory)?);
                 }

@@ -11,10 +11,10 @@ use crate::bus::codec::Body;
 use crate::bus::core::Command;
 use crate::bus::error::PublishError;
 use crate::bus::spare::ALIGN;
-use crate::frame::{self, Encoding, Head};
+use crate::frame::{Encoding, Head};
 use crate::ring::blob::{BESIDE, FRAMES, NAME};
 use crate::ring::{Blob, BlobHeader};
-use crate::segment::{self, Memory, Sealed, SegmentError};
+use crate::segment::{Memory, Sealed, SegmentError};
 use crate::wake::Wait;
 
 /// How long it takes to make 64 KiB of a blob: mostly page faults.
@@ -32,7 +32,7 @@ pub(super) struct Place {
 impl Place {
     /// The payload is aligned, and the head before it, as near to the generation as may be: mostly in its line, and the
     /// payload's first line is the other one of the pair that many processors fetch together.
-    fn of(prefix: usize, payload: usize) -> Self {
+    pub(super) fn of(prefix: usize, payload: usize) -> Self {
         let start = (FRAMES + prefix).next_multiple_of(ALIGN);
         Self { at: start - prefix, len: prefix.saturating_add(payload) }
     }
@@ -63,9 +63,12 @@ impl Room {
     /// Whether a frame of so many bytes, of which so many are its payload, is put there once there is room. What is put and
     /// never fits would wait for ever.
     pub(in crate::bus) fn takes(&self, frame: usize, payload: usize) -> bool {
+        frame <= self.in_log || self.takes_in_blob(frame, payload)
+    }
+
+    pub(super) fn takes_in_blob(&self, frame: usize, payload: usize) -> bool {
         let place = Place::of(frame - payload, payload);
-        let in_blob = payload as u64 <= self.limits.largest() && self.limits.class(place.bytes()).is_some();
-        frame <= self.in_log || in_blob
+        payload as u64 <= self.limits.largest() && self.limits.class(place.bytes()).is_some()
     }
 }
 
@@ -97,24 +100,6 @@ impl Outlet {
                 Err(refuse_body(error, size))
             }
         }
-    }
-
-    /// Publishes a whole frame if there is room for it now.
-    #[cold]
-    pub(super) fn put_large(&mut self, whole: &[u8]) -> bool {
-        // As a loan's: its payload is aligned.
-        let Ok((head, span)) = frame::decode_head(whole, whole.len()) else { return false };
-        let place = Place::of(span.start, whole.len() - span.start);
-        let Some(class) = self.config.limits.class(place.bytes()) else { return false };
-        if !self.try_large(class, true).unwrap_or(false) {
-            return false;
-        }
-        let turn = self.copying.begin(Payload::of(span.encoding, whole.len()));
-        segment::copy(self.large_mut(place), whole, turn.via);
-        self.copying.end(turn, whole.len());
-        // An error says that the node drains; the frame is in the log.
-        let _ = self.finish_large(place, span.len, &head);
-        true
     }
 
     /// Takes a blob for a loan; `None` if it was dropped.

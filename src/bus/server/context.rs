@@ -2,22 +2,23 @@
 
 use std::fmt;
 use std::io;
-use std::ops::{Deref, DerefMut};
+use std::ops::{Deref, DerefMut, Range};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use parking_lot::{ArcMutexGuard, RawMutex};
 
 use super::ServerShared;
-use super::pair::{Pair, unwritten};
+use super::pair::{Pair, ok_head, unwritten};
 use super::slot::Slot;
 use crate::bus::error::PublishError;
 use crate::bus::message::Headers;
 use crate::bus::metadata::{Digits, Outfit};
 use crate::bus::outlet::Outlet;
 use crate::bus::peer::NodeInfo;
+use crate::bus::spare::{ALIGN, first_aligned};
 use crate::bus::status::Status;
-use crate::frame::{self, Code, Encoding, Head};
+use crate::frame::Encoding;
 use crate::sys::{clock, memory};
 
 /// A call, as its handler sees it.
@@ -126,7 +127,7 @@ impl Context {
         self.reply_headers.push((key.into(), value.into()));
     }
 
-    /// Lends `len` bytes for the answer of a raw method, 64-byte aligned in shared memory where there is room in it
+    /// Lends `len` bytes for the answer of a raw method, 64-byte aligned, in shared memory where there is room in it
     /// just now, else in private memory. Headers are to be added before. Other answers to the same
     /// client wait until it is returned or dropped: up to
     /// [`ServiceBuilder::capacity`](crate::ServiceBuilder::capacity), or 16 MiB, in private memory; those beyond keep their
@@ -165,7 +166,7 @@ impl Context {
     /// Where there is no room in the log just now.
     fn private(&self, len: usize) -> Result<Memory, Status> {
         let refuse = |error: io::Error| self.pair.refuse(Status::resource_exhausted(error.to_string()));
-        memory::zeroed(len).map(Memory::Private).map_err(refuse)
+        Private::new(len).map(Memory::Private).map_err(refuse)
     }
 
     /// Writes any bytes into the log of answers.
@@ -193,10 +194,6 @@ impl Context {
         let outfit = Outfit { headers, timestamp: self.pair.timestamps, correlation: self.correlation() };
         outfit.list(room).map_err(|reason| Status::internal(format!("headers of the answer: {reason}")))
     }
-}
-
-pub(super) fn ok_head<'a>(id: u64, headers: &'a [(&'a str, &'a str)]) -> Head<'a> {
-    Head::Response { id, status: Code::Ok, message: None, headers: frame::Headers::from_slice(headers) }
 }
 
 impl fmt::Debug for Context {
@@ -244,17 +241,36 @@ pub struct ReplyLoan {
 
 enum Memory {
     Log(Option<ArcMutexGuard<RawMutex, Outlet>>),
-    Private(Vec<u8>),
+    Private(Private),
+}
+
+/// Private memory, aligned as the log's.
+#[derive(Default)]
+pub(super) struct Private {
+    memory: Vec<u8>,
+    payload: Range<usize>,
+}
+
+impl Private {
+    fn new(len: usize) -> io::Result<Self> {
+        let memory = memory::zeroed(len.saturating_add(ALIGN - 1))?;
+        let start = first_aligned(&memory);
+        Ok(Self { memory, payload: start..start + len })
+    }
+
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.memory[self.payload.clone()]
+    }
 }
 
 impl ReplyLoan {
     /// Publishes it as the answer to this call. What was lent outside the log comes back.
-    pub(super) fn send(mut self, context: &Context) -> Result<Option<Vec<u8>>, Status> {
+    pub(super) fn send(mut self, context: &Context) -> Result<Option<Private>, Status> {
         if self.id != context.id || !Arc::ptr_eq(&self.pair, &context.pair) {
             return Err(Status::internal("the handler returned a loan of another call"));
         }
         match &mut self.memory {
-            Memory::Private(bytes) => Ok(Some(std::mem::take(bytes))),
+            Memory::Private(private) => Ok(Some(std::mem::take(private))),
             Memory::Log(answers) => {
                 if let Some(mut answers) = answers.take() {
                     let sent = answers.send_loan(None);
@@ -280,7 +296,7 @@ impl Deref for ReplyLoan {
 
     fn deref(&self) -> &[u8] {
         match &self.memory {
-            Memory::Private(bytes) => bytes,
+            Memory::Private(private) => private.bytes(),
             Memory::Log(answers) => answers.as_ref().map_or(&[][..], |answers| answers.loaned()),
         }
     }
@@ -289,7 +305,7 @@ impl Deref for ReplyLoan {
 impl DerefMut for ReplyLoan {
     fn deref_mut(&mut self) -> &mut [u8] {
         match &mut self.memory {
-            Memory::Private(bytes) => bytes,
+            Memory::Private(Private { memory, payload }) => &mut memory[payload.clone()],
             Memory::Log(answers) => answers.as_mut().map_or(&mut [][..], |answers| answers.loaned_mut()),
         }
     }

@@ -6,7 +6,7 @@ use std::marker::PhantomData;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::context::{Bytes, Context, Reply};
+use super::context::{Bytes, Context, Reply, ReplyLoan};
 use crate::bus::codec::{self, Body, DecodeError, Value};
 use crate::bus::metadata::Digits;
 use crate::bus::status::Status;
@@ -79,15 +79,13 @@ where
 
     fn run(&self, context: &mut Context, _: &str, payload: &[u8]) {
         let result = guard(|| (self.0)(context, payload).map(Into::into));
-        let bytes = match result {
-            Ok(Reply(Bytes::Owned(bytes))) => Ok(Some(bytes)),
-            Ok(Reply(Bytes::Loan(loan))) => loan.send(context),
+        let sent = match result {
+            Ok(Reply(Bytes::Owned(bytes))) => reply(context, Encoding::Raw, &codec::Bytes(&bytes)),
+            Ok(Reply(Bytes::Loan(loan))) => reply_lent(context, loan),
             Err(status) => Err(status),
         };
-        match bytes {
-            Ok(None) => {}
-            Ok(Some(bytes)) => answer(context, Encoding::Raw, &bytes),
-            Err(status) => refuse(context, &status),
+        if let Err(status) = sent {
+            refuse(context, &status);
         }
     }
 }
@@ -106,6 +104,7 @@ pub(super) fn guard<T>(handler: impl FnOnce() -> Result<T, Status>) -> Result<T,
 }
 
 /// Answers with bytes.
+#[cfg(feature = "tower")]
 pub(super) fn answer(context: &Context, encoding: Encoding, bytes: &[u8]) {
     if let Err(status) = reply(context, encoding, &codec::Bytes(bytes)) {
         refuse(context, &status);
@@ -121,6 +120,17 @@ fn reply(context: &Context, encoding: Encoding, body: &impl Body) -> Result<(), 
     let mut room = Digits::default();
     let headers = context.reply_headers(&mut room)?;
     context.pair.answer(context.id, context.deadline_ns, &headers, encoding, body)
+}
+
+/// Answers with what was lent.
+///
+/// # Errors
+/// Those of [`reply`].
+fn reply_lent(context: &Context, loan: ReplyLoan) -> Result<(), Status> {
+    let Some(private) = loan.send(context)? else { return Ok(()) };
+    let mut room = Digits::default();
+    let headers = context.reply_headers(&mut room)?;
+    context.pair.answer_aligned(context.id, context.deadline_ns, &headers, private.bytes())
 }
 
 /// Answers with a status.

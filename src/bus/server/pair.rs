@@ -165,9 +165,24 @@ impl Pair {
         encoding: Encoding,
         body: &impl Body,
     ) -> Result<(), Status> {
-        let headers = Headers::from_slice(headers);
-        let head = Head::Response { id, status: Code::Ok, message: None, headers };
+        let head = ok_head(id, headers);
         self.write(&head, encoding, body, IfFull::Wait { deadline_ns }).map_err(|status| self.refuse(status))
+    }
+
+    /// [`Pair::answer`] by way of the backlog, which aligns bytes ([`Outlet::put`]): for those of a loan outside the log.
+    ///
+    /// # Errors
+    /// Those of [`Pair::answer`].
+    pub(super) fn answer_aligned(
+        &self,
+        id: u64,
+        deadline_ns: Option<u64>,
+        headers: &[(&str, &str)],
+        bytes: &[u8],
+    ) -> Result<(), Status> {
+        let head = ok_head(id, headers);
+        let left = self.leave(&head, Encoding::Raw, &Bytes(bytes), IfFull::Wait { deadline_ns });
+        left.map_err(|status| self.refuse(status))
     }
 
     /// Counts an answer that is not written since it is too large, or one too many.
@@ -220,6 +235,17 @@ impl Pair {
                 Err(error) => return Err(unwritten(error)),
             }
         }
+        self.leave(head, encoding, body, if_full)
+    }
+
+    /// Leaves an answer to the backlog.
+    fn leave(
+        &self,
+        head: &Head<'_>,
+        encoding: Encoding,
+        body: &impl Body,
+        if_full: IfFull,
+    ) -> Result<(), Status> {
         let frame = self.encode(head, encoding, body).map_err(unwritten)?;
         self.put(frame, if_full)
     }
@@ -368,6 +394,11 @@ impl Pair {
     pub(super) fn lock(&self) -> Option<ArcMutexGuard<RawMutex, Outlet>> {
         if self.is_backlogged() || self.is_gone() { None } else { self.answers.try_lock_arc() }
     }
+}
+
+/// The head of a result.
+pub(super) fn ok_head<'a>(id: u64, headers: &'a [(&'a str, &'a str)]) -> Head<'a> {
+    Head::Response { id, status: Code::Ok, message: None, headers: Headers::from_slice(headers) }
 }
 
 /// Why an answer was not written: the caller has no part in what it is made of.
