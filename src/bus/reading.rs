@@ -65,6 +65,9 @@ pub(super) struct Source {
     pub(super) predecessor: Option<u64>,
     /// The number of its writer's first message that this port has not had, while there was no room for the log.
     pub(super) due: Option<u64>,
+    /// The number of the message that would be next, if none were missed where this log continues another: until one has
+    /// come, nobody has told.
+    pub(super) untold: Option<u64>,
     /// In a client's port: the number of the route that it answers for.
     pub(super) route: Option<u32>,
     pub(super) reader: ring::Reader<Arc<PeerSegment>, Arc<Sealed>>,
@@ -83,6 +86,11 @@ pub(super) struct Source {
 }
 
 impl Source {
+    /// Whether what was missed before its first message is not known, since that has not come.
+    pub(super) fn is_loss_untold(&self) -> bool {
+        self.untold.is_some() && self.reader.expected() == self.untold
+    }
+
     pub(super) fn rests(&self) -> bool {
         self.manner == Manner::Resting
     }

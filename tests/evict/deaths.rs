@@ -53,7 +53,9 @@ fn a_writer_killed_while_it_evicts_owes_the_healthy_nothing() {
             let any = all.received >= acknowledged || !all.gaps.is_empty();
             any && healthy.stats().peers == 0 && slow.stats().peers == 0
         });
+        // What was told between the last look and the end.
         all.take_all(&mut healthy);
+        some.take_all(&mut slow);
         assert!(all.is_whole(LATER), "{all:?} of {acknowledged}");
         // Told of a loss whose size nobody is left to tell, at most at the end.
         let unknown = some.gaps.iter().position(|(_, missed)| *missed == 0);

@@ -439,6 +439,7 @@ impl Core {
             key,
             predecessor,
             due: missed.and_then(|missed| missed.due),
+            untold: None,
             route,
             reader,
             writer: bell,

@@ -92,7 +92,7 @@ impl Inlet {
             let (_, heir) = heirs.swap_remove(at);
             return self.follow(due, &ended.origin, heir);
         }
-        if ended.ended && (closed_for || ended.reader.is_overtaken()) {
+        if ended.ended && (closed_for || ended.reader.is_overtaken() || ended.is_loss_untold()) {
             return Some(self.lagged(&ended.origin, 0)); // nobody is left to say how many
         }
         if !closed_for {
@@ -111,6 +111,7 @@ impl Inlet {
             (Some(due), Some(first)) if first > due => Some(self.lagged(origin, first - due)),
             (Some(due), _) => {
                 source.reader.expect(due); // what its writer could not tell, its first message shows
+                source.untold = first.is_none().then_some(due);
                 None
             }
             _ => None,
@@ -134,5 +135,51 @@ impl Inlet {
         self.shared.counters.drop(missed);
         let topic = origin.topic.as_deref().map(str::to_owned);
         RecvError::Lagged { missed, source_node: origin.node.clone(), topic }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use crate::bus::Bus;
+    use crate::bus::error::RecvError;
+    use crate::bus::inlet::Inlet;
+    use crate::bus::reading::{Purpose, Source};
+    use crate::bus::topic::Filter;
+    use crate::frame::PortUp;
+    use crate::wake::Wait;
+
+    const DEADLINE: Duration = Duration::from_secs(30);
+
+    /// It was told of nothing if the writer of the log that it went on in died before another message.
+    #[test]
+    fn a_loss_whose_size_only_the_next_message_shows_is_told_without_one_too() {
+        for more in [0, 1] {
+            let node = Bus::private().unwrap().join("node").unwrap();
+            let mut publisher = node.raw_publisher("t").unwrap();
+            (0..5).for_each(|n| publisher.publish(&[n]).unwrap());
+            let purpose = Purpose::Subscriber { lossy: false };
+            let filters = vec![Filter::new("t").unwrap()];
+            let mut inlet =
+                Inlet::open(&node.shared, purpose, filters, PortUp::DEFAULT_PRIORITY, Wait::Park).unwrap();
+            let since = Instant::now();
+            let mut source: Source = loop {
+                assert!(inlet.next().unwrap().is_none() && since.elapsed() < DEADLINE);
+                if !inlet.sources.is_empty() {
+                    inlet.search.remove(0);
+                    break inlet.sources.remove(0);
+                }
+            };
+            // As if it continued a log of which three messages were read, and its writer had been publishing when it was
+            // asked which one is next: then it cannot tell.
+            source.reader.expect_any();
+            source.due = Some(3);
+            inlet.admit(source);
+            (0..more).for_each(|_| publisher.publish(&[5]).unwrap());
+            inlet.sources[0].ended = true; // its writer has died
+            let told = inlet.next().unwrap_err();
+            assert!(matches!(*told, RecvError::Lagged { missed, .. } if missed == 2 * more), "{told}");
+        }
     }
 }
