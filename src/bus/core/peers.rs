@@ -27,8 +27,8 @@ const MAX_CURSOR_SEGMENT: usize = 1 << 20;
 pub(super) struct PeerState {
     pub(super) node: NodeInfo,
     pub(super) standing: Standing,
-    /// In the order of their opening.
-    pub(super) ports: BTreeMap<u64, RemotePort>,
+    /// In the order of their opening. Boxed: most have few ports, and a node of the map has room for eleven.
+    pub(super) ports: BTreeMap<u64, Box<RemotePort>>,
     /// Every port that existed when the session was established has been told.
     pub(super) ports_done: bool,
     /// `None` if it has not told where its heartbeats are: it is never judged then.
@@ -248,7 +248,7 @@ impl Core {
             None
         };
         let port = card.id;
-        if peer.ports.insert(port, RemotePort { card, topic, reads }).is_some() {
+        if peer.ports.insert(port, Box::new(RemotePort { card, topic, reads })).is_some() {
             return Err(format!("port {port} opened twice").into());
         }
         if let Some(why) = short {
