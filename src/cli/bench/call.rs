@@ -5,7 +5,8 @@ use clap::Args;
 use super::super::Outcome;
 use super::calls::window;
 use super::figures::{Figures, median_of};
-use super::latency::bounce;
+use super::pair::bounce;
+use super::place::Places;
 use super::protocol::{CallTask, LineKind, Measured, Task};
 use super::yardstick::Yardstick;
 use super::{Bench, Effort, payload};
@@ -17,7 +18,7 @@ One process calls a method that returns its argument, the other serves it; both 
 The argument is the value that `bench latency --help` describes, of about --payload bytes. One call after the
 other is timed, then calls are counted with 64 in flight (`calls_per_s`; fewer if they have more than 256 KiB).
 Several clients are in one process and call in turn. In each repetition calls, the bare ring and the cache line are
-measured in turn, for --seconds each (0.1 by default), by processes started afresh; the bare ring takes as many
+measured in turn, for --seconds each (0.04 by default), by processes started afresh; the bare ring takes as many
 bytes to and fro.")]
 pub(super) struct Options {
     /// Bytes of an argument and of its answer, 64 to 67108864
@@ -35,6 +36,7 @@ pub(super) fn measure(bench: &Bench, payload: usize, clients: usize) -> Outcome<
     super::check_typed(payload, true)?;
     let seconds = bench.seconds;
     let (mut calls, mut bare, mut raws) = (Vec::new(), Yardstick::new(), Vec::new());
+    let mut places = Places::default();
     for _ in 0..bench.repetitions {
         let mut pair = bench.pair()?;
         let task = Task::Call(CallTask { payload, clients, seconds });
@@ -43,10 +45,13 @@ pub(super) fn measure(bench: &Bench, payload: usize, clients: usize) -> Outcome<
             other => return Err(format!("calls were to be measured, not {other:?}").into()),
         }
         bare.bounce(bench, &mut pair, payload, false)?;
-        raws.push(bounce(bench, &mut pair, LineKind::Raw)?);
+        raws.push(bounce(&mut pair, LineKind::Raw, seconds)?);
+        places.note(&pair.end()?);
     }
+    let kept = places.commonest();
+    let (calls, raws) = (kept.of(calls), kept.of(raws));
     let p50 = median_of(&calls, |(times, _)| times.p50 as f64);
-    let (bare_p50, _) = bare.best();
+    let (bare_p50, _) = bare.best(&kept);
     let figures = Figures::default()
         .time("rtt_p50_ns", p50)
         .time("rtt_p99_ns", median_of(&calls, |(times, _)| times.p99 as f64))
@@ -58,5 +63,5 @@ pub(super) fn measure(bench: &Bench, payload: usize, clients: usize) -> Outcome<
         .time("rtt_mean_ns", median_of(&calls, |(times, _)| times.mean))
         .time("rtt_p99_9_ns", median_of(&calls, |(times, _)| times.p99_9 as f64))
         .whole("in_flight", window(payload) as f64);
-    Ok(bench.about(figures, &bench.pair_placement()))
+    Ok(bench.about_kept(figures, &kept, &bench.pair_placement()))
 }

@@ -5,6 +5,7 @@ use clap::Args;
 use super::super::Outcome;
 use super::figures::{Figures, median_of};
 use super::pair::{Pair, flow};
+use super::place::Places;
 use super::protocol::{BusFlow, FlowKind, Waiting};
 use super::yardstick::Yardstick;
 use super::{Bench, Effort, payload};
@@ -40,19 +41,25 @@ pub(super) fn measure(bench: &Bench, payload: usize, subscribers: usize, separat
     let kind = |subscribers, wait| FlowKind::Bus(BusFlow { payload, wait, subscribers, ..BusFlow::PLAIN });
     let share = |process| subscribers / processes + usize::from(process < subscribers % processes);
     let receivers: Vec<_> = (0..processes).map(|process| kind(share(process), waits)).collect();
-    let (mut subject, mut bare) = (Vec::new(), Yardstick::new());
+    let (mut subject, mut bare, mut places) = (Vec::new(), Yardstick::new(), Places::default());
     for _ in 0..bench.repetitions {
         let mut group = Pair::start(bench, processes)?;
         subject.push(flow(&mut group, kind(subscribers, Waiting::Spin), &receivers, bench.seconds)?);
-        drop(group);
-        bare.flow(bench, &mut bench.pair()?, payload, false, subscribers)?;
+        let mut lines = group.end()?;
+        let mut pair = bench.pair()?;
+        bare.flow(bench, &mut pair, payload, false, subscribers)?;
+        lines.extend(pair.end()?);
+        places.note(&lines);
     }
+    let lost = subject.iter().map(|flow| flow.lost as f64).sum();
+    let kept = places.commonest();
+    let subject = kept.of(subject);
     let deliveries = median_of(&subject, |flow| flow.received_per_s);
-    let bare_deliveries = bare.best();
+    let bare_deliveries = bare.best(&kept);
     let figures = Figures::default()
         .whole("published_per_s", median_of(&subject, |flow| flow.sent_per_s))
         .whole("deliveries_per_s", deliveries)
-        .whole("lost", subject.iter().map(|flow| flow.lost as f64).sum())
+        .whole("lost", lost)
         .whole("bare_deliveries_per_s", bare_deliveries)
         .ratio("ratio_bare", deliveries / bare_deliveries);
     let placement = format!(
@@ -61,7 +68,7 @@ pub(super) fn measure(bench: &Bench, payload: usize, subscribers: usize, separat
         if processes == 1 { "" } else { "es" },
         cpu_names(&bench.cpus[1..=processes.min(others)])
     );
-    Ok(bench.about(figures, &placement))
+    Ok(bench.about_kept(figures, &kept, &placement))
 }
 
 fn cpu_names(cpus: &[usize]) -> String {

@@ -11,7 +11,7 @@ use super::figures::{Figures, median_of};
 use super::protocol::{Measured, Order, Task, hear};
 use super::{Bench, Effort};
 
-pub(super) const SECONDS: f64 = 0.7;
+pub(super) const SECONDS: f64 = 0.35;
 
 /// CPU time and memory of a process that has joined a bus and whose subscriber sleeps
 #[derive(Debug, clap::Args)]
@@ -19,7 +19,7 @@ pub(super) const SECONDS: f64 = 0.7;
 Two processes at a time: one that does nothing, and one that has joined a bus alone and waits in `recv` of a
 subscriber as it is by default. `cpu_percent` is the latter's share of one CPU, of all its threads, over all
 repetitions; `rss_bytes` and `bare_rss_bytes` are their resident memory, with the program's own pages.
---seconds is the time of a repetition, by default 0.7.")]
+--seconds is the time of a repetition, by default 0.35.")]
 pub(super) struct Options {
     #[command(flatten)]
     pub(super) effort: Effort,

@@ -11,8 +11,8 @@
 //! ```
 //!
 //! A measurement and its yardsticks are taken in turn within each repetition (A B C A B C …), by processes that are
-//! started afresh for each; what is printed are medians over repetitions. This process sleeps meanwhile, and is
-//! not on the bus.
+//! started afresh for each; what is printed are medians over those repetitions that were in one place (`place`). This
+//! process sleeps meanwhile, and is not on the bus.
 
 use std::time::Duration;
 
@@ -42,6 +42,7 @@ mod idle;
 mod latency;
 mod line;
 mod pair;
+mod place;
 mod protocol;
 mod raw;
 mod scale;
@@ -53,10 +54,11 @@ pub(super) use child::{ChildOptions, run_child};
 use crew::Crew;
 use figures::Figures;
 use pair::Pair;
+use place::Kept;
 
 /// What a measured part of a repetition takes unless asked otherwise, in seconds. Many short repetitions and not a few long
-/// ones: a host moves its virtual CPUs every few seconds, and all that is compared is to have run as long at each place.
-const SECONDS: f64 = 0.1;
+/// ones: a host may move its virtual CPUs every second or two, and most are to be in one place from beginning to end.
+const SECONDS: f64 = 0.04;
 /// The largest payload that is measured.
 const LARGEST: usize = 64 << 20;
 
@@ -65,7 +67,11 @@ const LARGEST: usize = 64 << 20;
 #[command(after_long_help = "\
 Every measurement is taken by processes of their own on a private bus (--bus, --dir and --name have no effect),
 beside its yardsticks in the same run, in turn, --repetitions times; what is printed are medians. Compare ratios:
-absolute times of a virtual machine move with its neighbours. Nothing else should run on the CPUs.")]
+absolute times of a virtual machine move with its neighbours. Nothing else should run on the CPUs.
+
+Where two processes measure, a cache line is timed between them before and after each part. A host that moves its
+virtual CPUs shows in that: repetitions in which it has, and those in another place than most, do not count
+(`repetitions_left_out`; what is lost in them does).")]
 pub(super) struct Options {
     #[command(subcommand)]
     what: What,
@@ -88,7 +94,7 @@ enum What {
 #[derive(Debug, Clone, Copy, Args)]
 struct Effort {
     /// Repetitions, of which the median is taken
-    #[arg(long, value_name = "N", default_value_t = 15, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    #[arg(long, value_name = "N", default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=1000))]
     repetitions: u32,
     /// Time of each measured part of a repetition, in seconds
     #[arg(long, value_name = "S", value_parser = seconds)]
@@ -177,6 +183,11 @@ impl Bench {
             [first, second, ..] => format!("first process on CPU {first}, second on CPU {second}"),
             _ => "one CPU".into(),
         }
+    }
+
+    /// Adds what every measurement of two processes tells of itself.
+    fn about_kept(&self, figures: Figures, kept: &Kept, placement: &str) -> Figures {
+        self.about(figures.whole("repetitions_left_out", kept.left_out() as f64), placement)
     }
 
     /// Adds what every measurement tells of itself.

@@ -5,14 +5,20 @@ use std::time::Duration;
 use super::super::Outcome;
 use super::Bench;
 use super::crew::Crew;
-use super::protocol::{FlowKind, Measured, Order, Task};
+use super::figures::RoundTrips;
+use super::protocol::{FlowKind, LineKind, Measured, Order, Task};
 
 const FIRST: usize = 0;
 
 /// The first process, and those that it measures with: mostly one.
 pub(super) struct Pair<'a> {
     crew: Crew<'a>,
+    /// What a cache line took there and back before each part of the repetition, in nanoseconds.
+    lines: Vec<f64>,
 }
+
+/// For so many seconds the cache line is timed.
+const GLANCE: f64 = 0.002;
 
 impl<'a> Pair<'a> {
     /// Starts the first process and so many others, each pinned to the next CPU, round and round without the
@@ -28,7 +34,22 @@ impl<'a> Pair<'a> {
             };
             crew.start(&name, Some(*cpu))?;
         }
-        Ok(Self { crew })
+        Ok(Self { crew, lines: Vec::new() })
+    }
+
+    /// The end of the repetition: what a cache line took before, between and after its parts.
+    pub(super) fn end(mut self) -> Outcome<Vec<f64>> {
+        self.glance()?;
+        Ok(self.lines)
+    }
+
+    /// Times the line between the first process and the second, for a moment.
+    fn glance(&mut self) -> Outcome {
+        let line = LineKind::Raw;
+        let ping = Task::Ping { line, seconds: GLANCE };
+        let (measured, _) = self.run(ping, &[Task::Echo { line }], GLANCE)?;
+        self.lines.push(round_trips(measured)?.p50 as f64);
+        Ok(())
     }
 
     /// Has both play their parts, for a time that the first one is told; what they have measured.
@@ -38,6 +59,11 @@ impl<'a> Pair<'a> {
     }
 
     fn play_all(&mut self, first: Task, others: &[Task], seconds: f64) -> Outcome<(Measured, Vec<Measured>)> {
+        self.glance()?;
+        self.run(first, others, seconds)
+    }
+
+    fn run(&mut self, first: Task, others: &[Task], seconds: f64) -> Outcome<(Measured, Vec<Measured>)> {
         let crew = &mut self.crew;
         let mut theirs = None;
         for (index, task) in others.iter().enumerate() {
@@ -71,6 +97,19 @@ impl<'a> Pair<'a> {
     /// Has the first process measure by itself.
     pub(super) fn alone(&mut self, task: Task, seconds: f64) -> Outcome<Measured> {
         Ok(self.play_all(task, &[], seconds)?.0)
+    }
+}
+
+/// Round trips of the first process, which another answers, in one repetition.
+pub(super) fn bounce(pair: &mut Pair<'_>, line: LineKind, seconds: f64) -> Outcome<RoundTrips> {
+    let (measured, _) = pair.play(Task::Ping { line, seconds }, Task::Echo { line }, seconds)?;
+    round_trips(measured)
+}
+
+fn round_trips(measured: Measured) -> Outcome<RoundTrips> {
+    match measured {
+        Measured::RoundTrips(times) => Ok(times),
+        other => Err(format!("round trips were to be measured, not {other:?}").into()),
     }
 }
 

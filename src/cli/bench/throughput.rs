@@ -5,6 +5,7 @@ use clap::Args;
 use super::super::Outcome;
 use super::figures::{Figures, median_of};
 use super::pair::flow;
+use super::place::Places;
 use super::protocol::{BusFlow, FlowKind, Measured, Task, Waiting};
 use super::yardstick::Yardstick;
 use super::{Bench, Effort, payload};
@@ -14,7 +15,7 @@ use super::{Bench, Effort, payload};
 #[command(after_long_help = "\
 One process publishes as fast as there is room, the other receives and reads every byte in place (it adds up all
 words). Both are pinned, each to a CPU of its own, and spin. In each repetition the bus, the bare ring and a copy
-within one process are measured in turn, for --seconds each (0.1 by default) after a tenth of it to warm up, by
+within one process are measured in turn, for --seconds each (0.04 by default) after a tenth of it to warm up, by
 processes started afresh.
 
 Payloads are copied into the log as a whole, also into the bare ring's. With --loan they are lent, and their
@@ -58,7 +59,7 @@ pub(super) fn measure(bench: &Bench, kind: BusFlow) -> Outcome<Figures> {
     let BusFlow { payload, loan, .. } = kind;
     let alone = BusFlow { publishers: 1, idle_logs: 0, ..kind };
     let [mut subject, mut own] = [const { Vec::new() }; 2];
-    let (mut bare, mut copies) = (Yardstick::new(), Vec::new());
+    let (mut bare, mut copies, mut places) = (Yardstick::new(), Vec::new(), Places::default());
     for _ in 0..bench.repetitions {
         let mut pair = bench.pair()?;
         subject.push(flow(&mut pair, FlowKind::Bus(kind), &[FlowKind::Bus(kind)], bench.seconds)?);
@@ -70,20 +71,25 @@ pub(super) fn measure(bench: &Bench, kind: BusFlow) -> Outcome<Figures> {
             Measured::BytesPerSecond(rate) => copies.push(rate),
             other => return Err(format!("a copy was to be measured, not {other:?}").into()),
         }
+        places.note(&pair.end()?);
     }
+    let lost = subject.iter().map(|flow| flow.lost as f64).sum();
+    let sent = subject.iter().map(|flow| flow.sent as f64).sum();
+    let kept = places.commonest();
+    let (subject, own, copies) = (kept.of(subject), kept.of(own), kept.of(copies));
     let rate = median_of(&subject, |flow| flow.sent_per_s);
-    let bare_rate = bare.best();
+    let bare_rate = bare.best(&kept);
     let mut figures = Figures::default()
         .whole("messages_per_s", rate)
         .whole("bytes_per_s", rate * payload as f64)
-        .whole("lost", subject.iter().map(|flow| flow.lost as f64).sum())
+        .whole("lost", lost)
         .whole("bare_messages_per_s", bare_rate)
         .whole("memcpy_bytes_per_s", median_of(&copies, |rate| *rate))
         .ratio("ratio_bare", rate / bare_rate)
-        .whole("messages", subject.iter().map(|flow| flow.sent as f64).sum());
+        .whole("messages", sent);
     if kind != alone {
         let own_rate = median_of(&own, |flow| flow.sent_per_s);
         figures = figures.whole("own_messages_per_s", own_rate).ratio("ratio_own", rate / own_rate);
     }
-    Ok(bench.about(figures, &bench.pair_placement()))
+    Ok(bench.about_kept(figures, &kept, &bench.pair_placement()))
 }
