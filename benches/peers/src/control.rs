@@ -25,13 +25,17 @@ pub fn allowed_cpus() -> Result<Vec<usize>> {
     Ok((0..CpuSet::count()).filter(|cpu| set.is_set(*cpu).unwrap_or(false)).collect())
 }
 
-/// Binds this process and all threads it will have to one CPU, and its life to its parent's.
-pub fn settle(cpu: usize) -> Result<()> {
+/// Binds this thread and all that it will start to one CPU.
+pub fn bind(cpu: usize) -> Result<()> {
     let mut set = CpuSet::new();
     set.set(cpu)?;
-    sched_setaffinity(Pid::from_raw(0), &set)?;
-    set_pdeathsig(Signal::SIGKILL)?;
-    Ok(())
+    Ok(sched_setaffinity(Pid::from_raw(0), &set)?)
+}
+
+/// Binds this process and all threads it will have to one CPU, and its life to its parent's.
+pub fn settle(cpu: usize) -> Result<()> {
+    bind(cpu)?;
+    Ok(set_pdeathsig(Signal::SIGKILL)?)
 }
 
 fn command(role: &str, job: &Job) -> Result<Command> {

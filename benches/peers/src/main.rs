@@ -3,6 +3,7 @@
 //! ```text
 //!   main ── arguments ── plan ── which rows, in turns ──▶ report ── table, JSON     chart ── SVG
 //!                         │
+//!                         ├─ place ── in which of them the host had the CPUs where it has them most
 //!                         └─ control ── one run: two processes of this program, each on a CPU of its own
 //!                               ├── first:  peers/*.rs, with measure's clock
 //!                               └── second: peers/*.rs, with measure's sums
@@ -22,6 +23,7 @@ mod control;
 mod job;
 mod measure;
 mod peers;
+mod place;
 mod plan;
 mod report;
 
@@ -30,10 +32,10 @@ mod report;
 #[command(name = "peers", version)]
 pub struct Options {
     /// Runs of each row, in turns; the table has their medians
-    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, default_value_t = 11, value_parser = clap::value_parser!(u32).range(1..))]
     repetitions: u32,
     /// Milliseconds that each run measures, after a quarter of that to warm up
-    #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, default_value_t = 80, value_parser = clap::value_parser!(u64).range(1..))]
     millis: u64,
     /// Only these workloads [default: all]
     #[arg(long, value_enum, value_delimiter = ',')]

@@ -8,7 +8,7 @@ use serde::Serialize;
 use crate::Options;
 use crate::control::{allowed_cpus, run};
 use crate::job::{Figure, Job, Kind, Result, Row, Workload};
-use crate::peers;
+use crate::{peers, place};
 
 /// One workload with one payload.
 #[derive(Serialize)]
@@ -24,14 +24,25 @@ pub struct Line {
     pub row: &'static str,
     #[serde(skip)]
     pub kind: Kind,
-    /// One of each repetition.
+    /// Of the runs that count.
     #[serde(skip)]
     pub figures: Vec<Figure>,
-    pub values: Vec<f64>,
+    /// Runs that do not: the host had the CPUs elsewhere than in most.
+    pub left_out: usize,
     pub error: Option<String>,
 }
 
 impl Line {
+    /// Leaves out the other runs, unless that were all.
+    fn count_only(&mut self, counts: impl Fn(usize) -> bool) {
+        let runs = self.figures.len();
+        let kept: Vec<_> = (0..runs).filter(|run| counts(*run)).map(|run| self.figures[run]).collect();
+        if !kept.is_empty() {
+            self.left_out = runs - kept.len();
+            self.figures = kept;
+        }
+    }
+
     pub fn median(&self) -> Option<f64> {
         median(self.figures.iter().map(|figure| figure.value).collect())
     }
@@ -96,27 +107,27 @@ fn run_cell(options: &Options, workload: Workload, payload: usize, cpus: [usize;
     };
     let rows = peers::ALL.iter().flat_map(|peer| peer.rows()).filter(wanted);
     let mut lines: Vec<Line> = rows
-        .map(|row| Line {
-            row: row.name,
-            kind: row.kind,
-            figures: Vec::new(),
-            values: Vec::new(),
-            error: None,
-        })
+        .map(|row| Line { row: row.name, kind: row.kind, figures: Vec::new(), left_out: 0, error: None })
         .collect();
+    let mut places = vec![Vec::new(); lines.len()];
     for repetition in 1..=options.repetitions() {
-        for line in lines.iter_mut().filter(|line| line.error.is_none()) {
+        for (line, places) in lines.iter_mut().zip(&mut places).filter(|(line, _)| line.error.is_none()) {
             progress(&format!("{workload:?} {payload} B, {repetition}: {}", line.row));
+            let before = place::glance(cpus)?;
             match run_once(options, workload, payload, cpus, line) {
                 Ok(figure) => {
                     line.figures.push(figure);
-                    line.values.push(figure.value);
+                    places.push(place::stayed(before, place::glance(cpus)?));
                 }
                 Err(error) => line.error = Some(error.to_string()),
             }
         }
     }
     progress("");
+    let commonest = place::commonest(places.iter().flatten().copied());
+    for (line, places) in lines.iter_mut().zip(&places) {
+        line.count_only(|run| place::is_there(places[run], commonest));
+    }
     Ok(Cell { workload, payload, lines })
 }
 

@@ -55,7 +55,8 @@ pub fn table(options: &Options, cells: &[Cell]) -> String {
     let mut out = format!("{}\n", machine());
     let _ = writeln!(
         out,
-        "Medians of {} runs in turns, {} ms each; ×: how many times as fast ringbus is, used in the same way",
+        "Medians of {} runs in turns, {} ms each, without those in which the host had the CPUs elsewhere than in most; \
+         ×: how many times as fast ringbus is, used in the same way",
         options.repetitions(),
         options.time().as_millis()
     );
@@ -95,12 +96,16 @@ fn volume(cell: &Cell, line: &Line) -> String {
     }
 }
 
+fn values(line: &Line) -> impl Iterator<Item = f64> {
+    line.figures.iter().map(|figure| figure.value)
+}
+
 fn lowest(line: &Line) -> Option<f64> {
-    line.values.iter().copied().min_by(f64::total_cmp)
+    values(line).min_by(f64::total_cmp)
 }
 
 fn highest(line: &Line) -> Option<f64> {
-    line.values.iter().copied().max_by(f64::total_cmp)
+    values(line).max_by(f64::total_cmp)
 }
 
 pub fn json(options: &Options, cells: &[Cell]) -> Value {
@@ -113,7 +118,8 @@ pub fn json(options: &Options, cells: &[Cell]) -> Value {
                 "highest": highest(line),
                 "p99": line.p99(),
                 "ringbus_times_as_fast": cell.ratio(line),
-                "values": line.values,
+                "values": values(line).collect::<Vec<_>>(),
+                "left_out": line.left_out,
                 "error": line.error,
             })
         };

@@ -66,10 +66,21 @@ fn socket(job: &Job) -> Result<SocketAddr> {
     Ok(SocketAddr::from_pathname(job.dir.join("shmipc"))?)
 }
 
+/// Bytes of a slice: it holds a message.
+fn slice(job: &Job) -> u32 {
+    job.payload as u32 + 256
+}
+
+/// Messages of which the sender is at most two such lots ahead, half of all slices: its receiver empties the queue before
+/// anybody reads, so nothing else holds a sender up before it has used up all, and goes on through the socket.
+fn window(job: &Job) -> u64 {
+    u64::from(MEMORY / slice(job) / 4)
+}
+
 /// As its benchmark has it: slices that hold a message each, and room for many. The queue is no longer than
 /// there are slices, or messages would go through the socket once they are used up.
 fn config(job: &Job) -> Config {
-    let slice = job.payload as u32 + 256;
+    let slice = slice(job);
     let mut config = Config::default().with_v4_eventfd();
     config.mem_map_type = MemMapType::MemMapTypeMemFd;
     config.share_memory_buffer_cap = MEMORY;
@@ -131,8 +142,16 @@ async fn flood(job: &Job, second: &mut Second, stream: &mut Stream) -> Result<Fi
     let mut message = payload(job.payload);
     let mut flood = Flood::new(job, 1);
     while let Some(batch) = flood.batch(second)? {
-        for stamp in batch {
+        let (window, all, mut read) = (window(job), batch.end - batch.start, 0);
+        for (sent, stamp) in (0..).zip(batch) {
+            if sent / window > read + 1 {
+                second.hear_async().await?;
+                read += 1;
+            }
             send(job, stream, &mut message, stamp).await?;
+        }
+        for _ in read..all / window {
+            second.hear_async().await?;
         }
         flood.done(&second.hear_async().await?)?;
         if stream.fallback_state() {
@@ -145,9 +164,12 @@ async fn flood(job: &Job, second: &mut Second, stream: &mut Stream) -> Result<Fi
 async fn drain(job: &Job, first: &mut First, stream: &mut Stream) -> Result<()> {
     let mut reading = Reading::default();
     while let Some(count) = first.batch_async().await? {
-        for _ in 0..count {
+        for read in 1..=count {
             reading.take(&stream.read_exact_bytes(job.payload).await?)?;
             stream.recv_buf().release_previous_read();
+            if read % window(job) == 0 {
+                first.tell("a window");
+            }
         }
         first.tell(&reading.take_sum().to_string());
     }
