@@ -31,7 +31,7 @@ mod report;
 #[derive(Debug, Parser)]
 #[command(name = "peers", version)]
 pub struct Options {
-    /// Runs of each row, in turns; the table has their medians
+    /// Runs of each row, in turns; the table has the medians of those that count
     #[arg(long, default_value_t = 11, value_parser = clap::value_parser!(u32).range(1..))]
     repetitions: u32,
     /// Milliseconds that each run measures, after a quarter of that to warm up

@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 use crate::control::bind;
 use crate::job::Result;
 
-/// Times of a cache line that are further apart than this are of different places.
+/// Times of a cache line that are further apart than this are of different places. (No clock is in them, which would make
+/// them look more alike.)
 const ALIKE: f64 = 1.5;
 /// For so long the line is timed, before a run and after it.
 const GLANCE: Duration = Duration::from_millis(2);
@@ -41,7 +42,7 @@ pub fn glance([first, second]: [usize; 2]) -> Result<f64> {
         let ping = scope.spawn(|| {
             let bound = bind(first);
             let (start, mut sent, mut batches) = (Instant::now(), 0, Vec::new());
-            while start.elapsed() < GLANCE {
+            while batches.is_empty() || start.elapsed() < GLANCE {
                 let begun = Instant::now();
                 for _ in 0..BATCH {
                     sent += 1;
@@ -60,23 +61,19 @@ pub fn glance([first, second]: [usize; 2]) -> Result<f64> {
     })
 }
 
-fn alike(one: f64, other: f64) -> bool {
-    one.max(other) <= one.min(other) * ALIKE
-}
-
-/// Where a run was; `None` if the host moved the CPUs meanwhile.
+/// Where a run was, by the cache line before and after it; `None` if the host moved the CPUs meanwhile.
 pub fn stayed(before: f64, after: f64) -> Option<f64> {
-    alike(before, after).then_some((before + after) / 2.0)
+    (before.max(after) <= before.min(after) * ALIKE).then_some((before + after) / 2.0)
 }
 
-/// The place where most of these runs were as a whole.
+/// The shortest time of a cache line in the place where most of these runs were as a whole.
 pub fn commonest(places: impl Iterator<Item = Option<f64>>) -> Option<f64> {
     let places: Vec<f64> = places.flatten().collect();
-    let count = |place: f64| places.iter().filter(|other| alike(place, **other)).count();
-    places.iter().copied().max_by_key(|place| count(*place))
+    let count = |least: f64| places.iter().filter(|place| is_there(Some(**place), Some(least))).count();
+    places.iter().rev().copied().max_by_key(|place| count(*place))
 }
 
-/// Whether a run was there as a whole.
-pub fn is_there(run: Option<f64>, place: Option<f64>) -> bool {
-    matches!((run, place), (Some(run), Some(place)) if alike(run, place))
+/// Whether a run was there as a whole: none of the others is further from it than [`ALIKE`].
+pub fn is_there(run: Option<f64>, least: Option<f64>) -> bool {
+    matches!((run, least), (Some(run), Some(least)) if (least..=least * ALIKE).contains(&run))
 }

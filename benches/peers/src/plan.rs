@@ -27,17 +27,20 @@ pub struct Line {
     /// Of the runs that count.
     #[serde(skip)]
     pub figures: Vec<Figure>,
-    /// Runs that do not: the host had the CPUs elsewhere than in most.
+    /// Runs that do not: the host had the CPUs elsewhere than in most of the cell's.
     pub left_out: usize,
+    /// That were all of them, so they count nonetheless.
+    pub elsewhere: bool,
     pub error: Option<String>,
 }
 
 impl Line {
-    /// Leaves out the other runs, unless that were all.
+    /// Leaves out the other runs, unless those are all.
     fn count_only(&mut self, counts: impl Fn(usize) -> bool) {
         let runs = self.figures.len();
         let kept: Vec<_> = (0..runs).filter(|run| counts(*run)).map(|run| self.figures[run]).collect();
-        if !kept.is_empty() {
+        self.elsewhere = kept.is_empty() && runs > 0;
+        if !self.elsewhere {
             self.left_out = runs - kept.len();
             self.figures = kept;
         }
@@ -54,7 +57,12 @@ impl Line {
 
 fn median(mut values: Vec<f64>) -> Option<f64> {
     values.sort_unstable_by(f64::total_cmp);
-    values.get(values.len() / 2).copied()
+    let half = values.len() / 2;
+    match values.len() {
+        0 => None,
+        len if len % 2 == 1 => Some(values[half]),
+        _ => Some((values[half - 1] + values[half]) / 2.0),
+    }
 }
 
 impl Cell {
@@ -107,7 +115,14 @@ fn run_cell(options: &Options, workload: Workload, payload: usize, cpus: [usize;
     };
     let rows = peers::ALL.iter().flat_map(|peer| peer.rows()).filter(wanted);
     let mut lines: Vec<Line> = rows
-        .map(|row| Line { row: row.name, kind: row.kind, figures: Vec::new(), left_out: 0, error: None })
+        .map(|row| Line {
+            row: row.name,
+            kind: row.kind,
+            figures: Vec::new(),
+            left_out: 0,
+            elsewhere: false,
+            error: None,
+        })
         .collect();
     let mut places = vec![Vec::new(); lines.len()];
     for repetition in 1..=options.repetitions() {

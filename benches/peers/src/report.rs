@@ -83,7 +83,8 @@ fn text(cell: &Cell, line: &Line) -> String {
     };
     let third = if cell.workload.is_time() { of(line.p99()) } else { volume(cell, line) };
     let ratio = cell.ratio(line).map_or_else(|| "–".into(), |ratio| format!("{ratio:.2}"));
-    format!("{:26} {:>10} {range:>21} {third:>10} {ratio:>7}", line.row, of(line.median()))
+    let elsewhere = if line.elsewhere { "  (all of them elsewhere)" } else { "" };
+    format!("{:26} {:>10} {range:>21} {third:>10} {ratio:>7}{elsewhere}", line.row, of(line.median()))
 }
 
 fn volume(cell: &Cell, line: &Line) -> String {
@@ -120,6 +121,7 @@ pub fn json(options: &Options, cells: &[Cell]) -> Value {
                 "ringbus_times_as_fast": cell.ratio(line),
                 "values": values(line).collect::<Vec<_>>(),
                 "left_out": line.left_out,
+                "elsewhere": line.elsewhere,
                 "error": line.error,
             })
         };

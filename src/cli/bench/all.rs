@@ -88,7 +88,15 @@ fn measure(bench: &Bench, nodes: usize) -> Outcome<All> {
     let mut all = All(Vec::new());
     let mut add = |name, measure: &dyn Fn() -> Outcome<Figures>| -> Outcome {
         note(format!("measuring {name}"));
-        all.0.push((name, measure()?));
+        let figures = measure()?;
+        let left_out = figures.number("repetitions_left_out").unwrap_or_default();
+        if left_out > f64::from(bench.repetitions) / 2.0 {
+            note(format!(
+                "  {left_out} of {} repetitions do not count: the host moves its CPUs",
+                bench.repetitions
+            ));
+        }
+        all.0.push((name, figures));
         Ok(())
     };
     for (name, kind) in LATENCIES {

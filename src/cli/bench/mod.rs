@@ -71,7 +71,7 @@ absolute times of a virtual machine move with its neighbours. Nothing else shoul
 
 Where two processes measure, a cache line is timed between them before and after each part. A host that moves its
 virtual CPUs shows in that: repetitions in which it has, and those in another place than most, do not count
-(`repetitions_left_out`; what is lost in them does).")]
+(`repetitions_left_out`; what is lost in them does). If there was none in which it has not, all do.")]
 pub(super) struct Options {
     #[command(subcommand)]
     what: What,
@@ -93,7 +93,7 @@ enum What {
 /// What every measurement takes.
 #[derive(Debug, Clone, Copy, Args)]
 struct Effort {
-    /// Repetitions, of which the median is taken
+    /// Repetitions; of those that count, the median is taken
     #[arg(long, value_name = "N", default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=1000))]
     repetitions: u32,
     /// Time of each measured part of a repetition, in seconds

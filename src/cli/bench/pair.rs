@@ -13,7 +13,7 @@ const FIRST: usize = 0;
 /// The first process, and those that it measures with: mostly one.
 pub(super) struct Pair<'a> {
     crew: Crew<'a>,
-    /// What a cache line took there and back before each part of the repetition, in nanoseconds.
+    /// What a cache line took there and back before each part of the repetition so far, in nanoseconds.
     lines: Vec<f64>,
 }
 

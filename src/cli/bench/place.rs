@@ -5,10 +5,6 @@
 /// Times of a cache line that are further apart than this are of different places.
 const ALIKE: f64 = 1.4;
 
-fn alike(one: f64, other: f64) -> bool {
-    one.max(other) <= one.min(other) * ALIKE
-}
-
 /// Where each repetition was: what a cache line took there and back; `None` if that has changed within it.
 #[derive(Default)]
 pub(super) struct Places(Vec<Option<f64>>);
@@ -19,14 +15,17 @@ impl Places {
         let (least, most) = lines
             .iter()
             .fold((f64::INFINITY, 0_f64), |(least, most), line| (least.min(*line), most.max(*line)));
-        self.0.push(alike(least, most).then_some((least + most) / 2.0));
+        self.0.push((most <= least * ALIKE).then_some((least + most) / 2.0));
     }
 
     /// The repetitions in the place where most were as a whole; all of them if none was.
     pub(super) fn commonest(&self) -> Kept {
-        let there =
-            |place: f64| self.0.iter().map(|line| line.is_some_and(|line| alike(line, place))).collect();
-        let kept = self.0.iter().flatten().map(|place| Kept(there(*place)));
+        // From each time on upwards: no two of those that count are further apart, whatever lies between two places.
+        let from = |least: &f64| {
+            let there = |line: f64| (*least..=least * ALIKE).contains(&line);
+            Kept(self.0.iter().map(|line| line.is_some_and(there)).collect())
+        };
+        let kept = self.0.iter().flatten().map(from);
         // Of those that are equally common, the first.
         kept.rev().max_by_key(Kept::count).unwrap_or_else(|| Kept(vec![true; self.0.len()]))
     }
@@ -69,6 +68,13 @@ mod tests {
         assert_eq!(kept(&[far, near, far]), (vec![0, 2], 1));
         assert_eq!(kept(&[far, near]), (vec![0], 1), "the first of what is equally common");
         assert_eq!(kept(&[near, near]), (vec![0, 1], 0));
+    }
+
+    #[test]
+    fn what_lies_between_two_places_does_not_make_them_one() {
+        let lines = [90.0, 150.0, 115.0, 90.0, 150.0, 90.0, 150.0, 90.0].map(|line| [line]);
+        let lines: Vec<&[f64]> = lines.iter().map(|lines| &lines[..]).collect();
+        assert_eq!(kept(&lines), (vec![0, 2, 3, 5, 7], 3));
     }
 
     #[test]

@@ -93,7 +93,7 @@ mod tests {
         }
         let flow = |received_per_s| Flowed { sent: 1, sent_per_s: 0.0, received_per_s, lost: 0 };
         let yardstick =
-            Yardstick([1.0, 3.0, 2.0].map(|rate| vec![flow(rate), flow(9.0), flow(rate), flow(rate)]));
+            Yardstick([1.0, 3.0, 2.0].map(|rate| [rate - 1.0, 9.0, rate, rate + 1.0].map(flow).into()));
         assert_eq!(yardstick.best(&kept), 3.0);
     }
 }
