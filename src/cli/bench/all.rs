@@ -92,7 +92,7 @@ fn measure(bench: &Bench, nodes: usize) -> Outcome<All> {
         let left_out = figures.number("repetitions_left_out").unwrap_or_default();
         if left_out > f64::from(bench.repetitions) / 2.0 {
             note(format!(
-                "  {left_out} of {} repetitions do not count: the host moves its CPUs",
+                "  {left_out} of {} repetitions do not count: the host moves its CPUs, or others compute on them",
                 bench.repetitions
             ));
         }

@@ -5,8 +5,8 @@ use clap::Args;
 use super::super::Outcome;
 use super::calls::window;
 use super::figures::{Figures, median_of};
+use super::host::{Counted, around};
 use super::pair::bounce;
-use super::place::Places;
 use super::protocol::{CallTask, LineKind, Measured, Task};
 use super::yardstick::Yardstick;
 use super::{Bench, Effort, payload};
@@ -36,22 +36,20 @@ pub(super) fn measure(bench: &Bench, payload: usize, clients: usize) -> Outcome<
     super::check_typed(payload, true)?;
     let seconds = bench.seconds;
     let (mut calls, mut bare, mut raws) = (Vec::new(), Yardstick::new(), Vec::new());
-    let mut places = Places::default();
     for _ in 0..bench.repetitions {
         let mut pair = bench.pair()?;
         let task = Task::Call(CallTask { payload, clients, seconds });
-        match pair.play(task, Task::Serve, seconds)? {
-            (Measured::Calls { round_trips, per_second }, _) => calls.push((round_trips, per_second)),
-            other => return Err(format!("calls were to be measured, not {other:?}").into()),
-        }
+        calls.push(pair.play(task, &[Task::Serve], seconds)?.and_then(|(measured, _)| match measured {
+            Measured::Calls { round_trips, per_second } => Ok((round_trips, per_second)),
+            other => Err(format!("calls were to be measured, not {other:?}").into()),
+        })?);
         bare.bounce(bench, &mut pair, payload, false)?;
         raws.push(bounce(&mut pair, LineKind::Raw, seconds)?);
-        places.note(&pair.end()?);
     }
-    let kept = places.commonest();
-    let (calls, raws) = (kept.of(calls), kept.of(raws));
+    let counted = Counted::among([around(&calls), around(&raws)].into_iter().chain(bare.around()));
+    let (calls, raws) = (counted.of(calls), counted.of(raws));
     let p50 = median_of(&calls, |(times, _)| times.p50 as f64);
-    let (bare_p50, _) = bare.best(&kept);
+    let (bare_p50, _) = bare.best(&counted);
     let figures = Figures::default()
         .time("rtt_p50_ns", p50)
         .time("rtt_p99_ns", median_of(&calls, |(times, _)| times.p99 as f64))
@@ -63,5 +61,5 @@ pub(super) fn measure(bench: &Bench, payload: usize, clients: usize) -> Outcome<
         .time("rtt_mean_ns", median_of(&calls, |(times, _)| times.mean))
         .time("rtt_p99_9_ns", median_of(&calls, |(times, _)| times.p99_9 as f64))
         .whole("in_flight", window(payload) as f64);
-    Ok(bench.about_kept(figures, &kept, &bench.pair_placement()))
+    Ok(bench.about_counted(figures, calls.len(), &bench.pair_placement()))
 }

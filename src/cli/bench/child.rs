@@ -5,7 +5,7 @@ use clap::Args;
 use super::super::lines::end_with;
 use super::super::{Common, Failure, Outcome};
 use super::protocol::{FlowKind, LineKind, Measured, Order, Place, Report, Task, hear, tell};
-use super::{bare, bells, bus, calls, flow, idle, line, raw, scale};
+use super::{bare, bells, bus, calls, flow, host, idle, line, raw, scale};
 use crate::Node;
 use crate::sys::affinity;
 
@@ -88,6 +88,10 @@ fn perform(task: Task, side: Side<'_>) -> Outcome<Measured> {
         Task::Copy { payload, seconds } => flow::copy(payload, seconds, side),
         Task::Call(task) => calls::call(&task, side),
         Task::Serve => calls::serve(side),
+        Task::Calculate => {
+            side.ready(None)?;
+            Ok(Measured::Took { ns: host::calculate() })
+        }
         Task::Rest { subscribed } => idle::rest(subscribed, side),
         Task::Member(task) => scale::member(&task, side),
     }

@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use super::super::Outcome;
 use super::event::Event;
-use super::figures::{Figures, median};
+use super::figures::{Figures, median_of};
+use super::host::{Counted, Glance, Part, around, calculate};
 use super::{Bench, Effort};
 use crate::bus::codec::{self, Body, Value};
 use crate::frame::{Encoding, Headers, begin_event, finish_payload, plain_event, plain_event_head};
@@ -31,6 +32,8 @@ pub(super) struct Options {
 
 /// Times of operations between two readings of the clock.
 const BATCH: u64 = 1_000;
+/// What is measured in turn.
+const OPERATIONS: usize = 7;
 
 /// An event's frame, as rmp-serde sees it.
 #[derive(Serialize, Deserialize)]
@@ -85,19 +88,18 @@ fn decode(frame: &[u8]) -> Outcome<&[u8]> {
 pub(super) fn measure(bench: &Bench) -> Outcome<Figures> {
     // On a thread of its own: processes that are started later must not inherit its CPU.
     let placement = format!("one thread on CPU {}", bench.cpus.first().copied().unwrap_or_default());
-    let figures = std::thread::scope(|scope| {
+    std::thread::scope(|scope| {
         let measuring = scope.spawn(|| {
             if let Some(cpu) = bench.cpus.first() {
                 affinity::pin(*cpu)?;
             }
-            measure_here(bench)
+            measure_here(bench, &placement)
         });
         measuring.join().map_err(|_| "measuring has panicked")?
-    })?;
-    Ok(bench.about(figures, &placement))
+    })
 }
 
-fn measure_here(bench: &Bench) -> Outcome<Figures> {
+fn measure_here(bench: &Bench, placement: &str) -> Outcome<Figures> {
     let payload = [7; 64];
     let event = Event::of_payload(64);
     let tagged = [&[1][..], &payload].concat();
@@ -114,11 +116,17 @@ fn measure_here(bench: &Bench) -> Outcome<Figures> {
     let json = JsonEnvelope { kind: 2, topic: None, headers: None, payload: event.clone() };
     let mut text = serde_json::to_vec(&json)?;
 
-    let mut times = [const { Vec::new() }; 7];
+    // One CPU: there is no line, and nobody else's calculation.
+    let glance = || {
+        let work = calculate();
+        Glance { line: 0.0, work: [work; 2] }
+    };
+    let mut parts = Vec::new();
+    let mut before = glance();
     for _ in 0..bench.repetitions {
         bench.interrupt.check()?;
-        let seconds = bench.seconds / times.len() as f64;
-        let took = [
+        let seconds = bench.seconds / OPERATIONS as f64;
+        let measured = [
             timed(seconds, || encode(black_box(&mut frame), black_box(&payload)))?,
             timed(seconds, || Ok(black_box(decode(black_box(&frame[..len]))?).len()))?,
             timed(seconds, || typed_encode(black_box(&mut typed), black_box(&event)))?,
@@ -138,10 +146,14 @@ fn measure_here(bench: &Bench) -> Outcome<Figures> {
                 Ok(black_box(message).payload.label.len())
             })?,
         ];
-        times.iter_mut().zip(took).for_each(|(times, took)| times.push(took));
+        let after = glance();
+        parts.push(Part { measured, around: [before, after] });
+        before = after;
     }
-    let [encode, decode, typed_encode, typed_decode, serde_encode, serde_decode, json] = times.map(median);
-    Ok(Figures::default()
+    let times: Vec<[f64; OPERATIONS]> = Counted::among([around(&parts)]).of(parts);
+    let operations = std::array::from_fn(|operation| median_of(&times, |times| times[operation]));
+    let [encode, decode, typed_encode, typed_decode, serde_encode, serde_decode, json] = operations;
+    let figures = Figures::default()
         .time("encode_ns", encode)
         .time("decode_ns", decode)
         .time("rmp_serde_roundtrip_ns", serde_encode + serde_decode)
@@ -152,7 +164,8 @@ fn measure_here(bench: &Bench) -> Outcome<Figures> {
         .time("typed_decode_ns", typed_decode)
         .ratio("ratio_encode", encode / serde_encode)
         .ratio("ratio_decode", decode / serde_decode)
-        .ratio("ratio_json", json / (typed_encode + typed_decode)))
+        .ratio("ratio_json", json / (typed_encode + typed_decode));
+    Ok(bench.about_counted(figures, times.len(), placement))
 }
 
 /// Nanoseconds of one operation, over so many seconds.

@@ -4,8 +4,8 @@ use clap::Args;
 
 use super::super::Outcome;
 use super::figures::{Figures, median_of};
+use super::host::{Counted, around};
 use super::pair::{Pair, flow};
-use super::place::Places;
 use super::protocol::{BusFlow, FlowKind, Waiting};
 use super::yardstick::Yardstick;
 use super::{Bench, Effort, payload};
@@ -41,21 +41,19 @@ pub(super) fn measure(bench: &Bench, payload: usize, subscribers: usize, separat
     let kind = |subscribers, wait| FlowKind::Bus(BusFlow { payload, wait, subscribers, ..BusFlow::PLAIN });
     let share = |process| subscribers / processes + usize::from(process < subscribers % processes);
     let receivers: Vec<_> = (0..processes).map(|process| kind(share(process), waits)).collect();
-    let (mut subject, mut bare, mut places) = (Vec::new(), Yardstick::new(), Places::default());
+    let (mut subject, mut bare) = (Vec::new(), Yardstick::new());
     for _ in 0..bench.repetitions {
         let mut group = Pair::start(bench, processes)?;
         subject.push(flow(&mut group, kind(subscribers, Waiting::Spin), &receivers, bench.seconds)?);
-        let mut lines = group.end()?;
+        drop(group);
         let mut pair = bench.pair()?;
         bare.flow(bench, &mut pair, payload, false, subscribers)?;
-        lines.extend(pair.end()?);
-        places.note(&lines);
     }
-    let lost = subject.iter().map(|flow| flow.lost as f64).sum();
-    let kept = places.commonest();
-    let subject = kept.of(subject);
+    let lost = subject.iter().map(|part| part.measured.lost as f64).sum();
+    let counted = Counted::among([around(&subject)].into_iter().chain(bare.around()));
+    let subject = counted.of(subject);
     let deliveries = median_of(&subject, |flow| flow.received_per_s);
-    let bare_deliveries = bare.best(&kept);
+    let bare_deliveries = bare.best(&counted);
     let figures = Figures::default()
         .whole("published_per_s", median_of(&subject, |flow| flow.sent_per_s))
         .whole("deliveries_per_s", deliveries)
@@ -68,7 +66,7 @@ pub(super) fn measure(bench: &Bench, payload: usize, subscribers: usize, separat
         if processes == 1 { "" } else { "es" },
         cpu_names(&bench.cpus[1..=processes.min(others)])
     );
-    Ok(bench.about_kept(figures, &kept, &placement))
+    Ok(bench.about_counted(figures, subject.len(), &placement))
 }
 
 fn cpu_names(cpus: &[usize]) -> String {

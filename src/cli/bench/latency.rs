@@ -4,8 +4,8 @@ use clap::Args;
 
 use super::super::Outcome;
 use super::figures::{Figures, median_of};
+use super::host::{Counted, around};
 use super::pair::bounce;
-use super::place::Places;
 use super::protocol::{BusLine, LineKind, Waiting};
 use super::yardstick::Yardstick;
 use super::{Bench, Effort, payload};
@@ -59,7 +59,7 @@ pub(super) fn measure(bench: &Bench, kind: BusLine) -> Outcome<Figures> {
     let BusLine { payload, loan, wait, .. } = kind;
     let plain = BusLine { wait, ..BusLine::PLAIN };
     let [mut subject, mut own, mut raws] = [const { Vec::new() }; 3];
-    let (mut bare, mut places) = (Yardstick::new(), Places::default());
+    let mut bare = Yardstick::new();
     for _ in 0..bench.repetitions {
         let mut pair = bench.pair()?;
         subject.push(bounce(&mut pair, LineKind::Bus(kind), bench.seconds)?);
@@ -68,12 +68,12 @@ pub(super) fn measure(bench: &Bench, kind: BusLine) -> Outcome<Figures> {
         }
         bare.bounce(bench, &mut pair, payload, loan)?;
         raws.push(bounce(&mut pair, LineKind::Raw, bench.seconds)?);
-        places.note(&pair.end()?);
     }
-    let kept = places.commonest();
-    let [subject, own, raws] = [subject, own, raws].map(|times| kept.of(times));
+    let kinds = [&subject, &own, &raws].map(|parts| around(parts));
+    let counted = Counted::among(kinds.into_iter().chain(bare.around()));
+    let [subject, own, raws] = [subject, own, raws].map(|parts| counted.of(parts));
     let p50 = median_of(&subject, |times| times.p50 as f64);
-    let (bare_p50, bare_p99) = bare.best(&kept);
+    let (bare_p50, bare_p99) = bare.best(&counted);
     let raw_p50 = median_of(&raws, |times| times.p50 as f64);
     let mut figures = Figures::default()
         .time("rtt_p50_ns", p50)
@@ -91,5 +91,5 @@ pub(super) fn measure(bench: &Bench, kind: BusLine) -> Outcome<Figures> {
         let own_p50 = median_of(&own, |times| times.p50 as f64);
         figures = figures.time("own_rtt_p50_ns", own_p50).ratio("ratio_own", p50 / own_p50);
     }
-    Ok(bench.about_kept(figures, &kept, &bench.pair_placement()))
+    Ok(bench.about_counted(figures, subject.len(), &bench.pair_placement()))
 }

@@ -11,8 +11,8 @@
 //! ```
 //!
 //! A measurement and its yardsticks are taken in turn within each repetition (A B C A B C …), by processes that are
-//! started afresh for each; what is printed are medians over those repetitions that were in one place (`place`). This
-//! process sleeps meanwhile, and is not on the bus.
+//! started afresh for each; what is printed are medians over those that count (`host`). This process sleeps
+//! meanwhile, and is not on the bus.
 
 use std::time::Duration;
 
@@ -38,11 +38,11 @@ mod event;
 mod fanout;
 mod figures;
 mod flow;
+mod host;
 mod idle;
 mod latency;
 mod line;
 mod pair;
-mod place;
 mod protocol;
 mod raw;
 mod scale;
@@ -54,10 +54,9 @@ pub(super) use child::{ChildOptions, run_child};
 use crew::Crew;
 use figures::Figures;
 use pair::Pair;
-use place::Kept;
 
-/// What a measured part of a repetition takes unless asked otherwise, in seconds. Many short repetitions and not a few long
-/// ones: a host may move its virtual CPUs every second or two, and most are to be in one place from beginning to end.
+/// What a measured part of a repetition takes unless asked otherwise, in seconds. Many short ones and not a few long ones: a
+/// host is in one place, and its neighbours are quiet, for a tenth of a second or for a second, mostly not for longer.
 const SECONDS: f64 = 0.04;
 /// The largest payload that is measured.
 const LARGEST: usize = 64 << 20;
@@ -69,9 +68,11 @@ Every measurement is taken by processes of their own on a private bus (--bus, --
 beside its yardsticks in the same run, in turn, --repetitions times; what is printed are medians. Compare ratios:
 absolute times of a virtual machine move with its neighbours. Nothing else should run on the CPUs.
 
-Where two processes measure, a cache line is timed between them before and after each part. A host that moves its
-virtual CPUs shows in that: repetitions in which it has, and those in another place than most, do not count
-(`repetitions_left_out`; what is lost in them does). If there was none in which it has not, all do.")]
+Before and after each part the host is looked at: a cache line is timed between the two processes, and a calculation,
+always the same, on the CPU of each. A host that moves its virtual CPUs shows in the one, neighbours on the same cores
+in the other. Parts in which it has moved them, in another place than most, or in which the calculation took more than
+1.08 times what it takes at best, do not count; but the five of each kind that were disturbed least do. What is lost
+counts always. `repetitions_left_out`: how many times the subject itself did not count.")]
 pub(super) struct Options {
     #[command(subcommand)]
     what: What,
@@ -185,9 +186,10 @@ impl Bench {
         }
     }
 
-    /// Adds what every measurement of two processes tells of itself.
-    fn about_kept(&self, figures: Figures, kept: &Kept, placement: &str) -> Figures {
-        self.about(figures.whole("repetitions_left_out", kept.left_out() as f64), placement)
+    /// Adds what every measurement tells of itself of which so many repetitions count.
+    fn about_counted(&self, figures: Figures, counted: usize, placement: &str) -> Figures {
+        let left_out = self.repetitions as usize - counted;
+        self.about(figures.whole("repetitions_left_out", left_out as f64), placement)
     }
 
     /// Adds what every measurement tells of itself.

@@ -6,6 +6,7 @@ use super::super::Outcome;
 use super::Bench;
 use super::crew::Crew;
 use super::figures::RoundTrips;
+use super::host::{Glance, Part};
 use super::protocol::{FlowKind, LineKind, Measured, Order, Task};
 
 const FIRST: usize = 0;
@@ -13,11 +14,11 @@ const FIRST: usize = 0;
 /// The first process, and those that it measures with: mostly one.
 pub(super) struct Pair<'a> {
     crew: Crew<'a>,
-    /// What a cache line took there and back before each part of the repetition so far, in nanoseconds.
-    lines: Vec<f64>,
+    /// What the host was like after the last part, which is before the next.
+    last: Option<Glance>,
 }
 
-/// For so many seconds the cache line is timed.
+/// For so many seconds the cache line is timed before a part, and after it.
 const GLANCE: f64 = 0.002;
 
 impl<'a> Pair<'a> {
@@ -34,33 +35,39 @@ impl<'a> Pair<'a> {
             };
             crew.start(&name, Some(*cpu))?;
         }
-        Ok(Self { crew, lines: Vec::new() })
+        Ok(Self { crew, last: None })
     }
 
-    /// The end of the repetition: what a cache line took before, between and after its parts.
-    pub(super) fn end(mut self) -> Outcome<Vec<f64>> {
-        self.glance()?;
-        Ok(self.lines)
-    }
-
-    /// Times the line between the first process and the second, for a moment.
-    fn glance(&mut self) -> Outcome {
+    /// Looks what the host is like, for a moment: at the line between the first process and the second, and at both CPUs.
+    fn glance(&mut self) -> Outcome<Glance> {
         let line = LineKind::Raw;
         let ping = Task::Ping { line, seconds: GLANCE };
         let (measured, _) = self.run(ping, &[Task::Echo { line }], GLANCE)?;
-        self.lines.push(round_trips(measured)?.p50 as f64);
-        Ok(())
+        let line = round_trips(measured)?.p50 as f64;
+        let (first, second) = self.run(Task::Calculate, &[Task::Calculate], GLANCE)?;
+        match (first, &second[..]) {
+            (Measured::Took { ns: first }, [Measured::Took { ns: second }]) => {
+                Ok(Glance { line, work: [first, *second] })
+            }
+            other => Err(format!("a calculation was to be timed, not {other:?}").into()),
+        }
     }
 
-    /// Has both play their parts, for a time that the first one is told; what they have measured.
-    pub(super) fn play(&mut self, first: Task, second: Task, seconds: f64) -> Outcome<(Measured, Measured)> {
-        let (first, mut others) = self.play_all(first, &[second], seconds)?;
-        Ok((first, others.pop().unwrap_or(Measured::Nothing)))
-    }
-
-    fn play_all(&mut self, first: Task, others: &[Task], seconds: f64) -> Outcome<(Measured, Vec<Measured>)> {
-        self.glance()?;
-        self.run(first, others, seconds)
+    /// Has the first play its part, for a time that it is told, and the others theirs meanwhile; what they have measured.
+    pub(super) fn play(
+        &mut self,
+        first: Task,
+        others: &[Task],
+        seconds: f64,
+    ) -> Outcome<Part<(Measured, Vec<Measured>)>> {
+        let before = match self.last {
+            Some(glance) => glance,
+            None => self.glance()?,
+        };
+        let measured = self.run(first, others, seconds)?;
+        let after = self.glance()?;
+        self.last = Some(after);
+        Ok(Part { measured, around: [before, after] })
     }
 
     fn run(&mut self, first: Task, others: &[Task], seconds: f64) -> Outcome<(Measured, Vec<Measured>)> {
@@ -93,17 +100,12 @@ impl<'a> Pair<'a> {
         }
         Ok((measured, ends))
     }
-
-    /// Has the first process measure by itself.
-    pub(super) fn alone(&mut self, task: Task, seconds: f64) -> Outcome<Measured> {
-        Ok(self.play_all(task, &[], seconds)?.0)
-    }
 }
 
 /// Round trips of the first process, which another answers, in one repetition.
-pub(super) fn bounce(pair: &mut Pair<'_>, line: LineKind, seconds: f64) -> Outcome<RoundTrips> {
-    let (measured, _) = pair.play(Task::Ping { line, seconds }, Task::Echo { line }, seconds)?;
-    round_trips(measured)
+pub(super) fn bounce(pair: &mut Pair<'_>, line: LineKind, seconds: f64) -> Outcome<Part<RoundTrips>> {
+    let part = pair.play(Task::Ping { line, seconds }, &[Task::Echo { line }], seconds)?;
+    part.and_then(|(measured, _)| round_trips(measured))
 }
 
 fn round_trips(measured: Measured) -> Outcome<RoundTrips> {
@@ -128,15 +130,15 @@ pub(super) fn flow(
     source: FlowKind,
     sinks: &[FlowKind],
     seconds: f64,
-) -> Outcome<Flowed> {
+) -> Outcome<Part<Flowed>> {
     let ports = |kind: &FlowKind| match kind {
         FlowKind::Bus(kind) => kind.subscribers,
         FlowKind::Bare(kind) => kind.readers,
     };
     let subscribers: usize = sinks.iter().map(ports).sum();
     let tasks: Vec<_> = sinks.iter().map(|flow| Task::Receive { flow: *flow }).collect();
-    let (sent, received) = pair.play_all(Task::Send { flow: source, seconds }, &tasks, seconds)?;
-    flowed(&sent, &received, subscribers as u64)
+    let part = pair.play(Task::Send { flow: source, seconds }, &tasks, seconds)?;
+    part.and_then(|(sent, received)| flowed(&sent, &received, subscribers as u64))
 }
 
 fn flowed(sent: &Measured, received: &[Measured], subscribers: u64) -> Outcome<Flowed> {

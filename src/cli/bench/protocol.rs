@@ -52,6 +52,8 @@ pub(super) enum Task {
     },
     Call(CallTask),
     Serve,
+    /// Shows how fast its CPU computes just now.
+    Calculate,
     /// Does nothing; on a bus, with a subscriber, if so said.
     Rest {
         subscribed: bool,
@@ -228,6 +230,9 @@ pub(super) enum Measured {
         per_second: f64,
     },
     BytesPerSecond(f64),
+    Took {
+        ns: f64,
+    },
 }
 
 /// Tells the first process.

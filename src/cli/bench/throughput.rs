@@ -4,8 +4,8 @@ use clap::Args;
 
 use super::super::Outcome;
 use super::figures::{Figures, median_of};
+use super::host::{Counted, around};
 use super::pair::flow;
-use super::place::Places;
 use super::protocol::{BusFlow, FlowKind, Measured, Task, Waiting};
 use super::yardstick::Yardstick;
 use super::{Bench, Effort, payload};
@@ -59,7 +59,7 @@ pub(super) fn measure(bench: &Bench, kind: BusFlow) -> Outcome<Figures> {
     let BusFlow { payload, loan, .. } = kind;
     let alone = BusFlow { publishers: 1, idle_logs: 0, ..kind };
     let [mut subject, mut own] = [const { Vec::new() }; 2];
-    let (mut bare, mut copies, mut places) = (Yardstick::new(), Vec::new(), Places::default());
+    let (mut bare, mut copies) = (Yardstick::new(), Vec::new());
     for _ in 0..bench.repetitions {
         let mut pair = bench.pair()?;
         subject.push(flow(&mut pair, FlowKind::Bus(kind), &[FlowKind::Bus(kind)], bench.seconds)?);
@@ -67,18 +67,19 @@ pub(super) fn measure(bench: &Bench, kind: BusFlow) -> Outcome<Figures> {
             own.push(flow(&mut pair, FlowKind::Bus(alone), &[FlowKind::Bus(alone)], bench.seconds)?);
         }
         bare.flow(bench, &mut pair, payload, loan, 1)?;
-        match pair.alone(Task::Copy { payload, seconds: bench.seconds }, bench.seconds)? {
-            Measured::BytesPerSecond(rate) => copies.push(rate),
-            other => return Err(format!("a copy was to be measured, not {other:?}").into()),
-        }
-        places.note(&pair.end()?);
+        let copy = Task::Copy { payload, seconds: bench.seconds };
+        copies.push(pair.play(copy, &[], bench.seconds)?.and_then(|(measured, _)| match measured {
+            Measured::BytesPerSecond(rate) => Ok(rate),
+            other => Err(format!("a copy was to be measured, not {other:?}").into()),
+        })?);
     }
-    let lost = subject.iter().map(|flow| flow.lost as f64).sum();
-    let sent = subject.iter().map(|flow| flow.sent as f64).sum();
-    let kept = places.commonest();
-    let (subject, own, copies) = (kept.of(subject), kept.of(own), kept.of(copies));
+    let lost = subject.iter().map(|part| part.measured.lost as f64).sum();
+    let sent = subject.iter().map(|part| part.measured.sent as f64).sum();
+    let kinds = [around(&subject), around(&own), around(&copies)];
+    let counted = Counted::among(kinds.into_iter().chain(bare.around()));
+    let (subject, own, copies) = (counted.of(subject), counted.of(own), counted.of(copies));
     let rate = median_of(&subject, |flow| flow.sent_per_s);
-    let bare_rate = bare.best(&kept);
+    let bare_rate = bare.best(&counted);
     let mut figures = Figures::default()
         .whole("messages_per_s", rate)
         .whole("bytes_per_s", rate * payload as f64)
@@ -91,5 +92,5 @@ pub(super) fn measure(bench: &Bench, kind: BusFlow) -> Outcome<Figures> {
         let own_rate = median_of(&own, |flow| flow.sent_per_s);
         figures = figures.whole("own_messages_per_s", own_rate).ratio("ratio_own", rate / own_rate);
     }
-    Ok(bench.about_kept(figures, &kept, &bench.pair_placement()))
+    Ok(bench.about_counted(figures, subject.len(), &bench.pair_placement()))
 }
