@@ -5,4 +5,5 @@ set -euo pipefail
 cd "$(dirname "$0")/../benches/peers"
 cargo fmt --check
 cargo clippy --quiet --locked -- -D warnings
+cargo test --quiet --release --locked
 cargo run --quiet --release --locked -- --quick

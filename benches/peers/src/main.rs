@@ -3,7 +3,7 @@
 //! ```text
 //!   main ── arguments ── plan ── which rows, in turns ──▶ report ── table, JSON     chart ── SVG
 //!                         │
-//!                         ├─ place ── in which of them the host had the CPUs where it has them most
+//!                         ├─ host ── in which of them it left both CPUs alone, where it has them most
 //!                         └─ control ── one run: two processes of this program, each on a CPU of its own
 //!                               ├── first:  peers/*.rs, with measure's clock
 //!                               └── second: peers/*.rs, with measure's sums
@@ -20,10 +20,10 @@ use crate::job::{Job, Result, Workload};
 
 mod chart;
 mod control;
+mod host;
 mod job;
 mod measure;
 mod peers;
-mod place;
 mod plan;
 mod report;
 

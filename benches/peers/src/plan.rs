@@ -7,8 +7,9 @@ use serde::Serialize;
 
 use crate::Options;
 use crate::control::{allowed_cpus, run};
+use crate::host::{Counted, glance};
 use crate::job::{Figure, Job, Kind, Result, Row, Workload};
-use crate::{peers, place};
+use crate::peers;
 
 /// One workload with one payload.
 #[derive(Serialize)]
@@ -27,7 +28,7 @@ pub struct Line {
     /// Of the runs that count.
     #[serde(skip)]
     pub figures: Vec<Figure>,
-    /// Runs that do not: the host had the CPUs elsewhere than in most of the cell's.
+    /// Runs that do not: the host had the CPUs elsewhere than in most of the cell's, or others computed on them.
     pub left_out: usize,
     /// That were all of them, so they count nonetheless.
     pub elsewhere: bool,
@@ -36,9 +37,10 @@ pub struct Line {
 
 impl Line {
     /// Leaves out the other runs, unless those are all.
-    fn count_only(&mut self, counts: impl Fn(usize) -> bool) {
+    fn count_only(&mut self, counts: &[bool]) {
         let runs = self.figures.len();
-        let kept: Vec<_> = (0..runs).filter(|run| counts(*run)).map(|run| self.figures[run]).collect();
+        let both = self.figures.iter().zip(counts);
+        let kept: Vec<_> = both.filter_map(|(figure, counts)| counts.then_some(*figure)).collect();
         self.elsewhere = kept.is_empty() && runs > 0;
         if !self.elsewhere {
             self.left_out = runs - kept.len();
@@ -124,24 +126,24 @@ fn run_cell(options: &Options, workload: Workload, payload: usize, cpus: [usize;
             error: None,
         })
         .collect();
-    let mut places = vec![Vec::new(); lines.len()];
+    let mut hosts = vec![Vec::new(); lines.len()];
     for repetition in 1..=options.repetitions() {
-        for (line, places) in lines.iter_mut().zip(&mut places).filter(|(line, _)| line.error.is_none()) {
+        for (line, hosts) in lines.iter_mut().zip(&mut hosts).filter(|(line, _)| line.error.is_none()) {
             progress(&format!("{workload:?} {payload} B, {repetition}: {}", line.row));
-            let before = place::glance(cpus)?;
+            let before = glance(cpus)?;
             match run_once(options, workload, payload, cpus, line) {
                 Ok(figure) => {
                     line.figures.push(figure);
-                    places.push(place::stayed(before, place::glance(cpus)?));
+                    hosts.push([before, glance(cpus)?]);
                 }
                 Err(error) => line.error = Some(error.to_string()),
             }
         }
     }
     progress("");
-    let commonest = place::commonest(places.iter().flatten().copied());
-    for (line, places) in lines.iter_mut().zip(&places) {
-        line.count_only(|run| place::is_there(places[run], commonest));
+    let counted = Counted::among(&hosts);
+    for (line, hosts) in lines.iter_mut().zip(&hosts) {
+        line.count_only(&counted.of(hosts));
     }
     Ok(Cell { workload, payload, lines })
 }

@@ -55,8 +55,8 @@ pub fn table(options: &Options, cells: &[Cell]) -> String {
     let mut out = format!("{}\n", machine());
     let _ = writeln!(
         out,
-        "Medians of {} runs in turns, {} ms each, without those in which the host had the CPUs elsewhere than in most; \
-         ×: how many times as fast ringbus is, used in the same way",
+        "Medians of {} runs in turns, {} ms each, without those in which the host had the CPUs elsewhere than in most, or \
+         others computed on them; ×: how many times as fast ringbus is, used in the same way",
         options.repetitions(),
         options.time().as_millis()
     );

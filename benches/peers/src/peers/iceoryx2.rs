@@ -3,11 +3,13 @@
 
 use ::iceoryx2::config::Config;
 use ::iceoryx2::node::{Node, NodeBuilder};
+use ::iceoryx2::port::LoanError;
 use ::iceoryx2::port::client::Client;
 use ::iceoryx2::port::publisher::Publisher;
 use ::iceoryx2::port::subscriber::Subscriber;
 use ::iceoryx2::prelude::*;
 use ::iceoryx2::sample::Sample;
+use ::iceoryx2::sample_mut::SampleMut;
 use ::iceoryx2::service::port_factory::publish_subscribe::PortFactory as Events;
 use ::iceoryx2::service::port_factory::request_response::PortFactory as Calls;
 
@@ -53,12 +55,22 @@ impl Peer for Iceoryx2 {
         let mut message = payload(job.payload);
         let mut send = |stamp| {
             if job.lent {
-                return send_lent(&publisher, job.payload, stamp);
+                return send_lent(lend(&publisher, job.payload)?, stamp);
             }
             write_stamp(&mut message, stamp);
             send_copied(&publisher, &message)
         };
         match job.workload {
+            Workload::Rtt if job.lent => {
+                let mut trips = RoundTrips::new(job);
+                let mut next = lend(&publisher, job.payload)?;
+                while let Some(stamp) = trips.next() {
+                    send_lent(next, stamp)?;
+                    next = lend(&publisher, job.payload)?; // while the answer is under way, as its own benchmark does
+                    trips.came(stamp_of(receive(&pong)?.payload()))?;
+                }
+                trips.figure()
+            }
             Workload::Rtt => {
                 let mut trips = RoundTrips::new(job);
                 while let Some(stamp) = trips.next() {
@@ -90,12 +102,12 @@ impl Peer for Iceoryx2 {
         first.tell("connected");
         match job.workload {
             Workload::Rtt => loop {
+                let lent = job.lent.then(|| lend(&publisher, job.payload)).transpose()?;
                 let sample = receive(&pings[0])?;
                 let stamp = stamp_of(sample.payload());
-                if job.lent {
-                    send_lent(&publisher, job.payload, stamp)?;
-                } else {
-                    send_copied(&publisher, sample.payload())?;
+                match lent {
+                    Some(lent) => send_lent(lent, stamp)?,
+                    None => send_copied(&publisher, sample.payload())?,
                 }
                 if stamp == STOP {
                     first.wait_for_end();
@@ -125,9 +137,12 @@ fn send_copied(publisher: &Publisher<Ipc, [u8], ()>, message: &[u8]) -> Result<(
     Ok(())
 }
 
-fn send_lent(publisher: &Publisher<Ipc, [u8], ()>, len: usize, stamp: u64) -> Result<()> {
+fn lend(publisher: &Publisher<Ipc, [u8], ()>, len: usize) -> Result<SampleMut<Ipc, [u8], ()>> {
     // SAFETY: it is a mapped segment of iceoryx2's, so every byte has a value, and any value is a `u8`.
-    let mut sample = unsafe { publisher.loan_slice_uninit(len)?.assume_init() };
+    Ok(unsafe { publisher.loan_slice_uninit(len)?.assume_init() })
+}
+
+fn send_lent(mut sample: SampleMut<Ipc, [u8], ()>, stamp: u64) -> Result<()> {
     write_stamp(sample.payload_mut(), stamp);
     sample.send()?;
     Ok(())
@@ -195,15 +210,21 @@ fn calls(job: &Job, node: &Node<Ipc>) -> Result<Calls<Ipc, Block, (), Block, ()>
 fn call(job: &Job, client: &Client<Ipc, Block, (), Block, ()>) -> Result<Figure> {
     let mut message: Block = std::array::from_fn(|n| n as u64);
     let mut trips = RoundTrips::new(job);
+    // SAFETY: it is a mapped segment of iceoryx2's, so every byte has a value, and any value will do.
+    let lend = || Ok::<_, LoanError>(unsafe { client.loan_uninit()?.assume_init() });
+    let mut next = job.lent.then(lend).transpose()?;
     while let Some(stamp) = trips.next() {
-        let pending = if job.lent {
-            // SAFETY: it is a mapped segment of iceoryx2's, so every byte has a value, and any value will do.
-            let mut request = unsafe { client.loan_uninit()?.assume_init() };
-            request.payload_mut()[0] = stamp;
-            request.send()?
-        } else {
-            message[0] = stamp;
-            client.send_copy(message)?
+        let pending = match next.take() {
+            Some(mut request) => {
+                request.payload_mut()[0] = stamp;
+                let pending = request.send()?;
+                next = Some(lend()?); // while the answer is under way, as above
+                pending
+            }
+            None => {
+                message[0] = stamp;
+                client.send_copy(message)?
+            }
         };
         let response = loop {
             if let Some(response) = pending.receive()? {
